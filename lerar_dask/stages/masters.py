@@ -1,0 +1,265 @@
+"""Masters: combine calibration frames, and make of them what a sub is calibrated with.
+
+Reads   calibration files, straight from the files, in bands of rows
+Writes  calibration/<master key>/image                       a master bias, dark, flat-dark (ADU) or flat (mean 1)
+        calibration/<set key>/{pedestal,gain,defects}        what is taken off, multiplied with, and left out
+Rounds: pedestals (bias, flat-dark, dark), levels (one task per flat), flats, sets (one task per set of masters)
+
+A *set* is what a light's link says: dark or bias, flat, and how far the dark is scaled. Its pedestal is the dark, or the
+bias, or bias + k (dark - bias); its gain is 1 / flat, with the flat's mean 1 in each color, so that calibrating is
+(raw - pedestal) * gain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.errors import FrameError
+from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.kernels import cosmetic
+from lerar_dask.kernels.reject import combine_winsorized
+from lerar_dask.link.match import Links, MasterSpec
+from lerar_dask.settings import Ingest, Masters, digest
+from lerar_dask.store.access import Store, open_store
+from lerar_dask.tasks import Step, Task
+
+__all__ = ["BAND_ROWS", "CalibrationSet", "combine_band", "flat_levels", "make_set", "plan_sets", "plan_stacks"]
+
+CODE_VERSION = 1
+BAND_ROWS = 256
+"""Rows of a master that one task makes; never derived from memory."""
+_LEVEL_STEP = 16
+"""Every which row tells a flat's level: 1/16 of the pixels fix it to 1e-4."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationSet:
+    """Which masters calibrate a light; equal values are the same set."""
+
+    dark: str | None
+    bias: str | None
+    flat: str | None
+    dark_scale: float
+    cfa: str | None
+    shape: tuple[int, int]
+
+
+def master_key(spec: MasterSpec, links: Links, settings: Masters) -> str:
+    """Identity of a master: its files, what is subtracted from it, settings, code."""
+    below = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
+    files = [(str(f.path), f.size, f.mtime_ns) for f in _frames(spec)]
+    return digest("master", CODE_VERSION, spec.kind, files, below, settings)[:20]
+
+
+def set_key(chosen: CalibrationSet, links: Links, masters: Masters, ingest: Ingest) -> str:
+    """Identity of a calibration set."""
+    keys = [master_key(links.masters[m], links, masters) if m else None for m in (chosen.dark, chosen.bias, chosen.flat)]
+    cosmetics = (ingest.cosmetic, ingest.hot_sigma, ingest.cold_sigma)
+    return digest("set", CODE_VERSION, keys, round(chosen.dark_scale, 6), chosen.cfa, cosmetics)[:20]
+
+
+# --------------------------------------------------------------------------------------------------- combining frames
+
+
+def plan_stacks(
+    store_url: str, links: Links, settings: Masters, *, flats: bool, levels: Mapping[str, Sequence[float]]
+) -> Step:
+    """Tasks that combine masters, one per band of rows: the pedestals first, then (`flats`) the flats.
+
+    Parameters
+    ----------
+    levels : level of each frame of a flat, by master name, as `flat_levels` returned them
+    """
+    tasks, task_bytes = [], 0
+    for name, spec in links.masters.items():
+        if (spec.kind == "flat") is not flats or not _frames(spec) or (flats and name not in levels):
+            continue
+        key = master_key(spec, links, settings)
+        (height, width), n = _frames(spec)[0].shape, len(_frames(spec))
+        pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
+        for y0 in range(0, height, BAND_ROWS):
+            rows = min(BAND_ROWS, height - y0)
+            arguments = {
+                "store_url": store_url,
+                "key": key,
+                "frames": tuple(_frames(spec)),
+                "rows": (y0, y0 + rows),
+                "pedestal_key": pedestal,
+                "levels": tuple(levels.get(name, ())),
+                "settings": settings,
+            }
+            tasks.append(
+                Task(
+                    key=f"master/{name}/{y0}",
+                    digest=digest(key, y0),
+                    function=combine_band,
+                    arguments=arguments,
+                    pixels=n * rows * width,
+                )
+            )
+        task_bytes = max(task_bytes, 4 * BAND_ROWS * width * (n + 4))
+    return Step(name="flats" if flats else "masters", tasks=tasks, task_bytes=task_bytes)
+
+
+def prepare_arrays(store: Store, links: Links, settings: Masters) -> None:
+    """Make the arrays that the bands are written into (driver only)."""
+    for spec in links.masters.values():
+        path = f"calibration/{master_key(spec, links, settings)}/image"
+        if _frames(spec) and not store.has(path):
+            shape = _frames(spec)[0].shape
+            meaning = f"master {spec.kind}: {spec.name}"
+            store.create_array(
+                path,
+                shape=shape,
+                dtype="float32",
+                chunks=(BAND_ROWS, shape[1]),
+                dims=("y", "x"),
+                unit="adu" if spec.kind != "flat" else "1",
+                meaning=meaning,
+            )
+
+
+def combine_band(
+    *,
+    store_url: str,
+    key: str,
+    frames: tuple[Frame, ...],
+    rows: tuple[int, int],
+    pedestal_key: str | None,
+    levels: tuple[float, ...],
+    settings: Masters,
+) -> dict[str, Any]:
+    """Combine rows of calibration frames by winsorized mean; flats are brought to mean 1 first."""
+    store = open_store(store_url)
+    y0, y1 = rows
+    stack = np.empty((y1 - y0, len(frames), frames[0].shape[1]), np.float32)
+    pedestal = store.open_array(f"calibration/{pedestal_key}/image")[y0:y1] if pedestal_key else None
+    for i, frame in enumerate(frames):
+        band = band_of(frame, y0, y1).astype(np.float32)
+        if pedestal is not None:
+            band -= pedestal
+        stack[:, i] = band / np.float32(levels[i]) if levels else band
+    image = combine_winsorized(stack, low=settings.master_sigma_low, high=settings.master_sigma_high)
+    store.open_array(f"calibration/{key}/image", mode="r+")[y0:y1] = image
+    return {"n": len(frames)}
+
+
+def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
+    """Tasks that measure the level of each flat's frames."""
+    tasks = []
+    for name, spec in links.masters.items():
+        if spec.kind == "flat" and spec.frames:
+            pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
+            arguments = {"store_url": store_url, "frames": tuple(spec.frames), "pedestal_key": pedestal}
+            key = master_key(spec, links, settings)
+            tasks.append(
+                Task(key=f"levels/{name}", digest=digest("levels", key), function=flat_levels, arguments=arguments)
+            )
+    return Step(name="flat levels", tasks=tasks)
+
+
+def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str | None) -> dict[str, Any]:
+    """Mean level of each flat above its pedestal, from every 16th row."""
+    store = open_store(store_url)
+    pedestal = store.open_array(f"calibration/{pedestal_key}/image")[::_LEVEL_STEP] if pedestal_key else np.float32(0)
+    levels = []
+    for frame in frames:
+        sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - pedestal
+        level = float(np.nanmean(sample, dtype=np.float64))
+        if not level > 0:
+            raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
+        levels.append(level)
+    return {"levels": levels}
+
+
+# ------------------------------------------------------------------------------------------------------ calibration sets
+
+
+def plan_sets(
+    store_url: str, links: Links, chosen: Sequence[CalibrationSet], masters: Masters, ingest: Ingest
+) -> Step:
+    """Tasks that make pedestal, gain and defects of each calibration set."""
+    tasks, task_bytes = [], 0
+    for item in chosen:
+        key = set_key(item, links, masters, ingest)
+        keys = {
+            kind: master_key(links.masters[name], links, masters) if name else None
+            for kind, name in (("dark", item.dark), ("bias", item.bias), ("flat", item.flat))
+        }
+        arguments = {"store_url": store_url, "key": key, "masters": keys, "chosen": item, "settings": ingest}
+        tasks.append(
+            Task(
+                key=f"calibration/{key}",
+                digest=digest("set", key),
+                function=make_set,
+                arguments=arguments,
+                pixels=item.shape[0] * item.shape[1],
+            )
+        )
+        task_bytes = max(task_bytes, 24 * item.shape[0] * item.shape[1])
+    return Step(name="calibration", tasks=tasks, task_bytes=task_bytes)
+
+
+def make_set(
+    *, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet, settings: Ingest
+) -> dict[str, Any]:
+    """Write pedestal, gain and defects of one calibration set."""
+    store = open_store(store_url)
+    dark, bias, flat = (_master(store, masters[kind]) for kind in ("dark", "bias", "flat"))
+    defects = np.zeros(0, np.int32)
+    if dark is not None and settings.cosmetic:
+        defects = cosmetic.defects_from_dark(dark, sigma=settings.hot_sigma)
+    if dark is not None:
+        scaled = chosen.dark_scale != 1.0 and bias is not None
+        pedestal = bias + np.float32(chosen.dark_scale) * (dark - bias) if scaled else dark
+    else:
+        pedestal = bias
+    if flat is not None and settings.cosmetic:
+        bad = cosmetic.defects_from_flat(flat, sigma=settings.cold_sigma)
+        defects = np.union1d(defects, bad).astype(np.int32)
+    gain = _gain_of(flat, chosen.cfa) if flat is not None else None
+    at = f"calibration/{key}"
+    for name, array, unit, meaning in (
+        ("pedestal", pedestal, "adu", "taken off the raw values"),
+        ("gain", gain, "1", "multiplied after the pedestal: 1 / flat"),
+    ):
+        if array is not None:
+            store.write_array(f"{at}/{name}", array.astype(np.float32), dims=("y", "x"), unit=unit, meaning=meaning)
+    store.write_array(f"{at}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted")
+    return {"n_defects": len(defects)}
+
+
+def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:
+    """1 / flat with mean 1 in each color; pixels without light get gain 1 (they are defects)."""
+    gain = np.ones_like(flat)
+    good = np.isfinite(flat) & (flat > 0.02)
+    cells = [(slice(None), slice(None))]
+    if cfa:
+        cells = [(slice(i // 2, None, 2), slice(i % 2, None, 2)) for i in range(4)]
+    for color in sorted(set(cfa)) if cfa else [None]:
+        where = cells if color is None else [c for c, letter in zip(cells, cfa or "", strict=True) if letter == color]
+        total = sum(float(flat[c][good[c]].sum(dtype=np.float64)) for c in where)
+        count = sum(int(good[c].sum()) for c in where)
+        for c in where:
+            np.divide(np.float32(total / max(count, 1)), flat[c], out=gain[c], where=good[c])
+    return gain
+
+
+@lru_cache(maxsize=8)
+def _cached_master(url: str, key: str) -> np.ndarray:
+    return open_store(url).open_array(f"calibration/{key}/image")[:]
+
+
+def _master(store: Store, key: str | None) -> np.ndarray | None:
+    """Pixels of a master, or None."""
+    return _cached_master(store.url, key) if key else None
+
+
+def _frames(spec: MasterSpec) -> Sequence[Frame]:
+    """Files of a master: its raw frames, or the one file that is a master already."""
+    return spec.frames or ((spec.ready,) if spec.ready is not None else ())
