@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
 
 from lerar_dask.errors import UsageError
 
@@ -27,8 +30,14 @@ __all__ = [
     "Run",
     "Settings",
     "digest",
+    "field_texts",
+    "from_toml",
+    "places_from_toml",
+    "to_toml",
 ]
 
+_SMALLEST = {"background_cell_px": 16, "max_stars": 10, "tile_px": 32}
+"""Least value of a number; 0 for all others: no setting is negative."""
 Rejection = Literal["auto", "none", "minmax", "percentile", "sigma", "winsorized", "mad"]
 
 
@@ -186,12 +195,12 @@ class Settings:
         Raises
         ------
         UsageError
-            for a name that no stage knows, with the nearest one.
+            for a name that no stage knows, with the nearest one, or a value that does not fit.
         """
         tables: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             tables.setdefault(_table_of(name), {})[name] = value
-        return cls(**{t.name: t.default_factory(**tables.get(t.name, {})) for t in fields(cls)})  # type: ignore[misc]
+        return _settings(tables)
 
 
 def digest(*parts: Any) -> str:
@@ -201,12 +210,162 @@ def digest(*parts: Any) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def _table_of(name: str) -> str:
-    """Name of the table that holds field `name`."""
+def field_texts(stage: type) -> dict[str, str]:
+    """Text under each field of a stage's class: the one help, comment and documentation of that setting."""
+    import ast
+    import inspect
+
+    node = ast.parse(inspect.getsource(stage)).body[0]
+    assert isinstance(node, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for statement, follower in zip(node.body, node.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(follower, ast.Expr):
+            assert isinstance(statement.target, ast.Name)
+            assert isinstance(follower.value, ast.Constant)
+            texts[statement.target.id] = inspect.cleandoc(str(follower.value.value))
+    return texts
+
+
+def to_toml(settings: Settings, *, nights: Sequence[Path] = (), out: Path | None = None) -> str:
+    """Every setting in force as TOML, each with its text as a comment.
+
+    Parameters
+    ----------
+    nights, out
+        Written into `[run]` when given, so that `lerar stack --config OUT/lerar.toml` alone repeats the run.
+    """
+    lines = ["# Settings of lerar; `lerar stack --config` of this file repeats the run.", ""]
+    for table in fields(settings):
+        stage = getattr(settings, table.name)
+        lines += [f"# {(stage.__doc__ or '').splitlines()[0]}", f"[{table.name}]"]
+        if table.name == "run" and (nights or out):
+            lines += ["# The folders of raw frames, and where the results go."]
+            lines += [f"nights = [{', '.join(_toml_value(Path(n).resolve()) for n in nights)}]"]
+            lines += [f"out = {_toml_value(Path(out).resolve())}"] if out else []
+        for name, text in field_texts(type(stage)).items():
+            value = getattr(stage, name)
+            lines += [f"# {line}" for line in text.splitlines()]
+            lines += [f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def from_toml(source: str | Path) -> Settings:
+    """Settings from a TOML file (a `Path`) or its text (a `str`); what is not named keeps its default.
+
+    Relative paths inside a file are taken from the file's folder.
+
+    Raises
+    ------
+    UsageError
+        when it cannot be read, names an unknown table or setting (with the nearest one), or a value does not fit.
+    """
+    where, tables = _load_toml(source)
+    base = source.resolve().parent if isinstance(source, Path) else None
+    return _settings(tables, where=where, base=base)
+
+
+def places_from_toml(source: str | Path) -> tuple[list[Path], Path | None]:
+    """The folders of raw frames and the output folder that `to_toml` wrote, if any."""
+    where, tables = _load_toml(source)
+    run = tables.get("run", {})
+    nights, out = run.get("nights", []), run.get("out")
+    if not isinstance(nights, list) or not all(isinstance(n, str) for n in nights):
+        raise UsageError(f"{where}: [run] nights must be a list of folders")
+    if out is not None and not isinstance(out, str):
+        raise UsageError(f"{where}: [run] out must be a folder")
+    return [Path(n) for n in nights], Path(out) if out else None
+
+
+def _load_toml(source: str | Path) -> tuple[str, dict[str, Any]]:
+    """Name for messages, and tables."""
+    import tomllib
+
+    where = str(source) if isinstance(source, Path) else "settings"
+    try:
+        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        return where, tomllib.loads(text)
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where}: not valid TOML: {error}") from error
+
+
+def _settings(tables: dict[str, Any], *, where: str = "", base: Path | None = None) -> Settings:
+    """Checked settings from tables of plain values."""
+    homes = {t.name: t.default_factory for t in fields(Settings)}
+    stages = {}
+    prefix = f"{where}: " if where else ""
+    for table, values in tables.items():
+        if not isinstance(values, dict):
+            home = {n: h for h, stage in homes.items() for n in _names(stage)}.get(table)
+            hint = f"put it under [{home}]" if home else _nearest(table, homes)
+            raise UsageError(f"{prefix}{table!r} stands outside of a table", hint)
+        if table not in homes:
+            raise UsageError(f"{prefix}no table is called [{table}]", _nearest(table, homes))
+        stage = homes[table]
+        hints = get_type_hints(stage)
+        checked = {}
+        for name, value in values.items():
+            if table == "run" and name in {"nights", "out"}:
+                continue
+            if name not in hints:
+                raise UsageError(f"{prefix}no setting is called {name!r} in [{table}]", _elsewhere(name, table, homes))
+            checked[name] = _checked(value, hints[name], f"{prefix}{name}", base)
+            least = _SMALLEST.get(name, 0)
+            if isinstance(checked[name], int | float) and checked[name] < least:
+                raise UsageError(f"{prefix}{name} must be at least {least}, not {value!r}")
+        stages[table] = stage(**checked)  # type: ignore[operator]
+    return Settings(**stages)
+
+
+def _checked(value: Any, hint: Any, name: str, base: Path | None) -> Any:
+    """`value` as the type that the setting wants, or a UsageError."""
+    kinds = get_args(hint) if not isinstance(hint, type) else (hint,)
+    if all(isinstance(kind, str) for kind in kinds):  # Literal
+        if value in kinds:
+            return value
+        choices = ", ".join(map(repr, kinds))
+        raise UsageError(f"{name} cannot be {value!r}", f"choose from {choices}")
+    if value is None and NoneType in kinds:
+        return None
+    if Path in kinds and isinstance(value, str | Path):
+        path = Path(value).expanduser()
+        return (base / path) if base else path
+    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if type(value) in kinds and type(value) is not float:
+        return value
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
+    raise UsageError(f"{name} must be {words[kinds[0]]}, not {value!r}")
+
+
+def _toml_value(value: Any) -> str:
+    """One value as TOML; JSON's strings, numbers and booleans are TOML's too."""
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _names(stage: Any) -> list[str]:
+    return [f.name for f in fields(stage)]
+
+
+def _elsewhere(name: str, table: str, homes: dict[str, Any]) -> str:
+    """Hint for a name that `table` does not have."""
+    home = {n: h for h, stage in homes.items() for n in _names(stage)}.get(name)
+    return f"it belongs into [{home}]" if home else _nearest(name, [n for s in homes.values() for n in _names(s)])
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean ...?`, or nothing when nothing is near."""
     import difflib
 
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def _table_of(name: str) -> str:
+    """Name of the table that holds field `name`."""
     homes = {f.name: t.name for t in fields(Settings) for f in fields(t.default_factory)}  # type: ignore[arg-type]
     if name in homes:
         return homes[name]
-    near = difflib.get_close_matches(name, homes, n=1)
-    raise UsageError(f"no setting is called {name!r}", f"did you mean {near[0]!r}?" if near else "")
+    raise UsageError(f"no setting is called {name!r}", _nearest(name, homes))

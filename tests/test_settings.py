@@ -1,0 +1,106 @@
+"""Settings go to TOML and back; every slip is refused with a word that helps."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lerar_dask.errors import UsageError
+from lerar_dask.settings import Integrate, Settings, digest, field_texts, from_toml, places_from_toml, to_toml
+
+
+def test_defaults_survive_toml():
+    assert from_toml(to_toml(Settings())) == Settings()
+
+
+@given(
+    st.sampled_from(["auto", "sigma", "mad"]),
+    st.floats(0, 1e9),
+    st.integers(10, 10**9),
+    st.booleans(),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_any_value_survives_toml(reject, sigma, stars, trails, store):
+    settings = Settings.of(reject=reject, sigma_low=sigma, max_stars=stars, trails=trails, store=store)
+    assert from_toml(to_toml(settings)) == settings
+
+
+def test_every_field_has_a_text_and_stands_in_the_toml_once():
+    text = to_toml(Settings())
+    names = []
+    for table in fields(Settings):
+        texts = field_texts(table.default_factory)
+        assert set(texts) == {f.name for f in fields(table.default_factory)}
+        assert all(texts.values())
+        names += list(texts)
+    assert len(names) == len(set(names))
+    for name in names:
+        assert sum(line.removeprefix("# ").startswith(f"{name} =") for line in text.splitlines()) == 1
+
+
+def test_field_texts_are_the_words_under_the_fields():
+    assert field_texts(Integrate)["sigma_low"] == "Low limit, in sigma."
+
+
+def test_places_are_kept_and_absolute(tmp_path):
+    text = to_toml(Settings(), nights=[Path("a night")], out=tmp_path / "out")
+    nights, out = places_from_toml(text)
+    assert nights == [Path("a night").resolve()]
+    assert out == tmp_path / "out"
+    assert from_toml(text) == Settings()
+    assert places_from_toml("") == ([], None)
+
+
+def test_relative_paths_in_a_file_start_at_the_file(tmp_path):
+    file = tmp_path / "my.toml"
+    file.write_text('[register]\nalign_to = "grid.fits"\n')
+    assert from_toml(file).register.align_to == tmp_path / "grid.fits"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[integrat]\nreject = 'auto'", ["[integrat]", "did you mean 'integrate'?"]),
+        ("[integrate]\nrejct = 'auto'", ["'rejct'", "did you mean 'reject'?"]),
+        ("[integrate]\nreject = 'kappa'", ["'kappa'", "'winsorized'"]),
+        ("[link]\nreject = 'auto'", ["it belongs into [integrate]"]),
+        ("reject = 'auto'", ["put it under [integrate]"]),
+        ("[integrate]\ntrails = 1", ["trails must be true or false, not 1"]),
+        ("[integrate]\nsigma_low = true", ["sigma_low must be a number"]),
+        ("[integrate]\nsigma_low = nan", ["sigma_low must be a number"]),
+        ("[integrate]\nsigma_low = -1", ["at least 0"]),
+        ("[normalize]\ntile_px = 4", ["at least 32"]),
+        ("[ingest]\nmax_stars = 1.5", ["whole number"]),
+        ("[run]\nnights = 3", ["list of folders"]),
+        ("[run", ["not valid TOML"]),
+    ],
+)
+def test_slips_are_refused_with_a_hint(text, words):
+    with pytest.raises(UsageError) as caught:
+        places_from_toml(text)
+        from_toml(text)
+    for word in words:
+        assert word in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_unreadable_file_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="cannot be read"):
+        from_toml(tmp_path / "none.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        from_toml(tmp_path / "binary.toml")
+
+
+def test_whole_numbers_serve_as_numbers_and_do_not_change_the_digest():
+    assert digest(from_toml("[integrate]\nsigma_low = 3").integrate) == digest(Integrate())
+    assert digest(Settings.of(sigma_low=3).integrate) == digest(Integrate())
+
+
+def test_of_refuses_what_toml_refuses():
+    with pytest.raises(UsageError, match="did you mean 'reject'"):
+        Settings.of(rejct="auto")
+    with pytest.raises(UsageError, match="choose from"):
+        Settings.of(reject="kappa")
