@@ -1,8 +1,8 @@
 """The only home of defaults: one frozen dataclass per stage, TOML in and out, digests.
 
-The text under each field is its help on the command line, its comment in `lerar.toml` and its documentation. Field names
-are unique over all classes, so that `--reject` or `LERAR_REJECT` need no prefix. `Run` says where and how; it never
-enters a digest. All others are science: a changed value redoes what depends on it, and nothing else.
+The text under each field is its help on the command line, its comment in `lerar.toml` and its documentation. Field
+names are unique over all classes, so that `--reject` or `LERAR_REJECT` need no prefix. `Run` says where and how; it
+never enters a digest. All others are science: a changed value redoes what depends on it, and nothing else.
 """
 
 from __future__ import annotations

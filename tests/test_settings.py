@@ -79,8 +79,7 @@ def test_relative_paths_in_a_file_start_at_the_file(tmp_path):
 )
 def test_slips_are_refused_with_a_hint(text, words):
     with pytest.raises(UsageError) as caught:
-        places_from_toml(text)
-        from_toml(text)
+        [read(text) for read in (places_from_toml, from_toml)]
     for word in words:
         assert word in str(caught.value)
     assert caught.value.exit_code == 2
