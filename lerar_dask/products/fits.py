@@ -1,8 +1,8 @@
 """Masters as FITS files that other programs open and that we take back.
 
 In: a `MasterImage` (pixels by bands of rows, facts for the header) or a `CalibrationMaster`.
-Out: `OUT/M31_L.fits`: PRIMARY = image (y, x) or (3, y, x), then NOISE, COVERAGE, REJLOW, REJHIGH with an axis of length 1
-in front (why: see `write_master`), the FRAMES table and PROVENANCE;
+Out: `OUT/M31_L.fits`: PRIMARY = image (y, x) or (3, y, x), then NOISE, COVERAGE, REJLOW, REJHIGH with an axis of
+length 1 in front (why: see `write_master`), the FRAMES table and PROVENANCE;
 `OUT/calibration/*.fits`: one image with the header words by which this and other programs match masters.
 """
 
@@ -35,24 +35,7 @@ _PLANE_TEXTS = {
 }
 _INTEGERS = {"n_stars", "n_trails"}
 _NUMBER_UNITS = {"_s": "s", "_adu": "adu", "_px": "pix", "_deg": "deg"}
-_FRAME_NUMBERS = [
-    "exposure_s",
-    "gain",
-    "sensor_temp_c",
-    "background_adu",
-    "noise_adu",
-    "fwhm_px",
-    "eccentricity",
-    "n_stars",
-    "scale",
-    "weight",
-    "shift_x_px",
-    "shift_y_px",
-    "rotation_deg",
-    "registration_rms_px",
-    "rejected_fraction",
-    "n_trails",
-]
+_TEXTS = {"path", "id", "group", "kind", "fate", "reason", "date_obs", "filter", "dark", "flat", "bias"}
 _IMAGETYP = {"bias": "Master Bias", "dark": "Master Dark", "flat": "Master Flat", "flat-dark": "Master DarkFlat"}
 
 
@@ -278,7 +261,7 @@ def _frames_table(frames: Sequence[Mapping[str, Any]]) -> fits.BinTableHDU:
         if name in _INTEGERS:
             array = np.array([-1 if v is None else int(v) for v in values], np.int32)
             columns.append(fits.Column(name, "J", null=-1, array=array))
-        elif name in _FRAME_NUMBERS:
+        elif name not in _TEXTS:
             unit = next((u for end, u in _NUMBER_UNITS.items() if name.endswith(end)), None)
             array = np.array([np.nan if v is None else float(v) for v in values], float)
             columns.append(fits.Column(name, "D", unit=unit, array=array))
