@@ -29,9 +29,9 @@ _BAND_ROWS = 256
 _PLANE_UNITS = {"noise": "adu", "coverage": "1", "rejlow": "1", "rejhigh": "1"}
 _PLANE_TEXTS = {
     "noise": "1 sigma, white-equivalent (see NOISPIX)",
-    "coverage": "effective number of subs",
-    "rejlow": "fraction of samples rejected low",
-    "rejhigh": "fraction of samples rejected high",
+    "coverage": "samples combined",
+    "rejlow": "samples rejected low",
+    "rejhigh": "samples rejected high",
 }
 _INTEGERS = {"n_stars", "n_trails"}
 _NUMBER_UNITS = {"_s": "s", "_adu": "adu", "_px": "pix", "_deg": "deg"}

@@ -146,7 +146,7 @@ class _Image:
 
 
 def _write_all(fd: int, data: np.ndarray, offset: int) -> None:
-    view = memoryview(data).cast("B")
+    view = memoryview(data.reshape(-1).view(np.uint8))
     while view:
         n = os.pwrite(fd, view, offset)
         view, offset = view[n:], offset + n

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-import sys
 from functools import lru_cache
 from importlib import metadata
 from typing import Any
@@ -37,7 +36,7 @@ def machine() -> dict[str, Any]:
 def provenance(settings: Settings) -> dict[str, Any]:
     """Values for the PROVENANCE table and the report."""
     plain = dataclasses.asdict(settings)
-    return {"settings": plain, "versions": versions(), "machine": machine(), "command": " ".join(sys.argv[:1])}
+    return {"settings": plain, "versions": versions(), "machine": machine()}
 
 
 def history(settings: Settings) -> list[str]:

@@ -1,0 +1,185 @@
+"""Plots of the subs over time for the report, linked: what is selected in one is selected in all and in the table.
+
+In: rows of the FRAMES table in time order. Out: a script, an HTML element per plot, and bokeh's own scripts to be put
+into the page, so that it needs no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["group_colors", "plots"]
+
+_QUANTITIES = (
+    ("fwhm_px", "FWHM [px]"),
+    ("eccentricity", "Eccentricity"),
+    ("background_adu", "Sky [ADU]"),
+    ("noise_adu", "Noise [ADU]"),
+    ("scale", "Scale"),
+    ("weight", "Weight"),
+    ("n_stars", "Stars"),
+    ("rejected_fraction", "Rejected fraction"),
+)
+_WEBGL_FROM = 1500
+"""Points from which plots are drawn by WebGL."""
+_NIGHT_GAP_S = 6 * 3600
+_COLORS = ("#3987d6", "#d98b2b", "#3aa37a", "#c05fa8", "#8a79d6", "#b0a332", "#4fb3bf", "#cf6a5d")
+_ASIDE_COLOR = "#d64545"
+_MUTED = "#8a8f98"
+
+
+def plots(frames: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], str]:
+    """Script, one HTML element per plot, and bokeh's scripts; empty when no frame has a number to show."""
+    from bokeh.embed import components
+    from bokeh.models import ColumnDataSource, CustomJS
+    from bokeh.resources import Resources
+
+    shown = [(key, title) for key, title in _QUANTITIES if any(_number(f.get(key)) is not None for f in frames)]
+    if not shown:
+        return "", [], ""
+    times = np.array([_epoch_s(f.get("date_obs")) for f in frames])
+    x, nights = _abscissa(times)
+    source = ColumnDataSource(_columns(frames, x, times, [key for key, _ in shown]), name="subs")
+    source.selected.js_on_change(
+        "indices", CustomJS(code="if (window.lerarSelect) window.lerarSelect(cb_obj.indices);")
+    )
+    figures = _figures(source, shown, nights)
+    script, divs = components(figures, wrap_script=False)
+    parts = ["bokeh", "bokeh-gl"] if len(frames) >= _WEBGL_FROM else ["bokeh"]
+    resources = Resources(mode="inline", components=parts)
+    return script, list(divs), "\n".join(resources.js_raw)
+
+
+def group_colors(frames: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Color of each group's points."""
+    groups = sorted({str(f.get("group") or "") for f in frames})
+    return {group: _COLORS[i % len(_COLORS)] for i, group in enumerate(groups)}
+
+
+def _figures(source: Any, shown: Sequence[tuple[str, str]], nights: Mapping[float, str] | None) -> list[Any]:
+    from bokeh.models import HoverTool, Range1d
+    from bokeh.plotting import figure
+
+    n = len(source.data["x"])
+    x = source.data["x"]
+    margin = 0.02 * (float(np.ptp(x)) or 1.0)
+    x_range: Any = Range1d(float(np.min(x)) - margin, float(np.max(x)) + margin)
+    figures = []
+    for key, title in shown:
+        plot = figure(
+            height=190,
+            sizing_mode="stretch_width",
+            title=title,
+            x_range=x_range,
+            x_axis_type="linear" if nights is not None else "datetime",
+            tools="box_select,lasso_select,tap,xwheel_zoom,xpan,reset",
+            active_drag="box_select",
+            active_scroll=None,
+            output_backend="webgl" if n >= _WEBGL_FROM else "canvas",
+        )
+        dots = plot.scatter(
+            "x",
+            key,
+            source=source,
+            size=6 if n < 1000 else 4,
+            color="color",
+            marker="marker",
+            alpha=0.85,
+            selection_alpha=1.0,
+            nonselection_alpha=0.1,
+        )
+        tips = [
+            ("", "@name"),
+            ("group", "@group"),
+            ("", "@fate @reason"),
+            ("at", "@when"),
+            (title, f"@{key}{{0.[0000]}}"),
+        ]
+        plot.add_tools(HoverTool(renderers=[dots], tooltips=tips, point_policy="snap_to_data"))
+        _restrain(plot, nights)
+        figures.append(plot)
+    return figures
+
+
+def _restrain(plot: Any, nights: Mapping[float, str] | None) -> None:
+    """Quiet lines and a clear ground, readable on light and on dark pages."""
+    from bokeh.models import FixedTicker
+
+    plot.background_fill_alpha = plot.border_fill_alpha = 0
+    plot.outline_line_color = None
+    plot.toolbar.logo = None
+    plot.toolbar.autohide = True
+    plot.title.text_color = _MUTED
+    plot.title.text_font_size = "12px"
+    plot.title.text_font_style = "normal"
+    plot.min_border_left = 58
+    for axis in (*plot.xaxis, *plot.yaxis):
+        axis.axis_line_color = axis.major_tick_line_color = _MUTED
+        axis.minor_tick_line_color = None
+        axis.major_label_text_color = _MUTED
+        axis.major_label_text_font_size = "11px"
+    for grid in (*plot.xgrid, *plot.ygrid):
+        grid.grid_line_color = _MUTED
+        grid.grid_line_alpha = 0.18
+    if nights is not None:
+        plot.xaxis.ticker = FixedTicker(ticks=list(nights))
+        plot.xaxis.major_label_overrides = dict(nights)
+
+
+def _columns(
+    frames: Sequence[Mapping[str, Any]], x: np.ndarray, times: np.ndarray, keys: Sequence[str]
+) -> dict[str, Any]:
+    used = [f.get("fate") == "used" for f in frames]
+    colors = group_colors(frames)
+    columns: dict[str, Any] = {
+        "x": x,
+        "name": [Path(str(f.get("path", ""))).name for f in frames],
+        "group": [str(f.get("group") or "") for f in frames],
+        "fate": [str(f.get("fate") or "") for f in frames],
+        "reason": [str(f.get("reason") or "") for f in frames],
+        "when": [str(f.get("date_obs") or "time unknown")[:19].replace("T", " ") for f in frames],
+        "color": [
+            colors[str(f.get("group") or "")] if ok else _ASIDE_COLOR for f, ok in zip(frames, used, strict=True)
+        ],
+        "marker": ["circle" if ok else "x" for ok in used],
+    }
+    for key in keys:
+        values = (_number(f.get(key)) for f in frames)
+        columns[key] = np.array([np.nan if v is None else v for v in values], np.float32)
+    return columns
+
+
+def _abscissa(times: np.ndarray) -> tuple[np.ndarray, dict[float, str] | None]:
+    """Milliseconds within one night; over several nights, or without times, running numbers with the nights' names."""
+    known = np.isfinite(times)
+    gaps = np.flatnonzero(np.diff(times) > _NIGHT_GAP_S)
+    if known.all() and not len(gaps):
+        return times * 1000.0, None
+    x = np.arange(len(times), dtype=float)
+    starts = [0, *(gaps + 1)] if known.any() else []
+    every = max(1, -(-len(starts) // 8))
+    return x, {float(i): _day(times[i]) for i in starts[::every] if np.isfinite(times[i])}
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+
+
+def _epoch_s(text: Any) -> float:
+    """Seconds since 1970 of an ISO time in UTC; NaN when there is none."""
+    try:
+        when = datetime.fromisoformat(str(text))
+    except ValueError:
+        return float("nan")
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+
+
+def _number(value: Any) -> float | None:
+    if value is None or isinstance(value, str):
+        return None
+    return float(value) if np.isfinite(value) else None

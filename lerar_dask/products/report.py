@@ -1,0 +1,256 @@
+"""report.html: one page, offline, that says of every frame what became of it and why.
+
+In: `ReportData`, plain values and small maps. Out: an HTML file with everything inside: styles, scripts, pictures, plots.
+Texts from headers and paths are foreign: the template escapes them, the table is built from JSON by `textContent`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.products.hdus import atomic_path
+from lerar_dask.products.plots import group_colors, plots
+from lerar_dask.products.preview import map_png
+
+__all__ = ["GroupReport", "ReportData", "StageTiming", "Surface", "write_report"]
+
+_MAX_SURFACES = 160
+_PREVIEW_PX = 1800
+TABLE_COLUMNS = (
+    ("name", "frame", ""),
+    ("fate", "fate", ""),
+    ("reason", "reason", ""),
+    ("group", "group", ""),
+    ("date_obs", "start (UTC)", ""),
+    ("exposure_s", "exposure", "s"),
+    ("fwhm_px", "FWHM", "px"),
+    ("eccentricity", "ecc.", ""),
+    ("n_stars", "stars", ""),
+    ("background_adu", "sky", "ADU"),
+    ("noise_adu", "noise", "ADU"),
+    ("scale", "scale", ""),
+    ("weight", "weight", ""),
+    ("registration_rms_px", "reg. rms", "px"),
+    ("rejected_fraction", "rejected", "%"),
+    ("n_trails", "trails", ""),
+)
+"""Key, heading and unit of the table's columns; those without a value are left out."""
+_ALWAYS = ("name", "fate", "reason", "group")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surface:
+    """The sky surface that was taken off one sub."""
+
+    name: str
+    """File name of the sub."""
+    values: np.ndarray
+    """(y, x) float, ADU, coarse (a value per tile or so)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupReport:
+    """One master."""
+
+    name: str
+    n_used: int
+    n_aside: int
+    exposure_s: float = 0.0
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Other headline numbers, ready to print: `{"noise": "1.32 ADU"}`."""
+    preview: Path | None = None
+    """PNG, made smaller and put into the page."""
+    coverage: np.ndarray | None = None
+    """(y, x) float, reduced; NaN = no data."""
+    rejected_low: np.ndarray | None = None
+    """(y, x) float, reduced, fraction of the samples."""
+    rejected_high: np.ndarray | None = None
+    bottom_up: bool = False
+    """Whether the rows of maps and surfaces run upwards."""
+    surfaces: Sequence[Surface] = ()
+    links: Sequence[str] = ()
+    """Lines that say which dark, flat, bias were used, and why."""
+    problem: str = ""
+    """Why there is no master."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTiming:
+    """What a stage cost."""
+
+    name: str
+    n_tasks: int
+    wall_s: float
+    task_s: float
+    """Sum over the tasks."""
+    pixels: int = 0
+    """Samples gone through."""
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportData:
+    """Everything the page shows."""
+
+    title: str
+    frames: Sequence[Mapping[str, Any]]
+    """Rows of the FRAMES table."""
+    groups: Sequence[GroupReport]
+    created: str = ""
+    """UTC."""
+    stages: Sequence[StageTiming] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Table -> name -> value."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    """Lines on what was learned on the way: missing masters, links that would now fit better."""
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page, at once or not at all."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["duration"] = duration
+    environment.filters["size"] = size
+    order = sorted(range(len(data.frames)), key=lambda i: str(data.frames[i].get("date_obs") or "~"))
+    frames = [data.frames[i] for i in order]
+    script, figures, resources = plots(frames)
+    page = environment.get_template("report.html.j2").render(
+        data=data,
+        counts=_counts(frames),
+        groups=[_group_view(g) for g in data.groups],
+        columns=[c for c in TABLE_COLUMNS if c[0] in _ALWAYS or any(f.get(c[0]) is not None for f in frames)],
+        table=_table_json(frames),
+        plot_script=script,
+        figures=figures,
+        legend=list(group_colors(frames).items()),
+        resources=resources,
+    )
+    with atomic_path(path) as partial:
+        partial.write_text(page, encoding="utf-8")
+
+
+def duration(seconds: float) -> str:
+    """`3 h 20 min`, `12 min`, `8.3 s`.
+
+    >>> duration(12000), duration(754), duration(8.31)
+    ('3 h 20 min', '13 min', '8.3 s')
+    """
+    if seconds >= 3600:
+        minutes = round(seconds / 60)
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    if seconds >= 120:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def size(n_bytes: float) -> str:
+    """`1.5 GiB`, `820 MiB`.
+
+    >>> size(1.5 * 2**30), size(2**20 * 820)
+    ('1.5 GiB', '820 MiB')
+    """
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        value = n_bytes / 2**power
+        if value >= 1:
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def _counts(frames: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    fates = [str(f.get("fate", "")) for f in frames]
+    return {fate: fates.count(fate) for fate in ("used", "aside", "failed")}
+
+
+def _group_view(group: GroupReport) -> dict[str, Any]:
+    """What the template needs of a group: texts and data URIs."""
+    maps = []
+    if group.coverage is not None:
+        top = _top(group.coverage, 1.0)
+        maps.append(_map_view("Coverage", group.coverage, top, f"0 to {top:.3g} subs", group.bottom_up))
+    for label, values in (("Rejected low", group.rejected_low), ("Rejected high", group.rejected_high)):
+        if values is not None:
+            top = max(float(np.nanquantile(values, 0.999)), 1e-4) if np.isfinite(values).any() else 1e-4
+            maps.append(_map_view(label, values, top, f"0 to {100 * top:.2g} % of the samples", group.bottom_up))
+    shown, limit = _surface_views(group)
+    return {
+        "group": group,
+        "preview": _jpeg_uri(group.preview) if group.preview and group.preview.exists() else "",
+        "maps": maps,
+        "surfaces": shown,
+        "surface_limit": limit,
+    }
+
+
+def _top(values: np.ndarray, least: float) -> float:
+    return max(float(np.nanmax(values)), least) if np.isfinite(values).any() else least
+
+
+def _map_view(label: str, values: np.ndarray, top: float, span: str, bottom_up: bool) -> dict[str, str]:
+    uri = _png_uri(map_png(values, low=0.0, high=top, bottom_up=bottom_up))
+    return {"label": label, "uri": uri, "span": span}
+
+
+def _surface_views(group: GroupReport) -> tuple[list[dict[str, str]], float]:
+    """Small pictures of each sub's gradient about its own mean, all on one scale; evenly chosen when there are many."""
+    chosen = list(group.surfaces)
+    if len(chosen) > _MAX_SURFACES:
+        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, _MAX_SURFACES).round().astype(int)]
+    chosen = [s for s in chosen if np.isfinite(s.values).any()]
+    shapes = [s.values - np.nanmean(s.values) for s in chosen]
+    if not shapes:
+        return [], 0.0
+    limit = float(np.quantile([np.nanmax(np.abs(s)) for s in shapes], 0.95)) or 1.0
+    views = []
+    for surface, shape in zip(chosen, shapes, strict=True):
+        png = map_png(shape, low=-limit, high=limit, palette="balance", max_px=96, bottom_up=group.bottom_up)
+        peak = f"{np.nanmin(shape):+.1f} to {np.nanmax(shape):+.1f} ADU about {np.nanmean(surface.values):.1f}"
+        views.append({"name": surface.name, "uri": _png_uri(png), "text": peak})
+    return views, limit
+
+
+def _png_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _jpeg_uri(path: Path) -> str:
+    """The preview as JPEG: a tenth of the PNG, so that many groups fit into one page."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.thumbnail((_PREVIEW_PX, _PREVIEW_PX), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        picture.convert("L" if picture.mode == "L" else "RGB").save(buffer, format="JPEG", quality=90)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _table_json(frames: Sequence[Mapping[str, Any]]) -> str:
+    """The table by columns as JSON that may stand in a script element: no `<` in it."""
+    columns: dict[str, list[Any]] = {key: [_cell(f.get(key)) for f in frames] for key, _, _ in TABLE_COLUMNS[1:]}
+    columns["name"] = [Path(str(f.get("path", ""))).name for f in frames]
+    columns["path"] = [str(f.get("path", "")) for f in frames]
+    columns["rejected_fraction"] = [None if v is None else 100 * v for v in columns["rejected_fraction"]]
+    text = json.dumps(columns, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _cell(value: Any) -> Any:
+    """A JSON value with at most five digits."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bool) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return (value if isinstance(value, int) else float(f"{value:.5g}")) if np.isfinite(value) else None
+    return str(value)
