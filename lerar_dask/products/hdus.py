@@ -15,6 +15,7 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
@@ -146,7 +147,7 @@ class _Image:
 
 
 def _write_all(fd: int, data: np.ndarray, offset: int) -> None:
-    view = memoryview(data.reshape(-1).view(np.uint8))
+    view: Any = memoryview(data.reshape(-1).view(np.uint8))  # type: ignore[arg-type]
     while view:
         n = os.pwrite(fd, view, offset)
         view, offset = view[n:], offset + n

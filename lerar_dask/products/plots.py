@@ -44,13 +44,13 @@ def plots(frames: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], str]:
         return "", [], ""
     times = np.array([_epoch_s(f.get("date_obs")) for f in frames])
     x, nights = _abscissa(times)
-    source = ColumnDataSource(_columns(frames, x, times, [key for key, _ in shown]), name="subs")
+    source = ColumnDataSource(_columns(frames, x, [key for key, _ in shown]), name="subs")
     source.selected.js_on_change(
         "indices", CustomJS(code="if (window.lerarSelect) window.lerarSelect(cb_obj.indices);")
     )
     figures = _figures(source, shown, nights)
     script, divs = components(figures, wrap_script=False)
-    parts = ["bokeh", "bokeh-gl"] if len(frames) >= _WEBGL_FROM else ["bokeh"]
+    parts: Any = ["bokeh", "bokeh-gl"] if len(frames) >= _WEBGL_FROM else ["bokeh"]
     resources = Resources(mode="inline", components=parts)
     return script, list(divs), "\n".join(resources.js_raw)
 
@@ -68,7 +68,7 @@ def _figures(source: Any, shown: Sequence[tuple[str, str]], nights: Mapping[floa
     n = len(source.data["x"])
     x = source.data["x"]
     margin = 0.02 * (float(np.ptp(x)) or 1.0)
-    x_range: Any = Range1d(float(np.min(x)) - margin, float(np.max(x)) + margin)
+    x_range = Range1d(start=float(np.min(x)) - margin, end=float(np.max(x)) + margin)
     figures = []
     for key, title in shown:
         plot = figure(
@@ -131,9 +131,8 @@ def _restrain(plot: Any, nights: Mapping[float, str] | None) -> None:
         plot.xaxis.major_label_overrides = dict(nights)
 
 
-def _columns(
-    frames: Sequence[Mapping[str, Any]], x: np.ndarray, times: np.ndarray, keys: Sequence[str]
-) -> dict[str, Any]:
+def _columns(frames: Sequence[Mapping[str, Any]], x: np.ndarray, keys: Sequence[str]) -> dict[str, Any]:
+    """Columns of the one source of all plots."""
     used = [f.get("fate") == "used" for f in frames]
     colors = group_colors(frames)
     columns: dict[str, Any] = {

@@ -23,7 +23,7 @@ ReadRows = Callable[[int, int], np.ndarray]
 Palette = str
 """viridis, or balance (around zero)."""
 _SKY_SHADE = 0.20
-"""Where the sky lies in the picture; 0.25 in PixInsight's STF is too bright a sky for a screen with other things on it."""
+"""Where the sky lies in the picture; PixInsight's STF takes 0.25, too bright a sky on a screen with other things."""
 _SHADOWS = 2.8
 """Black lies this many sigma (1.4826 MAD) below the sky."""
 _BAND_ROWS = 256
@@ -156,7 +156,7 @@ def _star_gains(pixels: np.ndarray) -> np.ndarray:
     return np.clip(level.mean() / level, 0.25, 4).astype(np.float32)
 
 
-def _mtf(midtone: float, x: np.ndarray | float) -> np.ndarray:
+def _mtf(midtone: np.ndarray | float, x: np.ndarray | float) -> np.ndarray:
     """Midtones transfer function: 0 -> 0, midtone -> 1/2, 1 -> 1; its own parameter for `x` -> `midtone` as well."""
     return np.asarray((midtone - 1) * x / ((2 * midtone - 1) * x - midtone))
 

@@ -1,6 +1,6 @@
 """report.html: one page, offline, that says of every frame what became of it and why.
 
-In: `ReportData`, plain values and small maps. Out: an HTML file with everything inside: styles, scripts, pictures, plots.
+In: `ReportData`, plain values and small maps. Out: an HTML file with everything inside: styles, scripts, pictures.
 Texts from headers and paths are foreign: the template escapes them, the table is built from JSON by `textContent`.
 """
 
