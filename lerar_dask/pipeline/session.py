@@ -1,0 +1,72 @@
+"""A session: one store under its lock, its ledger, and the way steps are run in it.
+
+`Session.run(step)` runs what the ledger does not know as done with today's digest, appends every record the moment it
+comes, and returns the records of all tasks of the step, old and new.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from lerar_dask.runtime import events, local, memory
+from lerar_dask.runtime.run import run_step
+from lerar_dask.settings import Settings
+from lerar_dask.store.access import Store
+from lerar_dask.tasks import Record, Step, Task
+
+__all__ = ["Session"]
+
+
+class Session:
+    """What the stages of one run share."""
+
+    def __init__(self, store: Store, settings: Settings, bus: events.Bus, executor: Any) -> None:
+        self.store = store
+        self.settings = settings
+        self.bus = bus
+        self.executor = executor
+        self.n_run = 0
+        self.n_failed = 0
+        self.seconds: dict[str, float] = {}
+        """CPU-independent task seconds by stage, of this run."""
+        self.pixels: dict[str, int] = {}
+        self.known: dict[str, Mapping[str, Any]] = {}
+        self._writer: Any = None
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Read the ledger and open a segment of it for this driver."""
+        self.known = dict(self.store.ledger.load())
+        with self.store.ledger.writer("driver") as writer:
+            self._writer = writer
+            yield self
+
+    def is_done(self, task: Task) -> bool:
+        """Whether the ledger has a result of exactly this task."""
+        record = self.known.get(task.key)
+        return record is not None and record["digest"] == task.digest and record["state"] in ("done", "aside")
+
+    def run(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> dict[str, Mapping[str, Any]]:
+        """Run the tasks of a step that are not done; records of all its tasks by key.
+
+        Parameters
+        ----------
+        keep : says of a task that the ledger calls done whether what it made is still there
+        """
+        todo = [t for t in step.tasks if not (self.is_done(t) and keep(t))]
+        if todo:
+            self._run_tasks(dataclasses.replace(step, tasks=todo))
+        return {t.key: self.known[t.key] for t in step.tasks if t.key in self.known}
+
+    def _run_tasks(self, step: Step) -> None:
+        for record in run_step(step, self.executor, self.bus):
+            plain = dataclasses.asdict(record)
+            self._writer.append(plain)
+            self.known[record.key] = plain
+            self.n_run += 1
+            self.n_failed += record.state == "failed"
+            self.seconds[step.name] = self.seconds.get(step.name, 0.0) + record.seconds
+        self.pixels[step.name] = self.pixels.get(step.name, 0) + step.pixels
