@@ -1,0 +1,99 @@
+"""The command `lerar`: choice of the command, one line for every error, exit codes, and how it is stopped.
+
+Exit codes: 0 done; 1 the run cannot go on, or something failed; 2 wrong usage; 130 Ctrl-C; 143 SIGTERM; 141 a closed
+pipe.
+Commands are loaded when they are called: `lerar --help` imports no numpy.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from cyclopts import App, ArgumentCollection, CycloptsError
+
+from lerar_dask.cli import stopping
+from lerar_dask.errors import LerarError
+
+__all__ = ["app", "main", "run"]
+
+
+def _version() -> str:
+    from lerar_dask import __version__
+
+    return f"lerar {__version__}"
+
+
+def _fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    from lerar_dask.cli.sources import fill
+
+    fill(app, commands, arguments)
+
+
+app = App(
+    name="lerar",
+    usage="Usage: lerar COMMAND",
+    help="Stack astronomical sub-exposures, ten or ten thousand, into a locally normalized master.",
+    help_format="plaintext",  # markdown costs 60 ms to import, and this page has none
+    version=_version,
+    config=_fill,
+    result_action="return_value",
+)
+_COMMANDS = {
+    "stack": ("NIGHT... -o OUT", "Stack folders of raw frames into masters, pictures and a report."),
+    "link": ("NIGHT...", "Show which dark, flat and bias each light gets, and why."),
+    "simulate": ("DIR", "Make a night with known truth."),
+    "info": ("OUT", "Show what is in a run: frames, fates and reasons, masters, settings, sizes."),
+}
+for _name, (_arguments, _help) in _COMMANDS.items():
+    _usage = f"Usage: lerar {_name} {_arguments} [OPTIONS]"
+    app.command(f"lerar_dask.cli.{_name}:{_name}", name=_name, help=_help, usage=_usage, help_format="markdown")
+
+
+def main() -> NoReturn:
+    """Entry point of the installed command."""
+    code = run(sys.argv[1:])
+    stopping.leave(code)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; returns the exit code. Every error ends as one line (and a hint) on stderr."""
+    with stopping.signals():
+        try:
+            result = app(list(words), exit_on_error=False, print_error=False)
+            sys.stdout.flush()
+            return result if isinstance(result, int) else 0
+        except CycloptsError as error:
+            return _say(_one_line(str(error)), "`lerar --help` lists commands and options", code=2)
+        except LerarError as error:
+            return _say(_one_line(error.message), error.hint, code=error.exit_code)
+        except KeyboardInterrupt:
+            return stopping.interrupted()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        except SystemExit as leaving:
+            return leaving.code if isinstance(leaving.code, int) else 1
+        except Exception as error:
+            return _fault(error)
+
+
+def _say(message: str, hint: str, *, code: int) -> int:
+    print(f"lerar: {message}", file=sys.stderr)
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)
+    return code
+
+
+def _fault(error: Exception) -> int:
+    """An error that no user can cause on purpose: one line, and the details where they do not frighten."""
+    from lerar_dask.cli.log import write_fault
+
+    what = _one_line(f"{type(error).__name__}: {error}")
+    return _say(f"this is a fault of lerar: {what}; details in {write_fault(error)}", "", code=1)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

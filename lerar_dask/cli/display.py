@@ -1,0 +1,261 @@
+"""What is shown while a run goes on, and at its end.
+
+Progress goes to stderr: bars on a terminal, plain lines elsewhere; with --json, one JSON object per line on stdout for
+other programs. Results go to stdout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+__all__ = ["Display", "duration", "print_json", "print_pairs", "print_table", "progress", "rate", "size"]
+
+_LINE_EVERY_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Display:
+    """How much is said, and to whom."""
+
+    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="", show_default=False)] = False
+    """Say more: every note of the log."""
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative="", show_default=False)] = False
+    """Say nothing but errors."""
+    json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False
+    """One JSON object per line on stdout, for other programs."""
+
+    def log_to_screen(self) -> None:
+        """Warnings of the package on stderr; with --verbose everything, with --quiet errors only."""
+        handler = logging.StreamHandler()
+        handler.setLevel(logging.ERROR if self.quiet else logging.DEBUG if self.verbose else logging.WARNING)
+        handler.setFormatter(_OneLine("lerar: %(message)s"))
+        logger = logging.getLogger("lerar_dask")
+        logger.handlers = [h for h in logger.handlers if type(h) is not logging.StreamHandler] + [handler]
+
+
+class _OneLine(logging.Formatter):
+    """Messages without tracebacks: those are for the log file."""
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return ""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).rstrip()
+
+
+def progress(display: Display) -> Callable[[Any], None]:
+    """Consumer of the runtime's events that suits where the output goes."""
+    if display.json:
+        return _json_event
+    if display.quiet:
+        return lambda event: None
+    return _Bars() if sys.stderr.isatty() else _Lines()
+
+
+def print_json(kind: str, **values: Any) -> None:
+    """One object on one line of stdout."""
+    print(json.dumps({"event": kind, **values}, default=_plain), flush=True)
+
+
+def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Table on stdout; columns of numbers are set to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    body = [["" if v is None else v if isinstance(v, str) else _number(v) for v in row] for row in rows]
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
+    source = list(zip(*body, strict=True)) or [()] * len(headings)
+    for heading, column in zip(headings, source, strict=True):
+        numeric = bool(column) and all(not c or c[0].isdigit() or c[0] in "+-." for c in column) and any(column)
+        table.add_column(Text(heading, style="dim"), justify="right" if numeric else "left", overflow="fold")
+    for row in body:
+        table.add_row(*map(Text, row))
+    # Lines of a pipe or file are not cut to the width of a terminal that is not there.
+    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, soft_wrap=not sys.stdout.isatty()).print(
+        table
+    )
+
+
+def print_pairs(pairs: Mapping[str, Any]) -> None:
+    """Names and values on stdout, aligned."""
+    width = max(map(len, pairs), default=0)
+    for name, value in pairs.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def size(n_bytes: float) -> str:
+    """`1.5 GiB`, `820 MiB`.
+
+    >>> size(1.5 * 2**30), size(2**20 * 820)
+    ('1.5 GiB', '820 MiB')
+    """
+    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        value = n_bytes / 2**power
+        if value >= 1:
+            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """`3 h 20 min`, `2 min 05 s`, `8.3 s`.
+
+    >>> duration(12000), duration(125), duration(8.31)
+    ('3 h 20 min', '2 min 05 s', '8.3 s')
+    """
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole >= 60:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+
+
+def rate(done: float, seconds: float, *, pixels: bool) -> str:
+    """`82 Mpx/s` or `12 tasks/s`; empty before anything is known."""
+    if done <= 0 or seconds <= 0:
+        return ""
+    per_second = done / seconds
+    return f"{per_second / 1e6:.3g} Mpx/s" if pixels else f"{per_second:.3g}/s"
+
+
+class _Step:
+    """Progress of one step, in pixels where the step counts them, else in tasks."""
+
+    def __init__(self, name: str, n_tasks: int, pixels: int) -> None:
+        self.name, self.n_tasks, self.pixels = name, n_tasks, pixels
+        self.n_done, self.pixels_done, self.n_aside, self.n_failed = 0, 0, 0, 0
+        self.started = self.last_line = time.monotonic()
+
+    def add(self, event: Any) -> None:
+        self.n_done += 1
+        self.pixels_done += event.pixels
+        self.n_aside += event.state == "aside"
+        self.n_failed += event.state == "failed"
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def share(self) -> float:
+        if self.pixels:
+            return self.pixels_done / self.pixels
+        return self.n_done / self.n_tasks if self.n_tasks else 1.0
+
+    @property
+    def speed(self) -> str:
+        return rate(self.pixels_done or self.n_done, self.seconds, pixels=bool(self.pixels_done))
+
+    @property
+    def left(self) -> str:
+        share = self.share
+        return f"{duration(self.seconds * (1 - share) / share)} left" if 0 < share < 1 and self.n_done > 1 else ""
+
+    @property
+    def troubles(self) -> str:
+        words = [
+            f"{self.n_aside} set aside" if self.n_aside else "",
+            f"{self.n_failed} failed" if self.n_failed else "",
+        ]
+        return ", ".join(filter(None, words))
+
+
+class _Lines:
+    """Plain lines for logs of batch jobs: one when a step is done, and one every ten seconds."""
+
+    def __init__(self) -> None:
+        self._step: _Step | None = None
+
+    def __call__(self, event: Any) -> None:
+        kind = type(event).__name__
+        if kind == "StepStarted":
+            self._step = _Step(event.step, event.n_tasks, event.pixels)
+        elif self._step is None:
+            return
+        elif kind == "TaskFinished":
+            step = self._step
+            step.add(event)
+            if time.monotonic() - step.last_line > _LINE_EVERY_S:
+                step.last_line = time.monotonic()
+                self._say(f"{step.n_done} of {step.n_tasks}", step.speed, step.left, step.troubles)
+        elif kind == "StepFinished":
+            step = self._step
+            self._say(f"{step.n_done} done in {duration(step.seconds)}", step.speed, step.troubles)
+            self._step = None
+
+    def _say(self, *parts: str) -> None:
+        assert self._step is not None
+        print(f"{self._step.name}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+
+
+class _Bars:
+    """A bar per step on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._console = Console(stderr=True, highlight=False)
+        self._progress = Progress(
+            TextColumn("{task.description:<22}"),
+            BarColumn(28, complete_style="default", finished_style="dim", pulse_style="dim"),
+            TextColumn("{task.fields[count]:>12}"),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self._console,
+            transient=False,
+        )
+        self._step: _Step | None = None
+        self._bar: Any = None
+
+    def __call__(self, event: Any) -> None:
+        kind = type(event).__name__
+        if kind == "StepStarted":
+            self._step = _Step(event.step, event.n_tasks, event.pixels)
+            self._progress.start()
+            self._bar = self._progress.add_task(event.step, total=1.0, count=f"0 of {event.n_tasks}", note="")
+        elif self._step is None:
+            return
+        elif kind == "TaskFinished":
+            self._step.add(event)
+            self._show(self._step.left)
+        elif kind == "StepFinished":
+            self._show(duration(self._step.seconds))
+            self._progress.update(self._bar, completed=1.0)
+            self._progress.stop()
+            self._step = None
+
+    def _show(self, timing: str) -> None:
+        step = self._step
+        assert step is not None
+        note = ", ".join(filter(None, (timing, step.speed, step.troubles)))
+        self._progress.update(self._bar, completed=step.share, count=f"{step.n_done} of {step.n_tasks}", note=note)
+
+
+def _json_event(event: Any) -> None:
+    print_json(type(event).__name__, **(dataclasses.asdict(event) if dataclasses.is_dataclass(event) else {}))  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    """JSON form of what json does not know."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

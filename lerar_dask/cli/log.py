@@ -1,0 +1,88 @@
+"""OUT/lerar.log: what happened, with tracebacks, for whoever looks into a fault.
+
+Records are kept in memory until the run has made its folder, so that a run that is refused leaves no file behind.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import traceback
+from pathlib import Path
+
+__all__ = ["log_to", "open_log", "write_fault"]
+
+_KEPT_RECORDS = 1000
+_handlers: list[_LateFile] = []
+
+
+def log_to(path: Path) -> None:
+    """Send the package's log, and the warnings of dask, to `path` from the moment on that `open_log` is called."""
+    handler = _LateFile(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    _handlers[:] = [handler]
+    for name, level in (("lerar_dask", logging.DEBUG), ("distributed", logging.INFO), ("dask", logging.INFO)):
+        logger = logging.getLogger(name)
+        logger.handlers = [h for h in logger.handlers if not isinstance(h, _LateFile)] + [handler]
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def open_log() -> None:
+    """The run's folder exists: write what was kept, and go on writing."""
+    for handler in _handlers:
+        handler.open()
+
+
+def write_fault(error: Exception) -> Path:
+    """Write an error with its traceback to the run's log, or to a temporary file when there is none; returns where."""
+    for handler in _handlers:
+        if handler.path.parent.is_dir():
+            handler.open()
+        if handler.is_open:
+            record = logging.LogRecord(
+                "lerar_dask",
+                logging.CRITICAL,
+                __file__,
+                0,
+                "unexpected error",
+                (),
+                (type(error), error, error.__traceback__),
+            )
+            handler.emit(record)
+            return handler.path
+    with tempfile.NamedTemporaryFile("w", prefix="lerar-fault-", suffix=".log", delete=False, encoding="utf-8") as file:
+        file.writelines(traceback.format_exception(error))
+    return Path(file.name)
+
+
+class _LateFile(logging.Handler):
+    """A file handler that keeps its records until it is opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+        self._kept: list[logging.LogRecord] = []
+        self._file: logging.FileHandler | None = None
+
+    @property
+    def is_open(self) -> bool:
+        return self._file is not None
+
+    def open(self) -> None:
+        if self._file is not None:
+            return
+        try:
+            self._file = logging.FileHandler(self.path, encoding="utf-8")
+        except OSError:
+            return
+        self._file.setFormatter(self.formatter)
+        for record in self._kept:
+            self._file.emit(record)
+        self._kept.clear()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._file is not None:
+            self._file.emit(record)
+        elif len(self._kept) < _KEPT_RECORDS:
+            self._kept.append(record)

@@ -1,0 +1,75 @@
+"""Where a setting's value comes from: flag, then environment (LERAR_*), then --config TOML, then the default.
+
+In: the arguments as cyclopts has taken them from the command line. Out: the same with the other sources filled in, and
+`settings_of`, one checked `Settings` of all stages.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App, ArgumentCollection, Token
+
+from lerar_dask.settings import Settings, from_toml
+
+__all__ = ["PREFIX", "fill", "settings_of", "unknown_variables"]
+
+PREFIX = "LERAR_"
+
+
+def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Give every setting that has no flag its value from the environment or from the --config file."""
+    config = next((a for a in arguments if a.name == "--config"), None)
+    values = _config_values(Path(config.tokens[0].value)) if config is not None and config.tokens else {}
+    for argument in arguments:
+        name = argument.field_info.name
+        if argument.tokens or argument.children or name not in _names():
+            continue
+        variable = PREFIX + name.upper()
+        if variable in os.environ:
+            argument.append(Token(keyword=variable, value=os.environ[variable], source="environment"))
+        elif name in values:
+            argument.append(Token(keyword=name, value=_text(values[name]), source="config"))
+
+
+def settings_of(stages: Iterable[Any]) -> Settings:
+    """One checked `Settings` from some stages' objects; paths become absolute, so that a digest of them stays."""
+    values = {f.name: getattr(stage, f.name) for stage in stages for f in dataclasses.fields(stage)}
+    return Settings.of(**{n: v.expanduser().absolute() if isinstance(v, Path) else v for n, v in values.items()})
+
+
+def unknown_variables() -> list[str]:
+    """Lines about LERAR_* variables that name no setting."""
+    import difflib
+
+    known = [PREFIX + name.upper() for name in _names()]
+    lines = []
+    for variable in sorted(os.environ):
+        if variable.startswith(PREFIX) and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1)
+            lines.append(f"{variable} names no setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines
+
+
+def _config_values(path: Path) -> dict[str, Any]:
+    """Settings in the file that differ from the defaults."""
+    settings, default = from_toml(path), Settings()
+    return {
+        field.name: getattr(getattr(settings, table.name), field.name)
+        for table in dataclasses.fields(Settings)
+        for field in dataclasses.fields(getattr(settings, table.name))
+        if getattr(getattr(settings, table.name), field.name) != getattr(getattr(default, table.name), field.name)
+    }
+
+
+def _names() -> set[str]:
+    return {f.name for t in dataclasses.fields(Settings) for f in dataclasses.fields(t.default_factory)}  # type: ignore[arg-type]
+
+
+def _text(value: Any) -> str:
+    """A value as it would be typed."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

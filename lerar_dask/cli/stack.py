@@ -1,0 +1,168 @@
+"""`lerar stack NIGHT... -o OUT`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from lerar_dask import settings as s
+from lerar_dask.cli import log
+from lerar_dask.cli.display import Display, duration, print_json, print_pairs, print_table, progress, size
+from lerar_dask.cli.sources import settings_of, unknown_variables
+from lerar_dask.errors import UsageError
+
+if TYPE_CHECKING:
+    from lerar_dask.pipeline.summary import DryRun, Summary
+
+__all__ = ["stack"]
+
+_STAGES = ("Run", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Products")
+_GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(_STAGES)}
+"""Panels of the help, in the order of the stages."""
+
+
+def stack(
+    nights: Annotated[list[Path], Parameter(name="NIGHT", negative="", show_default=False)] = [],  # noqa: B006
+    /,
+    *,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    config: Path | None = None,
+    dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
+    link: Annotated[s.Link, Parameter(name="*", group=_GROUPS["Link"])] = s.Link(),  # noqa: B008
+    masters: Annotated[s.Masters, Parameter(name="*", group=_GROUPS["Masters"])] = s.Masters(),  # noqa: B008
+    ingest: Annotated[s.Ingest, Parameter(name="*", group=_GROUPS["Ingest"])] = s.Ingest(),  # noqa: B008
+    register: Annotated[s.Register, Parameter(name="*", group=_GROUPS["Register"])] = s.Register(),  # noqa: B008
+    normalize: Annotated[s.Normalize, Parameter(name="*", group=_GROUPS["Normalize"])] = s.Normalize(),  # noqa: B008
+    integrate: Annotated[s.Integrate, Parameter(name="*", group=_GROUPS["Integrate"])] = s.Integrate(),  # noqa: B008
+    products: Annotated[s.Products, Parameter(name="*", group=_GROUPS["Products"])] = s.Products(),  # noqa: B008
+    run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
+) -> int:
+    """Stack folders of raw frames into masters, pictures and a report.
+
+    Interrupted at any moment, the same command goes on; called when all is done, it does nothing. Every option can
+    also stand in the --config file or in the environment, as LERAR_MEMORY for --memory.
+
+    Parameters
+    ----------
+    nights
+        Folders of raw frames: lights, darks, flats, bias, in any order.
+    out
+        Folder for the results; made if missing.
+    config
+        Settings as TOML, as OUT/lerar.toml of an earlier run; flags and environment go before it.
+    dry_run
+        Show what would be done (groups, links, bytes, memory, tasks, time), and do nothing.
+    """
+    settings = settings_of([link, masters, ingest, register, normalize, integrate, products, run])
+    nights, target = _places(nights, out, config)
+    display.log_to_screen()
+    log.log_to(target / "lerar.log")
+    return _run(nights, target, settings, display, dry_run=dry_run)
+
+
+def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, *, dry_run: bool) -> int:
+    from lerar_dask.pipeline import stack as run_stages
+    from lerar_dask.runtime.events import Bus
+
+    bus = Bus()
+    if not dry_run:
+        bus.subscribe(lambda event: log.open_log())
+        bus.subscribe(progress(display))
+    notes = unknown_variables()
+    if not display.quiet:
+        _print_notes(notes)
+    result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
+    if display.json:
+        print_json("dry_run" if dry_run else "summary", result=result)
+    elif dry_run:
+        _print_plan(result)
+    elif not display.quiet:
+        _print_summary(result)
+    return 0 if dry_run else int(result.exit_code)
+
+
+def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[list[Path], Path]:
+    """Where to read and where to write: from the command line, else from the settings file."""
+    known_nights, known_out = s.places_from_toml(config) if config else ([], None)
+    nights, out = nights or known_nights, out or known_out
+    if not nights:
+        raise UsageError("which frames? No folder was given", "lerar stack NIGHT -o OUT")
+    if out is None:
+        raise UsageError("where should the results go? No folder was given", "lerar stack NIGHT -o OUT")
+    for night in nights:
+        if not night.is_dir():
+            raise UsageError(f"{night}: " + ("not a folder" if night.exists() else "no such folder"))
+    return nights, out
+
+
+def _print_notes(notes: list[str]) -> None:
+    import sys
+
+    for note in notes:
+        print(f"lerar: {note}", file=sys.stderr)
+
+
+def _print_plan(plan: DryRun) -> None:
+    rows = [
+        (g.name, g.n_lights, g.n_new, f"{g.shape[1]} x {g.shape[0]}", duration(g.exposure_s), g.strip_rows)
+        for g in plan.groups
+    ]
+    print_table("", ("group", "lights", "new", "size", "exposure", "strip rows"), rows)
+    for group in plan.groups:
+        print(f"\n{group.name}")
+        for line in group.links:
+            print(f"  {line}")
+    if plan.masters:
+        print("\nmasters")
+        for line in plan.masters:
+            print(f"  {line}")
+    _print_aside(plan.aside)
+    print()
+    print_pairs(
+        {
+            "to read": size(plan.read_bytes),
+            "to write": size(plan.written_bytes),
+            "memory": f"{size(plan.memory_bytes)} of {size(plan.budget_bytes)}, {plan.threads} threads",
+            "tasks": ", ".join(f"{n} {name}" for name, n in plan.tasks.items()) or "none: all is done",
+            "time": f"about {duration(plan.seconds)}",
+        }
+    )
+
+
+def _print_summary(summary: Summary) -> None:
+    if summary.did_nothing:
+        print("nothing to do: all is there already")
+    rows = [
+        (g.name, g.n_used, g.n_aside, duration(g.exposure_s), g.problem or str(g.master or "")) for g in summary.groups
+    ]
+    print_table("", ("group", "used", "aside", "exposure", "master"), rows)
+    _print_aside(summary.aside)
+    for note in summary.notes:
+        print(f"note: {note}")
+    if not summary.did_nothing:
+        print(
+            f"\n{duration(summary.seconds)}, {size(summary.peak_bytes)} memory, "
+            f"{size(summary.read_bytes)} read, {size(summary.written_bytes)} written"
+        )
+    if summary.n_failed:
+        print(f"{summary.n_failed} tasks failed: details in {summary.out / 'lerar.log'}; the same command tries again")
+    if summary.report:
+        print(f"report   {summary.report}")
+    for group in summary.groups:
+        if group.preview:
+            print(f"picture  {group.preview}")
+
+
+def _print_aside(aside: Any) -> None:
+    """Frames set aside, by reason; a reason that many share names the first few."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in aside:
+        reasons.setdefault(reason, []).append(path)
+    if reasons:
+        print("\nset aside")
+    for reason, paths in reasons.items():
+        names = ", ".join(Path(p).name for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        print(f"  {names}: {reason}")

@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM: the run leaves within two seconds, whatever it is doing, and says how to go on.
+
+The main thread gets a KeyboardInterrupt, so that files, ledger and lock are closed in order. Should it be inside a
+kernel, which no Python exception reaches, a watcher thread ends the process; everything written is atomic, so that the
+next call goes on (promise 4 of the design).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import NoReturn
+
+__all__ = ["interrupted", "leave", "signals"]
+
+_PATIENCE_S = 1.5
+_received: list[int] = []
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """Within the block, SIGINT and SIGTERM raise KeyboardInterrupt, and end the process soon after if need be."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _received.clear()
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    old_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    old = {number: signal.signal(number, _raise) for number in (signal.SIGINT, signal.SIGTERM)}
+    threading.Thread(target=_watch, args=(reader,), daemon=True, name="lerar-signals").start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old_fd)
+        for number, handler in old.items():
+            signal.signal(number, handler)
+        writer.close()
+
+
+def interrupted() -> int:
+    """Say how to go on; returns the exit code of the signal that came."""
+    number = _received[0] if _received else signal.SIGINT
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nlerar: stopped; the same command goes on from here\n")
+    return 128 + number
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; after a signal without waiting for threads that are still computing."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    if _received:
+        os._exit(code)
+    sys.exit(code)
+
+
+def _raise(number: int, _frame: object) -> None:
+    if not _received:
+        _received.append(number)
+    raise KeyboardInterrupt
+
+
+def _watch(reader: socket.socket) -> None:
+    """End the process a while after a signal came, when the main thread could not."""
+    number = next((n for n in reader.recv(16) if n in (signal.SIGINT, signal.SIGTERM)), None)
+    if number is None:
+        return
+    time.sleep(_PATIENCE_S)
+    if not _received:
+        _received.append(number)
+    os._exit(interrupted())
