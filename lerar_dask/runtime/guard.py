@@ -1,0 +1,49 @@
+"""One task, run so that whatever happens to it comes back as a record."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import time
+import traceback
+
+from lerar_dask.errors import FrameError, LerarError, SpaceError
+from lerar_dask.tasks import Record, Task
+
+__all__ = ["guarded"]
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_log = logging.getLogger("lerar_dask")
+
+
+def guarded(task: Task) -> Record | SpaceError:
+    """Call the task's function: done, aside (its data cannot be used) or failed; a full disk comes back as an error."""
+    start = time.perf_counter()
+    state, reason, result = "done", "", {}
+    try:
+        result = dict(task.function(**task.arguments))
+    except FrameError as error:
+        state, reason = "aside", error.message
+    except SpaceError as error:
+        return error
+    except LerarError as error:
+        state, reason = "failed", error.message
+    except OSError as error:
+        if error.errno in _FULL:
+            return SpaceError(f"{os.strerror(error.errno or 0)}: {error.filename or task.key}", "make room and call again")
+        state, reason = "failed", f"{type(error).__name__}: {error}"
+        _log.error("%s failed\n%s", task.key, traceback.format_exc())
+    except Exception as error:
+        state, reason = "failed", f"{type(error).__name__}: {error}"
+        _log.error("%s failed\n%s", task.key, traceback.format_exc())
+    return Record(
+        key=task.key,
+        digest=task.digest,
+        state=state,  # type: ignore[arg-type]
+        reason=reason,
+        result=result,
+        seconds=round(time.perf_counter() - start, 4),
+        host=platform.node(),
+    )

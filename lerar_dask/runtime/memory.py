@@ -1,0 +1,210 @@
+"""How much memory and how many cores this run may use, and what it does use.
+
+Limits come from the whole chain of cgroups above this process (versions 1 and 2), Slurm, the address-space limit and
+what the machine has available; the smallest counts.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import resource
+import threading
+from pathlib import Path
+
+from lerar_dask.errors import UsageError
+
+__all__ = ["RESERVED_BYTES", "PeakSampler", "available_bytes", "budget_bytes", "cpu_count", "format_bytes", "parse_bytes", "trim_often", "tree_bytes"]
+
+RESERVED_BYTES = 420 << 20
+"""What a process with all libraries loaded and kernels compiled holds before it has any pixel."""
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_UNLIMITED = 1 << 60
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of a size in words.
+
+    >>> parse_bytes("1.5GiB")
+    1610612736
+
+    Raises
+    ------
+    UsageError
+        when it is no size.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?i?)b?\s*", text.lower())
+    if not match or match[2] not in _UNITS:
+        raise UsageError(f"{text!r} is no amount of memory", "write it as 2GiB or 1500MB")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def format_bytes(n: float) -> str:
+    """Size in words.
+
+    >>> format_bytes(1610612736)
+    '1.5 GiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.0f} {unit}" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.1f} TiB"
+
+
+def budget_bytes(setting: str) -> int:
+    """Memory for the run: what the user says, at most what there is; else half of what is available."""
+    return min(parse_bytes(setting), available_bytes()) if setting else available_bytes() // 2
+
+
+def available_bytes() -> int:
+    """Memory that this process tree may still grow into."""
+    limits = [_machine_available(), _address_space(), _slurm()]
+    limits += [limit for limit in _cgroup_limits()]
+    return min(n for n in limits if n > 0)
+
+
+def cpu_count() -> int:
+    """Cores this process may use: affinity, cgroup quota, Slurm."""
+    cores = [len(os.sched_getaffinity(0))]
+    quota = _cpu_quota()
+    if quota:
+        cores.append(max(1, quota))
+    if os.environ.get("SLURM_CPUS_PER_TASK", "").isdigit():
+        cores.append(int(os.environ["SLURM_CPUS_PER_TASK"]))
+    return max(1, min(cores))
+
+
+def tree_bytes(pid: int | None = None) -> int:
+    """Memory of a process and its children, shared pages counted once (PSS); RSS where PSS cannot be read."""
+    total = 0
+    todo = [pid or os.getpid()]
+    while todo:
+        one = todo.pop()
+        total += _pss(one)
+        try:
+            for task in os.listdir(f"/proc/{one}/task"):
+                todo += [int(p) for p in Path(f"/proc/{one}/task/{task}/children").read_text().split()]
+        except OSError:
+            continue
+    return total
+
+
+class PeakSampler:
+    """Samples the tree's memory in a thread; `peak` is the largest seen."""
+
+    def __init__(self, interval_s: float = 0.2) -> None:
+        self.peak = tree_bytes()
+        self._stop = threading.Event()
+        self._interval = interval_s
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="memory")
+
+    def __enter__(self) -> PeakSampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(self._interval):
+            self.peak = max(self.peak, tree_bytes())
+
+
+def trim_often() -> None:
+    """Let the allocator give memory back: buffers of 128 KiB and more are mapped, not kept in arenas."""
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 128 << 10)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 64 << 10)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        return
+
+
+def _pss(pid: int) -> int:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError):
+        return 0
+
+
+def _machine_available() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _address_space() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+
+
+def _slurm() -> int:
+    per_node = os.environ.get("SLURM_MEM_PER_NODE", "")
+    per_cpu = os.environ.get("SLURM_MEM_PER_CPU", "")
+    if per_node.isdigit() and int(per_node):
+        return int(per_node) << 20
+    if per_cpu.isdigit() and int(per_cpu):
+        return (int(per_cpu) << 20) * int(os.environ.get("SLURM_CPUS_ON_NODE", "1"))
+    return _UNLIMITED
+
+
+def _cgroup_folders(controller: str) -> list[tuple[Path, int]]:
+    """Folders of this process's cgroup and all above it, with the version."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, version = Path("/sys/fs/cgroup"), 2
+        elif controller in controllers.split(","):
+            root, version = Path("/sys/fs/cgroup") / controller, 1
+        else:
+            continue
+        leaf = Path(path.lstrip("/"))
+        found += [(root / p, version) for p in (leaf, *leaf.parents)]
+    return found
+
+
+def _cgroup_limits() -> list[int]:
+    limits = []
+    for folder, version in _cgroup_folders("memory"):
+        name, used = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        try:
+            limit = int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+        if limit < _UNLIMITED:
+            # Page cache counts as used but is given back under pressure; anonymous memory of others is not ours.
+            limits.append(limit)
+            del used
+    return limits
+
+
+def _cpu_quota() -> int:
+    quotas = []
+    for folder, version in _cgroup_folders("cpu"):
+        try:
+            if version == 2:
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota, period = ((folder / f"cpu.cfs_{w}_us").read_text() for w in ("quota", "period"))
+            if quota.strip() not in ("max", "-1"):
+                quotas.append(max(1, round(int(quota) / int(period))))
+        except (OSError, ValueError):
+            continue
+    return min(quotas, default=0)
