@@ -1,0 +1,154 @@
+"""Combine the aligned samples of a strip within bounds; fill what no sub reaches.
+
+In   a cube (rows, planes, columns) float32 of normalized samples, `MISSING` (1e30) where there is none; bounds per pixel;
+     weight and variance of each plane, constant on canvas cells of 128 px
+Out  planes (5, rows, columns) float32: image, noise (white-equivalent sigma), coverage (samples *used*; offered = used +
+     rejected), samples rejected low and high; NaN, NaN, 0, 0, 0 where no sub reaches
+
+Sums run over the planes in their order and never mix pixels, so that no result depends on strips.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["CELL", "combine_between", "finish_planes"]
+
+CELL = 128
+"""Canvas cell on which weight and variance are constant."""
+_PRESENT = np.float32(1e29)
+_GROUP = 64
+"""Planes that are summed in float32 before the sum goes to float64."""
+_FAST = {"contract", "nsz", "arcp"}
+
+
+def combine_between(
+    cube: np.ndarray, first: int, *, lowest: np.ndarray, highest: np.ndarray, model: np.ndarray, level: float,
+    row_cell: int, owner: np.ndarray, planes: np.ndarray, counts: np.ndarray,
+) -> None:  # fmt: skip
+    """Weighted mean of the samples of one channel that lie within bounds, with its noise and maps.
+
+    Parameters
+    ----------
+    cube : (rows, planes, pitch) float32         samples, `MISSING` where there is none
+    first : int                                  first plane of the channel; it has m of them
+    lowest, highest : (rows, columns) float32    keep lowest <= sample <= highest (`reject_bounds`)
+    model : (gx, gy, 4, m) float32               by cell: weight, variance at the sky (white) A, its growth per ADU of
+        signal B, and the factor by which resampling lowers both (not used here)
+    level : float                                value of the sky in the samples
+    row_cell : int                               canvas row of the strip's first row, counted from row 0 of cell 0
+    owner : (m,) int64                           sub of each plane
+    planes : (5, rows, columns) float32          written; image and noise are left alone where nothing is kept
+    counts : (subs, 2) int64                     samples of each sub rejected low and high: added to
+    """
+    last = first + owner.size
+    _between(cube, first, last, lowest, highest, model, np.float32(level), row_cell, owner, planes, counts)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def finish_planes(planes, dropped, spare, halo, sky):
+    """Add samples left out before to the map, fill pixels without a sample from the spare ones, add the sky's level.
+
+    Parameters
+    ----------
+    planes : (5, rows, columns) float32                       of `combine_between` or `combine_auto`, in place
+    dropped : (rows + 2 halo, columns + 2 halo) int32         samples left out as high before (trails)
+    spare : (4, rows + 2 halo, columns + 2 halo) float64      sums of weight * value, weight, count and weight^2 * variance
+        of samples that count only where no other is
+    sky : float32                                             constant sky level of the master
+    """
+    for y in range(planes.shape[1]):
+        for x in range(planes.shape[2]):
+            planes[4, y, x] += dropped[y + halo, x + halo]
+            if planes[2, y, x] > 0:
+                planes[0, y, x] += sky
+                continue
+            weight = spare[1, y + halo, x + halo]
+            if weight > 0.0:
+                planes[0, y, x] = spare[0, y + halo, x + halo] / weight + sky
+                planes[1, y, x] = np.sqrt(spare[3, y + halo, x + halo]) / weight
+                planes[2, y, x] = spare[2, y + halo, x + halo]
+            else:
+                planes[0, y, x] = np.nan
+                planes[1, y, x] = np.nan
+
+
+# ------------------------------------------------------------------------------------------------------- within bounds
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, planes, counts):
+    """Weighted mean of what lies within bounds, cell by cell of each row."""
+    rows, columns = planes.shape[1], planes.shape[2]
+    sums = np.empty((4, CELL), np.float32)
+    tails = np.empty((2, CELL), np.int32)
+    total = np.empty((2, CELL))
+    for y in range(rows):
+        gy = (row_cell + y) // CELL
+        for gx in range(model.shape[0]):
+            x0, x1 = gx * CELL, min((gx + 1) * CELL, columns)
+            if x1 <= x0:
+                continue
+            width = x1 - x0
+            weight, variance, growth = model[gx, gy, 0], model[gx, gy, 1], model[gx, gy, 2]
+            low, high = lowest[y, x0:x1], highest[y, x0:x1]
+            sums[:, :] = 0.0
+            tails[:, :] = 0
+            total[:, :] = 0.0
+            used = planes[2, y, x0:x1]
+            used[:] = 0.0
+            for k in range(last - first):
+                row = cube[y, first + k, x0:x1]
+                low_n, high_n = _add_between(row, low, high, weight[k], variance[k], growth[k], sums, tails, used)
+                counts[owner[k], 0] += low_n
+                counts[owner[k], 1] += high_n
+                if k % _GROUP == _GROUP - 1:
+                    _flush(sums, total, width)
+            _flush(sums, total, width)
+            for i in range(width):
+                w = total[1, i]
+                if w > 0.0:
+                    mean = total[0, i] / w
+                    signal = max(mean - level, 0.0)
+                    planes[0, y, x0 + i] = mean
+                    planes[1, y, x0 + i] = np.sqrt(sums[2, i] + sums[3, i] * signal) / w
+                planes[3, y, x0 + i] = tails[0, i]
+                planes[4, y, x0 + i] = tails[1, i]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _add_between(row, low, high, weight, variance, growth, sums, tails, used):
+    """Add a plane's samples within bounds to the sums; count those below and above."""
+    n = row.size
+    s, w, a, b = sums[0], sums[1], sums[2], sums[3]
+    under, over = tails[0], tails[1]
+    wa, wb = weight * variance, weight * growth
+    zero, one = np.float32(0.0), np.float32(1.0)
+    low_n, high_n = np.int32(0), np.int32(0)
+    for i in range(n):
+        v = row[i]
+        below = v < low[i]
+        above = (v > high[i]) & (v < _PRESENT)
+        keep = (v >= low[i]) & (v <= high[i])
+        c = weight if keep else zero
+        s[i] += c * v
+        w[i] += c
+        a[i] += c * wa
+        b[i] += c * wb
+        used[i] += one if keep else zero
+        under[i] += np.int32(below)
+        over[i] += np.int32(above)
+        low_n += np.int32(below)
+        high_n += np.int32(above)
+    return low_n, high_n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _flush(sums, total, width):
+    """Move the float32 sums of values and weights to float64."""
+    for i in range(width):
+        total[0, i] += sums[0, i]
+        total[1, i] += sums[1, i]
+        sums[0, i] = 0.0
+        sums[1, i] = 0.0
