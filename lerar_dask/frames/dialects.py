@@ -1,0 +1,330 @@
+"""From the cards of any capture or stacking program to one `Header`.
+
+For each field the keywords are tried in order; the first value that parses and lies in range wins. What the cards do not
+say, folder and file name may. Where programs use one word for different things, the program decides (sources:
+the programs' own code and headers seen in the wild).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePath
+from typing import Any
+
+from lerar_dask.frames import names
+from lerar_dask.frames.header import Header
+
+__all__ = ["Cards", "normalize_header"]
+
+Cards = Mapping[str, Any]
+"""First value of each keyword (str, int, float, bool); HISTORY and COMMENT are lists of lines."""
+
+_KINDS = {
+    "light": ("light", "lightframe", "object", "science", "snapshot", "tricolor"),
+    "dark": ("dark", "darkframe"),
+    "flat": ("flat", "flatframe", "flatfield", "skyflat", "domeflat", "twilightflat"),
+    "bias": ("bias", "biasframe", "zero", "offset", "offsetframe"),
+    "flat-dark": ("darkflat", "flatdark", "darkforflat"),
+}
+_KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
+_PICTTYPE = {1: "light", 2: "bias", 3: "dark", 4: "flat"}
+_NOTHING = {"", "none", "unknown", "n/a", "null", "nofilter", "no filter"}
+_PATTERNS = {"RGGB", "BGGR", "GRBG", "GBRG"}
+
+
+class _Found:
+    """Fields found so far, with the keyword of each."""
+
+    def __init__(self, cards: Cards) -> None:
+        self.cards = cards
+        self.values: dict[str, Any] = {}
+        self.sources: dict[str, str] = {}
+        self.warnings: list[str] = []
+
+    def take(self, name: str, words: Sequence[str], parse: Callable[[Any], Any]) -> None:
+        for word in words:
+            if word in self.cards:
+                value = parse(self.cards[word])
+                if value is not None:
+                    self.put(name, value, word)
+                    return
+
+    def put(self, name: str, value: Any, source: str) -> None:
+        self.values[name] = value
+        self.sources[name] = source
+
+
+def normalize_header(cards: Cards, path: PurePath, *, shape: tuple[int, ...] = ()) -> Header:
+    """Header of a file from its cards and its path.
+
+    Parameters
+    ----------
+    cards : first value of each keyword
+    shape : (rows, columns), or three axes for an RGB result
+    """
+    found = _Found(cards)
+    program = " ".join(str(cards[w]) for w in ("SWCREATE", "CREATOR", "PROGRAM", "SOFTWARE", "ORIGIN") if w in cards)
+    comments = " ".join(cards.get("COMMENT", ()))
+    if "INDI" in comments:
+        program += " INDI"
+    found.put("program", program.strip() or None, "SWCREATE")
+    _numbers(found)
+    _words(found)
+    _kind(found, path, comments)
+    _times(found, path)
+    _pointing(found, program)
+    _color(found, shape, program)
+    _from_names(found, path)
+    values = {k: v for k, v in found.values.items() if v is not None}
+    return Header(**values, sources=found.sources, warnings=tuple(found.warnings))
+
+
+def _numbers(found: _Found) -> None:
+    found.take("exposure_s", ("EXPTIME", "EXPOSURE", "EXP"), _positive)
+    found.take("gain", ("GAIN", "ISO", "ISOSPEED"), lambda v: _number(v, low=0))
+    found.take("offset", ("OFFSET", "BLKLEVEL"), lambda v: _number(v, low=0))
+    found.take("e_per_adu", ("EGAIN", "CVF", "EPERADU"), lambda v: _number(v, low=1e-6))
+    found.take("read_noise_e", ("RDNOISE", "READNOIS"), _positive)
+    found.take("set_temp_c", ("SET-TEMP", "SETTEMP"), _temperature)
+    temperatures = ("CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "DET-TEMP", "CAMTEMP")
+    found.take("sensor_temp_c", temperatures, _temperature)
+    found.take("pixel_um", ("XPIXSZ", "XPIXELSZ", "PIXSIZEX", "XPIXSIZE", "PIXSIZE1"), lambda v: _number(v, low=0.1))
+    found.take("focal_mm", ("FOCALLEN", "FOCAL"), lambda v: _number(v, low=1))
+    found.take("rotator_deg", ("ROTATANG", "ROTATOR", "POSANGLE", "ANGLE"), _number)
+    found.take("airmass", ("AIRMASS", "SECZ"), lambda v: _number(v, low=0.99))
+    found.take("pedestal_adu", ("PEDESTAL",), lambda v: None if _number(v) is None else abs(_number(v) or 0.0))
+    found.take("saturation_adu", ("SATURATE", "DATAMAX", "WHTLVLN"), lambda v: _number(v, low=1))
+    found.take("n_subs", ("STACKCNT", "NCOMBINE", "NIMAGES", "NUMFRAME", "LIGH_CNT", "DARK_CNT", "FLAT_CNT", "BIAS_CNT"), _count)
+    found.take("site_lat_deg", ("SITELAT", "OBSGEO-B", "LAT-OBS", "LATITUDE", "SITE-LAT", "OBSLAT"), _degrees)
+    found.take("site_lon_deg", ("OBSGEO-L", "SITELONG", "LONG-OBS", "LONGITUD", "SITE-LON", "OBSLONG"), _degrees)
+    x = next((_count(found.cards[w]) for w in ("XBINNING", "CCDXBIN", "BINX") if w in found.cards), None)
+    y = next((_count(found.cards[w]) for w in ("YBINNING", "CCDYBIN", "BINY") if w in found.cards), None)
+    if x is None and (match := re.match(r"(\d+)\D+(\d+)", str(found.cards.get("BINNING", "")))):
+        x, y = int(match[1]), int(match[2])
+    if x is not None or y is not None:
+        found.put("binning", (max(1, y or x or 1), max(1, x or y or 1)), "XBINNING")
+    pixel, focal = found.values.get("pixel_um"), found.values.get("focal_mm")
+    if "SCALE" in found.cards and (scale := _number(found.cards["SCALE"], low=1e-3)):
+        found.put("scale_arcsec_px", scale, "SCALE")
+    elif pixel and focal:
+        found.put("scale_arcsec_px", 206.264806 * pixel / focal, "XPIXSZ, FOCALLEN")
+    if "EXPTIME" in found.cards and "EXPOSURE" in found.cards:
+        a, b = _positive(found.cards["EXPTIME"]), _positive(found.cards["EXPOSURE"])
+        if a and b and abs(a - b) > max(0.01, 0.001 * a):
+            found.warnings.append(f"EXPTIME {a:g} and EXPOSURE {b:g} differ; EXPTIME is taken")
+
+
+def _words(found: _Found) -> None:
+    found.take("filter", ("FILTER", "FILT-1"), _filter)
+    found.take("camera", ("INSTRUME", "CAMERA", "CAMERAID", "CAMID"), _text)
+    found.take("readout_mode", ("READOUTM", "READMODE"), _text)
+    found.take("telescope", ("TELESCOP",), _text)
+    found.take("object", ("OBJECT",), lambda v: None if str(v).strip().lower() in _NOTHING | {"test"} else _text(v))
+    found.take("row_order", ("ROWORDER",), lambda v: str(v).strip().upper() if "-" in str(v) else None)
+    found.take("pier_side", ("PIERSIDE",), lambda v: {"w": "west", "e": "east"}.get(str(v).strip().lower()[:1]))
+    found.take("calibrated", ("CALSTAT",), lambda v: str(v).strip().upper() or None)
+
+
+def _kind(found: _Found, path: PurePath, comments: str) -> None:
+    cards = found.cards
+    history = " ".join(cards.get("HISTORY", ()))
+    for word in ("IMAGETYP", "FRAME", "FRAMETYP", "CALFRAME", "INTEGRAT"):
+        if not isinstance(cards.get(word), str):
+            continue
+        plain = re.sub(r"[\s_\-]", "", cards[word]).lower()
+        master = re.sub(r"^(master|m(?=bias|dark|flat)|super)", "", plain)
+        if plain in _KIND_OF or master in _KIND_OF:
+            found.put("kind", _KIND_OF.get(plain) or _KIND_OF[master], word)
+            found.values["is_master"] = plain not in _KIND_OF
+            break
+        if plain == "integration":
+            found.put("kind", "light", word)
+            found.values["is_stack"] = True
+            break
+    else:
+        if _count(cards.get("PICTTYPE")) in _PICTTYPE:
+            found.put("kind", _PICTTYPE[_count(cards["PICTTYPE"]) or 1], "PICTTYPE")
+    if "kind" not in found.values and (kind := names.kind_of(path)):
+        found.put("kind", kind, "name")
+    if match := re.search(r"(?:ImageIntegration|FastIntegration)\.numberOfImages:\s*(\d+)", history):
+        found.put("n_subs", int(match[1]), "HISTORY")
+    many = (found.values.get("n_subs") or 1) > 1
+    total = next((_positive(cards[w]) for w in ("LIVETIME", "TOTALEXP") if w in cards), None)
+    exposure = found.values.get("exposure_s")
+    # EXPTIME of our own masters is the sum, with NCOMBINE beside it; SharpCap's stacks tell one sub apart.
+    many = many or bool(total and exposure and total > 1.5 * exposure) or "SUBEXP" in cards
+    result = many or "Master frame generated" in comments or names.is_result(path) or found.values.get("is_master")
+    if "kind" not in found.values and result:
+        found.put("kind", "light", "name")
+    if result:
+        kind = found.values.get("kind")
+        found.values["is_master"] = kind in ("dark", "flat", "bias", "flat-dark")
+        found.values["is_stack"] = kind in ("light", "unknown", None)
+
+
+def _times(found: _Found, path: PurePath) -> None:
+    cards, start = found.cards, None
+    for word in ("DATE-BEG", "DATE-OBS"):
+        if word in cards:
+            extra = cards.get("TIME-OBS", cards.get("UT-START", ""))
+            start = _moment(str(cards[word]), str(extra))
+            if start:
+                found.put("start", None, word)
+                break
+    if start is None and (day := _number(cards.get("MJD-OBS"), low=20000)):
+        start = datetime(1858, 11, 17, tzinfo=UTC) + timedelta(days=day)
+        found.put("start", None, "MJD-OBS")
+    if start is None and (start := names.moment_of(path)):
+        found.put("start", None, "name")
+    if start is None:
+        return
+    if "DWARF" in str(cards.get("INSTRUME", "")).upper() and found.sources["start"] == "DATE-OBS":
+        # Dwarf 3 writes the end of the exposure.
+        start -= timedelta(seconds=found.values.get("exposure_s") or 0.0)
+    found.values["start"] = start.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+    found.values["start_unix"] = start.timestamp()
+    longitude = found.values.get("site_lon_deg") or 0.0
+    evening = start + timedelta(hours=longitude / 15.0) - timedelta(hours=12)
+    found.put("night", evening.strftime("%Y-%m-%d"), found.sources["start"])
+
+
+def _pointing(found: _Found, program: str) -> None:
+    cards = found.cards
+    hours = "DWARF" in str(cards.get("ORIGIN", "")).upper() and "EXPTIME" not in cards
+    if isinstance(cards.get("CTYPE1"), str) and "RA" in cards["CTYPE1"] and "CRVAL1" in cards:
+        pair = _number(cards["CRVAL1"]), _number(cards.get("CRVAL2"))
+        source = "CRVAL1"
+    elif isinstance(cards.get("RA"), int | float) and isinstance(cards.get("DEC"), int | float):
+        pair = (float(cards["RA"]) * (15.0 if hours else 1.0), float(cards["DEC"]))
+        source = "RA"
+    else:
+        ra, dec = cards.get("OBJCTRA", cards.get("RA")), cards.get("OBJCTDEC", cards.get("DEC"))
+        right = _sexagesimal(ra)
+        pair = (None if right is None else right * 15.0, _sexagesimal(dec))
+        source = "OBJCTRA"
+    ra_deg, dec_deg = pair
+    if ra_deg is None or dec_deg is None or (ra_deg == 0.0 and dec_deg == 0.0) or not -90 <= dec_deg <= 90:
+        return
+    found.put("ra_deg", ra_deg % 360.0, source)
+    found.put("dec_deg", dec_deg, source)
+
+
+def _color(found: _Found, shape: tuple[int, ...], program: str) -> None:
+    cards = found.cards
+    if len(shape) == 3:
+        return
+    raw = next((str(cards[w]).strip().upper() for w in ("BAYERPAT", "CFAIMAGE", "COLORTYP") if isinstance(cards.get(w), str)), "")
+    source = "BAYERPAT"
+    if raw not in _PATTERNS and isinstance(cards.get("FILTER"), str) and cards["FILTER"].strip().upper() in _PATTERNS:
+        raw, source = cards["FILTER"].strip().upper(), "FILTER"
+    if raw not in _PATTERNS:
+        return
+    cell = [list(raw[:2]), list(raw[2:])]
+    if found.values.get("row_order") == "BOTTOM-UP" and shape and shape[0] % 2 == 0:
+        cell = cell[::-1]
+    dx, dy = (int(_number(cards.get(w)) or 0) % 2 for w in ("XBAYROFF", "YBAYROFF"))
+    if dy:
+        cell = cell[::-1]
+    if dx:
+        cell = [row[::-1] for row in cell]
+    found.put("cfa", "".join(cell[0] + cell[1]), source)
+
+
+def _from_names(found: _Found, path: PurePath) -> None:
+    told = names.facts_of(path)
+    for name, value in told.items():
+        if found.values.get(name) is None:
+            found.put(name, value, "name")
+    if found.values.get("object") is None and found.values.get("kind") == "light":
+        found.put("object", names.object_of(path), "folder")
+    if found.values.get("kind") in ("dark", "bias", "flat-dark"):
+        found.values["filter"] = None
+
+
+# ------------------------------------------------------------------------------------------------------------- parsing
+
+
+def _number(value: Any, low: float = -math.inf) -> float | None:
+    """A finite number, also from `11 C`, `9,78E-03`, `1.2D3`."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, str):
+        match = re.match(r"\s*([+-]?\d*[.,]?\d+(?:[.,]\d*)?(?:[EeDd][+-]?\d+)?)", value)
+        if not match:
+            return None
+        value = match[1].replace(",", ".").replace("D", "E").replace("d", "e")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and number >= low else None
+
+
+def _positive(value: Any) -> float | None:
+    return _number(value, low=0.0)
+
+
+def _count(value: Any) -> int | None:
+    number = _number(value, low=0.0)
+    return int(number) if number is not None and number < 1e9 else None
+
+
+def _temperature(value: Any) -> float | None:
+    number = _number(value)
+    if number is None:
+        return None
+    number = number - 273.15 if number > 100 else number
+    return number if -150 < number < 80 else None
+
+
+def _text(value: Any) -> str | None:
+    text = " ".join(str(value).split())
+    return text if text.lower() not in _NOTHING else None
+
+
+def _filter(value: Any) -> str | None:
+    text = _text(value)
+    return None if text is None or text.upper() in _PATTERNS else text
+
+
+def _degrees(value: Any) -> float | None:
+    """Degrees from a number or `46 52 00`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value) if -360 <= value <= 360 and value != 0 else None
+    return _sexagesimal(value)
+
+
+def _sexagesimal(value: Any) -> float | None:
+    """Hours or degrees from `HH MM SS.s`, blanks or colons; keeps the sign of -00."""
+    if not isinstance(value, str):
+        return None
+    match = re.match(r"\s*([+-]?)(\d+)[\s:hd]+(\d+)(?:[\s:m']+(\d+(?:\.\d*)?))?", value)
+    if not match:
+        return None
+    size = int(match[2]) + int(match[3]) / 60 + float(match[4] or 0) / 3600
+    return -size if match[1] == "-" else size
+
+
+def _moment(text: str, extra: str = "") -> datetime | None:
+    """UTC from an ISO stamp with any number of decimals, a `Z`, an offset, or `dd/mm/yy`."""
+    text = text.strip()
+    if match := re.match(r"(\d{2})/(\d{2})/(\d{2})$", text):
+        text = f"19{match[3]}-{match[2]}-{match[1]}"
+    if "T" not in text and ":" in extra:
+        text = f"{text}T{extra.strip()}"
+    match = re.match(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?)?\s*(Z|[+-]\d{2}:?\d{2})?", text)
+    if not match:
+        return None
+    try:
+        moment = datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00:00'}").replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    moment += timedelta(seconds=float(f"0.{match[3]}") if match[3] else 0.0)
+    if match[4] and match[4] != "Z":
+        sign = -1 if match[4][0] == "-" else 1
+        digits = match[4][1:].replace(":", "")
+        moment -= sign * timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return moment

@@ -1,0 +1,293 @@
+"""FITS: headers by a small parser of our own (plain files), astropy for compressed and odd ones.
+
+In: a path. Out: a `Frame`. Nothing a file says makes us take memory: sizes are compared with the file's first. Refusals
+are `FrameError`s with a reason for people.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from lerar_dask.errors import FrameError
+from lerar_dask.frames.dialects import normalize_header
+from lerar_dask.frames.header import Header
+from lerar_dask.frames.reader import Frame, PixelSource
+
+__all__ = ["probe_fits", "read_cards", "read_with_astropy"]
+
+_BLOCK = 2880
+_MAX_BLOCKS = 1000
+"""36,000 cards; the longest real header seen has 400."""
+_MAX_HDUS = 64
+MAX_PIXELS = 2_000_000_000
+_MAX_EXPANSION = 2000
+_BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+
+
+def probe_fits(path: Path, stat: os.stat_result) -> Frame:
+    """Frame of a FITS file, also gzipped and tile-compressed; raises FrameError with the reason for a refusal."""
+    zipped = _is_gzip(path)
+    with (gzip.open(path) if zipped else open(path, "rb")) as file:
+        hdus = list(_hdus(file, None if zipped else stat.st_size))
+        index, cards = _image_hdu(hdus)
+        merged = {**hdus[0][0], **{k: v for k, v in cards.items()}}
+        for word in ("HISTORY", "COMMENT"):
+            merged[word] = [*hdus[0][0].get(word, ()), *(cards.get(word, ()) if index else ())]
+        shape, three, source = _describe(cards, hdus[index][1], index, zipped)
+        header = normalize_header(merged, path, shape=(3, *shape) if three else shape)
+        problem = _refusal(three, header)
+        if not problem and not zipped and source.layout == "plain":
+            need = source.offset + shape[0] * shape[1] * np.dtype(source.dtype).itemsize
+            if need > stat.st_size:
+                share = max(0.0, (stat.st_size - source.offset) / (need - source.offset))
+                problem = f"the file is cut short: {share:.0%} of its pixels are there"
+        if not problem and shape[0] * shape[1] > MAX_PIXELS:
+            problem = f"{shape[1]} x {shape[0]} pixels are more than any camera has"
+        if not problem and source.layout != "plain":
+            expansion = shape[0] * shape[1] * 2 / max(stat.st_size, 1)
+            if expansion > _MAX_EXPANSION:
+                problem = f"it would unpack to {expansion:.0f} times its size"
+    return Frame(
+        path=path,
+        size=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        header=header,
+        shape=shape,
+        pixels=None if problem or three else source,
+        problem=problem,
+    )
+
+
+def read_cards(path: Path, hdu: int) -> list[str]:
+    """Cards of the primary and of the image HDU, verbatim (80 characters each)."""
+    with (gzip.open(path) if _is_gzip(path) else open(path, "rb")) as file:
+        size = None if _is_gzip(path) else os.path.getsize(path)
+        cards: list[str] = []
+        for number, (_, _, text) in enumerate(_hdus(file, size, last=hdu)):
+            if number in (0, hdu):
+                cards += [text[i : i + 80].rstrip() for i in range(0, len(text), 80)]
+        return cards
+
+
+def read_with_astropy(frame: Frame, y0: int, y1: int) -> np.ndarray:
+    """Rows of a compressed or odd file, as stored."""
+    from astropy.io import fits
+
+    source = frame.pixels
+    assert source is not None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with open(frame.path, "rb") as file, fits.open(
+                file, mode="readonly", memmap=False, do_not_scale_image_data=True, lazy_load_hdus=True
+            ) as opened:
+                hdu = opened[source.hdu]
+                rows = hdu.section[..., y0:y1, :] if hasattr(hdu, "section") else hdu.data[..., y0:y1, :]
+    except Exception as error:
+        # astropy raises nearly every type on damaged files; each means the same to the user.
+        raise FrameError(f"its pixels cannot be read ({_first_line(error)})") from error
+    data = np.ascontiguousarray(rows.reshape(rows.shape[-2:]))
+    if source.is_unsigned and data.dtype.kind == "i":
+        word = np.dtype(source.stored_dtype)
+        return np.bitwise_xor(data.astype(data.dtype.newbyteorder("=")).view(word), word.type(1 << (8 * word.itemsize - 1)))
+    return data.astype(data.dtype.newbyteorder("="), copy=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ header
+
+
+def _hdus(file: IO[bytes], size: int | None, *, last: int = _MAX_HDUS) -> Iterator[tuple[dict[str, Any], int, str]]:
+    """(cards, offset of the data, text of the header) of each HDU until one with an image was seen."""
+    at = 0
+    for number in range(_MAX_HDUS):
+        text = _read_header(file, first=number == 0)
+        if not text:
+            return
+        cards = _parse(text)
+        at += _BLOCK * (-(-len(text) // _BLOCK))
+        yield cards, at, text
+        if number >= last or _is_image(cards):
+            return
+        at += _data_bytes(cards)
+        if size is not None and at >= size:
+            return
+        file.seek(at)
+
+
+def _read_header(file: IO[bytes], *, first: bool) -> str:
+    """Header up to its END card, as Latin-1 (every byte is a character); empty at the end of the file."""
+    blocks = []
+    for _ in range(_MAX_BLOCKS):
+        try:
+            block = file.read(_BLOCK)
+        except (OSError, EOFError, ValueError) as error:
+            raise FrameError(f"it cannot be unpacked ({_first_line(error)})") from error
+        if len(block) < _BLOCK:
+            if first or blocks:
+                raise FrameError("it ends within its header" if blocks or block else "the file is empty")
+            return ""
+        if first and not blocks and not block.startswith(b"SIMPLE"):
+            raise FrameError("it is no FITS file")
+        if not first and not blocks and not block.startswith(b"XTENSION"):
+            return ""
+        text = block.decode("latin-1")
+        blocks.append(text)
+        if _end_of(text) >= 0:
+            whole = "".join(blocks)
+            return whole[: len(whole) - len(text) + _end_of(text) + 80]
+    raise FrameError("its header has no end within 36,000 cards")
+
+
+def _end_of(text: str) -> int:
+    return next((i for i in range(0, len(text), 80) if text[i : i + 8] == "END     "), -1)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """First value of each keyword; HISTORY and COMMENT as lists; long strings (CONTINUE) joined."""
+    cards: dict[str, Any] = {"HISTORY": [], "COMMENT": []}
+    last = ""
+    for i in range(0, len(text), 80):
+        card = text[i : i + 80]
+        word = card[:8].rstrip()
+        if word in ("HISTORY", "COMMENT"):
+            cards[word].append(card[8:].strip())
+        elif word == "CONTINUE" and isinstance(cards.get(last), str) and cards[last].endswith("&"):
+            cards[last] = cards[last][:-1] + str(_value(card[8:]))
+        elif card[8:10] == "= ":
+            last = word
+            cards.setdefault(word, _value(card[10:]))
+        elif word == "HIERARCH" and "=" in card:
+            name, _, value = card[9:].partition("=")
+            cards.setdefault(name.strip(), _value(value))
+    return cards
+
+
+def _value(text: str) -> Any:
+    text = text.strip()
+    if text.startswith("'"):
+        match = re.match(r"'((?:[^']|'')*)'?", text)
+        return match[1].replace("''", "'").rstrip() if match else ""
+    text = text.split("/", 1)[0].strip()
+    if text in ("T", "F"):
+        return text == "T"
+    for parse in (int, float):
+        try:
+            return parse(text.replace("D", "E")) if parse is float else parse(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _axes(cards: dict[str, Any], prefix: str = "") -> list[int]:
+    n = cards.get(f"{prefix}NAXIS", 0)
+    if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n <= 999:
+        raise FrameError("its header gives no sensible number of axes")
+    axes = [cards.get(f"{prefix}NAXIS{i + 1}", -1) for i in range(n)]
+    if any(not isinstance(a, int) or a < 0 for a in axes):
+        raise FrameError("its header gives no sensible size")
+    return axes
+
+
+def _is_image(cards: dict[str, Any]) -> bool:
+    if cards.get("ZIMAGE") is True:
+        return True
+    if "XTENSION" in cards and not str(cards["XTENSION"]).startswith("IMAGE"):
+        return False
+    try:
+        return len([a for a in _axes(cards) if a > 1]) >= 2
+    except FrameError:
+        return True
+
+
+def _data_bytes(cards: dict[str, Any]) -> int:
+    axes = _axes(cards)
+    if not axes:
+        return 0
+    total = 1
+    for a in axes:
+        total *= a
+    extra = cards.get("PCOUNT", 0)
+    bits = cards.get("BITPIX", 8)
+    if not isinstance(bits, int) or not isinstance(extra, int) or extra < 0:
+        raise FrameError("its header gives no sensible size")
+    bytes_ = (total + extra) * abs(bits) // 8
+    return -(-bytes_ // _BLOCK) * _BLOCK
+
+
+def _image_hdu(hdus: list[tuple[dict[str, Any], int, str]]) -> tuple[int, dict[str, Any]]:
+    if not hdus or not _is_image(hdus[-1][0]):
+        raise FrameError("it holds no image")
+    return len(hdus) - 1, hdus[-1][0]
+
+
+def _describe(
+    cards: dict[str, Any], offset: int, index: int, zipped: bool
+) -> tuple[tuple[int, int], bool, PixelSource]:
+    """Shape, whether there are three planes, and where the pixels lie."""
+    packed = cards.get("ZIMAGE") is True
+    prefix = "Z" if packed else ""
+    axes = _axes(cards, prefix)
+    bits = cards.get(f"{prefix}BITPIX")
+    if bits not in _BITPIX:
+        raise FrameError(f"its header gives an unknown pixel type (BITPIX {bits})")
+    long = [a for a in axes if a != 1]
+    if 0 in axes or len(long) < 2:
+        raise FrameError("it holds no image")
+    three = len(long) > 2
+    shape = (axes[1], axes[0]) if len(axes) >= 2 and not three else (long[1], long[0])
+    if three:
+        _refuse_cube(long)
+    scale, zero = (_float(cards.get(w), d) for w, d in (("BSCALE", 1.0), ("BZERO", 0.0)))
+    blank = cards.get("ZBLANK" if packed and "ZBLANK" in cards else "BLANK")
+    lossy = packed and bits < 0 and str(cards.get("ZQUANTIZ", "NONE")) != "NONE"
+    source = PixelSource(
+        layout="astropy" if packed or zipped else "plain",
+        hdu=index,
+        offset=offset,
+        dtype=_BITPIX[bits],
+        scale=scale,
+        zero=zero,
+        blank=blank if isinstance(blank, int) and bits > 0 else None,
+        lossy=lossy,
+    )
+    return shape, three, source
+
+
+def _refuse_cube(long: list[int]) -> None:
+    """Three planes may be a result of another program and are judged with the header; all else is no sub."""
+    if len(long) == 3 and long[2] in (3, 4):
+        return
+    if len(long) == 3 and long[0] in (3, 4):
+        raise FrameError(f"it is a color image with interleaved channels ({long[1]} x {long[2]} x {long[0]}), no sub")
+    raise FrameError(f"it is a cube ({' x '.join(map(str, long))}), no single sub")
+
+
+def _refusal(three: bool, header: Header) -> str:
+    if three and not header.is_stack:
+        return "it is a color image of three planes, no raw sub"
+    return ""
+
+
+def _float(value: Any, default: float) -> float:
+    if isinstance(value, str):
+        return default
+    return default if value is None else float(value)
+
+
+def _is_gzip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+
+

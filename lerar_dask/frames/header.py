@@ -1,0 +1,83 @@
+"""Header: what a frame says of itself, in one language whatever program wrote it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Header", "Kind"]
+
+Kind = Literal["light", "dark", "flat", "bias", "flat-dark", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Normalized header. None means that the file does not say: unknown is not different."""
+
+    kind: Kind = "unknown"
+    is_master: bool = False
+    """A combined calibration frame."""
+    is_stack: bool = False
+    """A result of a stacking program: no sub."""
+    exposure_s: float | None = None
+    gain: float | None = None
+    """Driver setting."""
+    offset: float | None = None
+    """Driver setting."""
+    set_temp_c: float | None = None
+    sensor_temp_c: float | None = None
+    binning: tuple[int, int] | None = None
+    """y, x."""
+    filter: str | None = None
+    camera: str | None = None
+    readout_mode: str | None = None
+    telescope: str | None = None
+    object: str | None = None
+    start: str | None = None
+    """Start of the exposure, UTC, ISO 8601."""
+    start_unix: float | None = None
+    night: str | None = None
+    """Date of the evening: noon to noon, local by longitude where known."""
+    pier_side: str | None = None
+    """east, west."""
+    rotator_deg: float | None = None
+    ra_deg: float | None = None
+    dec_deg: float | None = None
+    pixel_um: float | None = None
+    """With binning."""
+    focal_mm: float | None = None
+    scale_arcsec_px: float | None = None
+    cfa: str | None = None
+    """2x2 color pattern as it lies on the array as read, row by row."""
+    row_order: str | None = None
+    e_per_adu: float | None = None
+    read_noise_e: float | None = None
+    pedestal_adu: float | None = None
+    """Constant that a program says it has added (positive)."""
+    saturation_adu: float | None = None
+    n_subs: int | None = None
+    site_lat_deg: float | None = None
+    site_lon_deg: float | None = None
+    """East positive."""
+    airmass: float | None = None
+    program: str | None = None
+    calibrated: str = ""
+    """Marks of calibration already done, as BDF."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Keyword (or name, folder) that each field came from."""
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Header:
+        """The header that `to_dict` wrote."""
+        values = dict(plain)
+        for name in ("binning", "warnings"):
+            if values.get(name) is not None:
+                values[name] = tuple(values[name])
+        return cls(**values)
