@@ -40,6 +40,7 @@ app = App(
     version=_version,
     config=_fill,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 _COMMANDS = {
     "stack": ("NIGHT... -o OUT", "Stack folders of raw frames into masters, pictures and a report."),

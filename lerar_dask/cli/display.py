@@ -18,7 +18,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-__all__ = ["Display", "duration", "print_json", "print_pairs", "print_table", "progress", "rate", "size"]
+from lerar_dask.products.quantities import duration
+
+__all__ = ["Display", "print_json", "print_pairs", "print_table", "progress", "rate"]
 
 _LINE_EVERY_S = 10.0
 
@@ -38,19 +40,16 @@ class Display:
         """Warnings of the package on stderr; with --verbose everything, with --quiet errors only."""
         handler = logging.StreamHandler()
         handler.setLevel(logging.ERROR if self.quiet else logging.DEBUG if self.verbose else logging.WARNING)
-        handler.setFormatter(_OneLine("lerar: %(message)s"))
+        handler.setFormatter(_OneLine())
         logger = logging.getLogger("lerar_dask")
         logger.handlers = [h for h in logger.handlers if type(h) is not logging.StreamHandler] + [handler]
 
 
 class _OneLine(logging.Formatter):
-    """Messages without tracebacks: those are for the log file."""
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        return ""
+    """First lines only: tracebacks are for the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).rstrip()
+        return f"lerar: {record.getMessage().partition(chr(10))[0]}"
 
 
 def progress(display: Display) -> Callable[[Any], None]:
@@ -67,16 +66,14 @@ def print_json(kind: str, **values: Any) -> None:
     print(json.dumps({"event": kind, **values}, default=_plain), flush=True)
 
 
-def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Table on stdout; columns of numbers are set to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     body = [["" if v is None else v if isinstance(v, str) else _number(v) for v in row] for row in rows]
-    table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0)
-    )
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     source = list(zip(*body, strict=True)) or [()] * len(headings)
     for heading, column in zip(headings, source, strict=True):
         numeric = bool(column) and all(not c or c[0].isdigit() or c[0] in "+-." for c in column) and any(column)
@@ -84,9 +81,8 @@ def print_table(title: str, headings: Sequence[str], rows: Iterable[Sequence[Any
     for row in body:
         table.add_row(*map(Text, row))
     # Lines of a pipe or file are not cut to the width of a terminal that is not there.
-    Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, soft_wrap=not sys.stdout.isatty()).print(
-        table
-    )
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 10_000, highlight=False, soft_wrap=not terminal).print(table)
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
@@ -94,33 +90,6 @@ def print_pairs(pairs: Mapping[str, Any]) -> None:
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
         print(f"{name:<{width}}  {value}")
-
-
-def size(n_bytes: float) -> str:
-    """`1.5 GiB`, `820 MiB`.
-
-    >>> size(1.5 * 2**30), size(2**20 * 820)
-    ('1.5 GiB', '820 MiB')
-    """
-    for unit, power in (("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        value = n_bytes / 2**power
-        if value >= 1:
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{n_bytes:.0f} B"
-
-
-def duration(seconds: float) -> str:
-    """`3 h 20 min`, `2 min 05 s`, `8.3 s`.
-
-    >>> duration(12000), duration(125), duration(8.31)
-    ('3 h 20 min', '2 min 05 s', '8.3 s')
-    """
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    if whole >= 60:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
 
 
 def rate(done: float, seconds: float, *, pixels: bool) -> str:
@@ -142,8 +111,8 @@ class _Step:
     def add(self, event: Any) -> None:
         self.n_done += 1
         self.pixels_done += event.pixels
-        self.n_aside += event.state == "aside"
-        self.n_failed += event.state == "failed"
+        self.n_aside += event.record.state == "aside"
+        self.n_failed += event.record.state == "failed"
 
     @property
     def seconds(self) -> float:
@@ -166,11 +135,8 @@ class _Step:
 
     @property
     def troubles(self) -> str:
-        words = [
-            f"{self.n_aside} set aside" if self.n_aside else "",
-            f"{self.n_failed} failed" if self.n_failed else "",
-        ]
-        return ", ".join(filter(None, words))
+        counts = {"set aside": self.n_aside, "failed": self.n_failed}
+        return ", ".join(f"{n} {word}" for word, n in counts.items() if n)
 
 
 class _Lines:
@@ -181,7 +147,9 @@ class _Lines:
 
     def __call__(self, event: Any) -> None:
         kind = type(event).__name__
-        if kind == "StepStarted":
+        if kind == "Note":
+            print(f"lerar: {event.text}", file=sys.stderr, flush=True)
+        elif kind == "StepStarted":
             self._step = _Step(event.step, event.n_tasks, event.pixels)
         elif self._step is None:
             return
@@ -202,30 +170,22 @@ class _Lines:
 
 
 class _Bars:
-    """A bar per step on a terminal."""
+    """A bar per step on a terminal; what is done stays as a line above."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
 
         self._console = Console(stderr=True, highlight=False)
-        self._progress = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(28, complete_style="default", finished_style="dim", pulse_style="dim"),
-            TextColumn("{task.fields[count]:>12}"),
-            TextColumn("{task.fields[note]}", style="dim"),
-            console=self._console,
-            transient=False,
-        )
         self._step: _Step | None = None
+        self._progress: Any = None
         self._bar: Any = None
 
     def __call__(self, event: Any) -> None:
         kind = type(event).__name__
-        if kind == "StepStarted":
-            self._step = _Step(event.step, event.n_tasks, event.pixels)
-            self._progress.start()
-            self._bar = self._progress.add_task(event.step, total=1.0, count=f"0 of {event.n_tasks}", note="")
+        if kind == "Note":
+            self._console.print(f"lerar: {event.text}", markup=False)
+        elif kind == "StepStarted":
+            self._start(event)
         elif self._step is None:
             return
         elif kind == "TaskFinished":
@@ -237,6 +197,20 @@ class _Bars:
             self._progress.stop()
             self._step = None
 
+    def _start(self, event: Any) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._step = _Step(event.step, event.n_tasks, event.pixels)
+        self._progress = Progress(
+            TextColumn("{task.description:<20}"),
+            BarColumn(28, complete_style="default", finished_style="dim"),
+            TextColumn("{task.fields[count]:>14}"),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=self._console,
+        )
+        self._bar = self._progress.add_task(event.step, total=1.0, count=f"0 of {event.n_tasks}", note="")
+        self._progress.start()
+
     def _show(self, timing: str) -> None:
         step = self._step
         assert step is not None
@@ -245,7 +219,7 @@ class _Bars:
 
 
 def _json_event(event: Any) -> None:
-    print_json(type(event).__name__, **(dataclasses.asdict(event) if dataclasses.is_dataclass(event) else {}))  # type: ignore[arg-type]
+    print_json(type(event).__name__, **dataclasses.asdict(event))
 
 
 def _plain(value: Any) -> Any:

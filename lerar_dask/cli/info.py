@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from lerar_dask.cli.display import Display, duration, print_json, print_pairs, print_table, size
+from lerar_dask.cli.display import Display, print_json, print_pairs, print_table
 from lerar_dask.errors import UsageError
+from lerar_dask.products.quantities import duration, size
 
 __all__ = ["info"]
 
@@ -40,9 +41,8 @@ def info(
 
     run = Run.open(out)
     if display.json:
-        print_json(
-            "info", groups=run.groups, frames=run.frames, links=run.links, settings=run.settings, sizes=_sizes(out)
-        )
+        tables = {name: getattr(run, name) for name in ("groups", "frames", "links", "settings")}
+        print_json("info", **tables, sizes=_sizes(out))
         return 0
     _print_groups(run.frames, out)
     _print_frames([f for f in run.frames if frames or f["fate"] != "used"], everything=frames)
@@ -61,7 +61,7 @@ def _print_groups(frames: Sequence[Mapping[str, Any]], out: Path) -> None:
         master = out / f"{group}.fits"
         where = str(master) if master.exists() else "no master"
         rows.append((group, fates["used"], fates["aside"], fates["failed"], duration(exposure), where))
-    print_table("", ("group", "used", "aside", "failed", "exposure", "master"), rows)
+    print_table(("group", "used", "aside", "failed", "exposure", "master"), rows)
 
 
 def _print_frames(frames: Sequence[Mapping[str, Any]], *, everything: bool) -> None:
@@ -70,7 +70,7 @@ def _print_frames(frames: Sequence[Mapping[str, Any]], *, everything: bool) -> N
     print("\nframes" if everything else "\nset aside")
     measures = _MEASURES if everything else ()
     rows = [(f["path"], f["fate"], *(_short(f.get(m)) for m in measures), f["reason"] or "") for f in frames]
-    print_table("", ("path", "fate", *(m.removesuffix("_px").removesuffix("_adu") for m in measures), "reason"), rows)
+    print_table(("path", "fate", *(m.removesuffix("_px").removesuffix("_adu") for m in measures), "reason"), rows)
 
 
 def _print_settings(settings: Any) -> None:

@@ -32,11 +32,11 @@ def link(
     config
         Settings as TOML.
     """
-    from lerar_dask.pipeline import link as link_nights
-
     for night in nights:
         if not night.is_dir():
             raise UsageError(f"{night}: " + ("not a folder" if night.exists() else "no such folder"))
+    from lerar_dask.pipeline import link as link_nights
+
     display.log_to_screen()
     links = link_nights(nights, settings_of([rules]))
     lines = links.explain()

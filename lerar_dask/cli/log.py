@@ -9,8 +9,9 @@ import logging
 import tempfile
 import traceback
 from pathlib import Path
+from typing import Any
 
-__all__ = ["log_to", "open_log", "write_fault"]
+__all__ = ["log_event", "log_to", "open_log", "write_fault"]
 
 _KEPT_RECORDS = 1000
 _handlers: list[_LateFile] = []
@@ -40,20 +41,32 @@ def write_fault(error: Exception) -> Path:
         if handler.path.parent.is_dir():
             handler.open()
         if handler.is_open:
-            record = logging.LogRecord(
-                "lerar_dask",
-                logging.CRITICAL,
-                __file__,
-                0,
-                "unexpected error",
-                (),
-                (type(error), error, error.__traceback__),
-            )
-            handler.emit(record)
+            what = (type(error), error, error.__traceback__)
+            handler.emit(logging.LogRecord("lerar_dask", logging.CRITICAL, __file__, 0, "unexpected error", (), what))
             return handler.path
     with tempfile.NamedTemporaryFile("w", prefix="lerar-fault-", suffix=".log", delete=False, encoding="utf-8") as file:
         file.writelines(traceback.format_exception(error))
     return Path(file.name)
+
+
+def log_event(event: Any) -> None:
+    """Consumer of the runtime's events that writes them into the log, the first of them opening the file."""
+    open_log()
+    logger = logging.getLogger("lerar_dask.run")
+    match type(event).__name__:
+        case "RunStarted":
+            logger.info("run in %s, %d threads, %d bytes of memory", event.out, event.threads, event.budget_bytes)
+        case "StepStarted":
+            logger.info("%s: %d tasks", event.step, event.n_tasks)
+        case "TaskFinished" if event.record.state != "done":
+            logger.info("%s: %s, %s", event.record.key, event.record.state, event.record.reason)
+        case "StepFinished":
+            counts = event.n_done, event.n_aside, event.n_failed
+            logger.info("%s: %d done, %d aside, %d failed in %.2f s", event.step, *counts, event.seconds)
+        case "Note":
+            logger.info("%s", event.text)
+        case "RunFinished":
+            logger.info("run ended after %.2f s, exit code %d", event.seconds, event.exit_code)
 
 
 class _LateFile(logging.Handler):

@@ -9,9 +9,10 @@ from cyclopts import Group, Parameter
 
 from lerar_dask import settings as s
 from lerar_dask.cli import log
-from lerar_dask.cli.display import Display, duration, print_json, print_pairs, print_table, progress, size
+from lerar_dask.cli.display import Display, print_json, print_pairs, print_table, progress
 from lerar_dask.cli.sources import settings_of, unknown_variables
 from lerar_dask.errors import UsageError
+from lerar_dask.products.quantities import duration, size
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.summary import DryRun, Summary
@@ -69,7 +70,7 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
 
     bus = Bus()
     if not dry_run:
-        bus.subscribe(lambda event: log.open_log())
+        bus.subscribe(log.log_event)
         bus.subscribe(progress(display))
     notes = unknown_variables()
     if not display.quiet:
@@ -110,7 +111,7 @@ def _print_plan(plan: DryRun) -> None:
         (g.name, g.n_lights, g.n_new, f"{g.shape[1]} x {g.shape[0]}", duration(g.exposure_s), g.strip_rows)
         for g in plan.groups
     ]
-    print_table("", ("group", "lights", "new", "size", "exposure", "strip rows"), rows)
+    print_table(("group", "lights", "new", "size", "exposure", "strip rows"), rows)
     for group in plan.groups:
         print(f"\n{group.name}")
         for line in group.links:
@@ -138,7 +139,7 @@ def _print_summary(summary: Summary) -> None:
     rows = [
         (g.name, g.n_used, g.n_aside, duration(g.exposure_s), g.problem or str(g.master or "")) for g in summary.groups
     ]
-    print_table("", ("group", "used", "aside", "exposure", "master"), rows)
+    print_table(("group", "used", "aside", "exposure", "master"), rows)
     _print_aside(summary.aside)
     for note in summary.notes:
         print(f"note: {note}")

@@ -19,6 +19,7 @@ import numpy as np
 from lerar_dask.products.hdus import atomic_path
 from lerar_dask.products.plots import group_colors, plots
 from lerar_dask.products.preview import map_png
+from lerar_dask.products.quantities import duration, size
 
 __all__ = ["GroupReport", "ReportData", "StageTiming", "Surface", "write_report"]
 
@@ -139,33 +140,6 @@ def write_report(path: Path, data: ReportData) -> None:
     )
     with atomic_path(path) as partial:
         partial.write_text(page, encoding="utf-8")
-
-
-def duration(seconds: float) -> str:
-    """`3 h 20 min`, `12 min`, `8.3 s`.
-
-    >>> duration(12000), duration(754), duration(8.31)
-    ('3 h 20 min', '13 min', '8.3 s')
-    """
-    if seconds >= 3600:
-        minutes = round(seconds / 60)
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    if seconds >= 120:
-        return f"{round(seconds / 60)} min"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def size(n_bytes: float) -> str:
-    """`1.5 GiB`, `820 MiB`.
-
-    >>> size(1.5 * 2**30), size(2**20 * 820)
-    ('1.5 GiB', '820 MiB')
-    """
-    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
-        value = n_bytes / 2**power
-        if value >= 1:
-            return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
-    return f"{n_bytes:.0f} B"
 
 
 def _counts(frames: Sequence[Mapping[str, Any]]) -> dict[str, int]:

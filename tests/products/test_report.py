@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lerar_dask.products.plots import plots
-from lerar_dask.products.report import GroupReport, ReportData, StageTiming, Surface, duration, size, write_report
+from lerar_dask.products.report import GroupReport, ReportData, StageTiming, Surface, write_report
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>'\"{{7*7}}"
 CHROMIUM = shutil.which("chromium")
@@ -216,8 +216,3 @@ def test_page_works_in_a_browser(tmp_path, n, nights):
     errors = [line for line in console if re.search(r"error|refused|violat|fail", line, re.I)]
     assert not errors
     assert not found["fetched"]
-
-
-def test_durations_and_sizes():
-    assert [duration(s) for s in (0.04, 9.94, 65, 754, 12000)] == ["0.0 s", "9.9 s", "65 s", "13 min", "3 h 20 min"]
-    assert [size(b) for b in (10, 2048, 1.5 * 2**30)] == ["10 B", "2.0 KiB", "1.5 GiB"]

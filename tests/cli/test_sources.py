@@ -1,0 +1,90 @@
+"""A setting's value: flag before environment before --config before default."""
+
+import pytest
+
+from lerar_dask.cli.app import run
+from lerar_dask.settings import Settings, to_toml
+
+
+@pytest.fixture
+def stacked(monkeypatch, tmp_path):
+    """Calls of the pipeline: (nights, out, settings)."""
+    import lerar_dask.pipeline
+
+    calls = []
+
+    def stack(nights, out, settings, *, bus, dry_run):
+        calls.append((nights, out, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lerar_dask.pipeline, "stack", stack, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "night").mkdir()
+    return calls
+
+
+def settings_after(stacked, *words):
+    assert run(["stack", "night", "-o", "out", *words]) == 130
+    return stacked[-1][2]
+
+
+def test_without_anything_the_defaults_hold(stacked):
+    assert settings_after(stacked) == Settings()
+
+
+def test_flag_before_environment_before_file_before_default(stacked, tmp_path, monkeypatch):
+    (tmp_path / "my.toml").write_text(
+        "[integrate]\nreject = 'mad'\ntrails = false\nsigma_low = 4\n[run]\nthreads = 3\n"
+    )
+    config = ("--config", "my.toml")
+    found = settings_after(stacked, *config)
+    assert (found.integrate.reject, found.integrate.trails, found.run.threads) == ("mad", False, 3)
+    monkeypatch.setenv("LERAR_REJECT", "sigma")
+    monkeypatch.setenv("LERAR_TRAILS", "true")
+    found = settings_after(stacked, *config)
+    assert (found.integrate.reject, found.integrate.trails, found.integrate.sigma_low) == ("sigma", True, 4.0)
+    found = settings_after(stacked, *config, "--reject", "none", "--no-trails", "--sigma-low", "5")
+    assert (found.integrate.reject, found.integrate.trails, found.integrate.sigma_low) == ("none", False, 5.0)
+    assert found.run.threads == 3
+
+
+def test_every_setting_has_a_flag(stacked):
+    from dataclasses import fields
+
+    words, values = [], {}
+    for table in fields(Settings):
+        for field in fields(table.default_factory):
+            default = getattr(table.default_factory(), field.name)
+            flag = "--" + field.name.replace("_", "-")
+            if isinstance(default, bool):
+                values[field.name] = not default
+                words.append("--no-" + flag[2:] if default else flag)
+            elif isinstance(default, int | float):
+                values[field.name] = default + 1
+                words += [flag, str(default + 1)]
+    assert settings_after(stacked, *words) == Settings.of(**values)
+    assert len(values) > 20
+
+
+def test_the_file_of_a_run_repeats_it(stacked, tmp_path):
+    settings = Settings.of(reject="winsorized", memory="1GiB", align_to=tmp_path / "grid.fits")
+    (tmp_path / "lerar.toml").write_text(to_toml(settings, nights=[tmp_path / "night"], out=tmp_path / "out"))
+    assert run(["stack", "--config", "lerar.toml"]) == 130
+    assert stacked[-1] == ([tmp_path / "night"], tmp_path / "out", settings)
+
+
+def test_paths_become_absolute(stacked, tmp_path):
+    assert settings_after(stacked, "--align-to", "grid.fits").register.align_to == tmp_path / "grid.fits"
+
+
+def test_a_slip_in_the_environment_is_told(stacked, monkeypatch, capsys):
+    monkeypatch.setenv("LERAR_REJCT", "mad")
+    settings_after(stacked)
+    assert "LERAR_REJCT names no setting; did you mean LERAR_REJECT?" in capsys.readouterr().err
+
+
+def test_a_slip_in_the_file_is_told(stacked, tmp_path, capsys):
+    (tmp_path / "my.toml").write_text("[integrate]\nrejct = 'mad'\n")
+    assert run(["stack", "night", "-o", "out", "--config", "my.toml"]) == 2
+    assert "did you mean 'reject'" in capsys.readouterr().err
+    assert not stacked
