@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -27,10 +28,10 @@ def pipeline(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["stack", "--help"], ["link", "--help"], ["info", "--help"], ["--version"]]
+    "line", ["--help", "stack --help", "link --help", "simulate --help", "info --help", "--version"]
 )
-def test_help_imports_nothing_heavy(words):
-    code = f"import sys; from lerar_dask.cli.app import run; run({words}); print(*sys.modules, file=sys.stderr)"
+def test_help_imports_nothing_heavy(line):
+    code = f"import sys; from lerar_dask.cli.app import run; run({line.split()}); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout
     assert not HEAVY & {name.split(".")[0] for name in done.stderr.split()}
@@ -113,7 +114,7 @@ def test_a_fault_before_there_is_a_folder_is_kept_elsewhere(pipeline, capsys, tm
     pipeline["stack"] = stack
     assert run(["stack", "night", "-o", "out"]) == 1
     path = capsys.readouterr().err.split("details in ")[1].strip()
-    assert "RuntimeError: early" in open(path).read()
+    assert "RuntimeError: early" in Path(path).read_text()
     assert not (tmp_path / "out").exists()
 
 
