@@ -20,7 +20,7 @@ from cyclopts import Parameter
 
 from lerar_dask.products.quantities import duration
 
-__all__ = ["Display", "print_json", "print_pairs", "print_table", "progress", "rate"]
+__all__ = ["Display", "print_aside", "print_json", "print_pairs", "print_table", "progress", "rate"]
 
 _LINE_EVERY_S = 10.0
 
@@ -83,6 +83,18 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     # Lines of a pipe or file are not cut to the width of a terminal that is not there.
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 10_000, highlight=False, soft_wrap=not terminal).print(table)
+
+
+def print_aside(aside: Iterable[tuple[str, str]]) -> None:
+    """Frames set aside, by reason; a reason that many share names the first few."""
+    reasons: dict[str, list[str]] = {}
+    for path, reason in aside:
+        reasons.setdefault(reason, []).append(path)
+    if reasons:
+        print("\nset aside")
+    for reason, paths in reasons.items():
+        names = ", ".join(Path(p).name for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        print(f"  {names}: {reason}")
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:

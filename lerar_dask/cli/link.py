@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from lerar_dask import settings as s
-from lerar_dask.cli.display import Display, print_json
+from lerar_dask.cli.display import Display, print_aside, print_json
 from lerar_dask.cli.sources import settings_of
 from lerar_dask.errors import UsageError
 
@@ -39,9 +40,26 @@ def link(
 
     display.log_to_screen()
     links = link_nights(nights, settings_of([rules]))
-    lines = links.explain()
+    rows = links.explain()
+    aside = [(str(frame.path), reason) for frame, reason in links.aside]
     if display.json:
-        print_json("links", lines=lines)
-    else:
-        print(lines if isinstance(lines, str) else "\n".join(lines))
+        print_json("links", links=rows, aside=aside)
+        return 0
+    if not rows:
+        print("no lights")
+    for row in rows:
+        _print_row(row)
+    print_aside(aside)
     return 0
+
+
+def _print_row(row: Mapping[str, Any]) -> None:
+    """Lights of a group that share one link: what they get, why, and what was nearly taken."""
+    print(f"{row['group']}, {row['n_lights']} light" + "s" * (row["n_lights"] != 1))
+    for line in row["lines"]:
+        print(f"  {line}")
+    for line in row["near_misses"]:
+        print(f"  near miss: {line}")
+    for line in row["notes"]:
+        print(f"  note: {line}")
+    print()

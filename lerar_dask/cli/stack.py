@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 
 from lerar_dask import settings as s
 from lerar_dask.cli import log
-from lerar_dask.cli.display import Display, print_json, print_pairs, print_table, progress
+from lerar_dask.cli.display import Display, print_aside, print_json, print_pairs, print_table, progress
 from lerar_dask.cli.sources import settings_of, unknown_variables
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
@@ -120,7 +120,7 @@ def _print_plan(plan: DryRun) -> None:
         print("\nmasters")
         for line in plan.masters:
             print(f"  {line}")
-    _print_aside(plan.aside)
+    print_aside(plan.aside)
     print()
     print_pairs(
         {
@@ -140,7 +140,7 @@ def _print_summary(summary: Summary) -> None:
         (g.name, g.n_used, g.n_aside, duration(g.exposure_s), g.problem or str(g.master or "")) for g in summary.groups
     ]
     print_table(("group", "used", "aside", "exposure", "master"), rows)
-    _print_aside(summary.aside)
+    print_aside(summary.aside)
     for note in summary.notes:
         print(f"note: {note}")
     if not summary.did_nothing:
@@ -155,15 +155,3 @@ def _print_summary(summary: Summary) -> None:
     for group in summary.groups:
         if group.preview:
             print(f"picture  {group.preview}")
-
-
-def _print_aside(aside: Any) -> None:
-    """Frames set aside, by reason; a reason that many share names the first few."""
-    reasons: dict[str, list[str]] = {}
-    for path, reason in aside:
-        reasons.setdefault(reason, []).append(path)
-    if reasons:
-        print("\nset aside")
-    for reason, paths in reasons.items():
-        names = ", ".join(Path(p).name for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        print(f"  {names}: {reason}")

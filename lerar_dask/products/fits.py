@@ -97,8 +97,9 @@ class CalibrationMaster:
     gain: float | None = None
     offset: float | None = None
     sensor_temp_c: float | None = None
+    set_temp_c: float | None = None
     binning: tuple[int, int] | None = None
-    """Along x, along y."""
+    """y, x."""
     camera: str = ""
     telescope: str = ""
     filter: str = ""
@@ -154,13 +155,14 @@ def write_calibration(path: Path, master: CalibrationMaster) -> None:
     _put(header, "GAIN", master.gain, "gain setting")
     _put(header, "OFFSET", master.offset, "offset setting")
     _put(header, "CCD-TEMP", master.sensor_temp_c, "[deg C] sensor")
+    _put(header, "SET-TEMP", master.set_temp_c, "[deg C] cooler's aim")
     if master.binning:
-        _put(header, "XBINNING", master.binning[0], "binning along x")
-        _put(header, "YBINNING", master.binning[1], "binning along y")
+        _put(header, "XBINNING", master.binning[1], "binning along x")
+        _put(header, "YBINNING", master.binning[0], "binning along y")
     _put(header, "INSTRUME", master.camera, "camera")
     _put(header, "TELESCOP", master.telescope, "telescope")
     _put(header, "FILTER", master.filter, "filter")
-    _put(header, "BAYERPAT", master.cfa, "color pattern of the array as it is")
+    _put(header, "BAYERPAT", _pattern_from_top(master), "color pattern, from the top")
     _put(header, "ROWORDER", master.row_order, "order of the rows")
     _put(header, "DATE-OBS", master.date_beg, "UTC, start of the first frame")
     _put(header, "DATE-BEG", master.date_beg, "UTC, start of the first frame")
@@ -175,6 +177,13 @@ def write_calibration(path: Path, master: CalibrationMaster) -> None:
     with atomic_path(path) as partial, FitsWriter(partial) as file:
         file.add_image(header, master.image.shape)
         file.write_rows(0, 0, master.image)
+
+
+def _pattern_from_top(master: CalibrationMaster) -> str | None:
+    """The pattern as other programs read it: from the top, where rows that run upwards end."""
+    if master.cfa and master.row_order == "BOTTOM-UP" and master.image.shape[0] % 2 == 0:
+        return master.cfa[2:] + master.cfa[:2]
+    return master.cfa
 
 
 def _master_header(master: MasterImage, shape: tuple[int, ...], plane: str) -> fits.Header:

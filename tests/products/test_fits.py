@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from lerar_dask.errors import SpaceError
+from lerar_dask.frames.scan import probe
 from lerar_dask.products.fits import PLANES, CalibrationMaster, MasterImage, rows_of, write_calibration, write_master
 from lerar_dask.products.provenance import history, provenance
 from lerar_dask.settings import Settings
@@ -196,7 +197,7 @@ def test_calibration_master_carries_what_matching_needs(tmp_path, kind):
         gain=100.0,
         offset=50.0,
         sensor_temp_c=-10.0,
-        binning=(1, 1),
+        binning=(2, 1),
         camera="ZWO ASI2600MM",
         filter="Ha" if kind == "flat" else "",
         cfa="RGGB",
@@ -208,8 +209,8 @@ def test_calibration_master_carries_what_matching_needs(tmp_path, kind):
     with open_strictly(tmp_path / "m.fits") as file:
         header = file[0].header
         np.testing.assert_array_equal(file[0].data, image)
-    words = ("EXPTIME", "GAIN", "OFFSET", "CCD-TEMP", "XBINNING", "INSTRUME", "NCOMBINE", "BAYERPAT")
-    assert [header[w] for w in words] == [60.0, 100.0, 50.0, -10.0, 1, "ZWO ASI2600MM", 15, "RGGB"]
+    words = ("EXPTIME", "GAIN", "OFFSET", "CCD-TEMP", "XBINNING", "YBINNING", "INSTRUME", "NCOMBINE", "BAYERPAT")
+    assert [header[w] for w in words] == [60.0, 100.0, 50.0, -10.0, 1, 2, "ZWO ASI2600MM", 15, "RGGB"]
     names = {"bias": "Bias", "dark": "Dark", "flat": "Flat", "flat-dark": "DarkFlat"}
     assert header["IMAGETYP"] == f"Master {names[kind]}"
     assert header["PROGRAM"].startswith("lerar ")
@@ -223,3 +224,36 @@ def test_siril_opens_the_image(tmp_path, planes):
     command = ["siril-cli", "-d", str(tmp_path), "-s", str(tmp_path / "open.ssf")]
     text = subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
     assert f"m.fits, {planes.shape[0]} layer(s), 203x301 pixels" in text
+
+
+@pytest.mark.parametrize("kind", ["bias", "dark", "flat", "flat-dark"])
+@pytest.mark.parametrize("row_order", ["", "TOP-DOWN", "BOTTOM-UP"])
+def test_our_own_masters_are_taken_back_as_what_they_are(tmp_path, kind, row_order):
+    master = CalibrationMaster(
+        kind=kind,
+        image=np.full((40, 50), 1000, "f4"),
+        n_combined=15,
+        exposure_s=60.0,
+        gain=100.0,
+        offset=50.0,
+        sensor_temp_c=-9.9,
+        set_temp_c=-10.0,
+        binning=(1, 2),
+        camera="ZWO ASI2600MC",
+        filter="Ha" if kind == "flat" else "",
+        cfa="GBRG",
+        row_order=row_order,
+        date_beg="2025-01-01T20:00:00.000",
+    )
+    write_calibration(tmp_path / "m.fits", master)
+    header = probe(tmp_path / "m.fits").header
+    facts = ("kind", "is_master", "is_stack", "exposure_s", "gain", "offset", "binning", "camera", "filter", "n_subs")
+    expected = (kind, True, False, 60.0, 100.0, 50.0, (1, 2), "ZWO ASI2600MC", "Ha" if kind == "flat" else None, 15)
+    assert tuple(getattr(header, fact) for fact in facts) == expected
+    assert header.cfa == "GBRG"
+    assert (header.sensor_temp_c, header.set_temp_c) == (-9.9, -10.0)
+
+
+def test_our_own_stacks_are_not_taken_for_subs(tmp_path, planes):
+    write_master(tmp_path / "M31_L.fits", full_master(planes), FRAMES)
+    assert probe(tmp_path / "M31_L.fits").header.is_stack
