@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,10 @@ from lerar_dask.frames.reader import Frame
 from lerar_dask.frames.scan import scan
 from lerar_dask.link.match import LightGroup, Links, link_frames
 from lerar_dask.settings import Settings
-from lerar_dask.stages.ingest import geometry_name
+from lerar_dask.stages.ingest import Item, geometry_name, raw_digest
 from lerar_dask.stages.masters import CalibrationSet, set_key
 
-__all__ = ["Light", "Night", "survey"]
+__all__ = ["Light", "Night", "items_of", "survey"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +22,7 @@ class Light:
     """A light with its group and what it is calibrated with."""
 
     frame: Frame
-    group: str
-    target: str
+    group: LightGroup
     geometry: str
     calibration: CalibrationSet
     calibration_key: str | None
@@ -34,43 +32,95 @@ class Light:
 class Night:
     """Everything that is known before a pixel is read."""
 
-    frames: Sequence[Frame]
     links: Links
-    groups: Sequence[LightGroup]
     lights: Sequence[Light]
-    aside: Sequence[tuple[Frame, str]]
+    n_files: int
+
+    @property
+    def sets(self) -> dict[str, CalibrationSet]:
+        """Calibration sets by key."""
+        return {light.calibration_key: light.calibration for light in self.lights if light.calibration_key}
+
+    @property
+    def used_masters(self) -> set[str]:
+        """Names of the masters that some light needs, with what these need themselves."""
+        names = {n for s in self.sets.values() for n in (s.dark, s.bias if _needs_bias(s) else None, s.flat) if n}
+        return names | {p for n in names if (p := self.links.masters[n].pedestal)}
 
 
 def survey(nights: Iterable[Path], settings: Settings, *, exclude: Sequence[Path] = ()) -> Night:
     """Scan folders, link frames, and name what calibrates each light."""
-    frames = scan(list(nights), exclude=list(exclude), settings=settings.link)
-    links = link_frames(frames, settings.link)
-    return Night(
-        frames=frames,
-        links=links,
-        groups=links.groups,
-        lights=[light for group in links.groups for light in _lights_of(group, links, settings)],
-        aside=links.aside,
+    found = scan(list(nights), exclude=exclude)
+    links = link_frames(found.frames, settings.link)
+    lights = [_light(frame, group, links, settings) for group in links.groups for frame in group.frames]
+    return Night(links=links, lights=lights, n_files=len(found.frames))
+
+
+def items_of(lights: Sequence[Light], known: Mapping[str, Mapping[str, Any]]) -> list[Item]:
+    """Places in the store: those of lights that the ledger knows, new ones behind them.
+
+    Parameters
+    ----------
+    known : records of the ledger by key
+    """
+    places: dict[str, int] = {}
+    taken: dict[str, int] = {}
+    for record in known.values():
+        result = record.get("result") or {}
+        if record["key"].startswith("ingest/") and "slot" in result:
+            taken[result["geometry"]] = max(taken.get(result["geometry"], -1), result["slot"])
+    for light in lights:
+        result = _earlier(light, known)
+        if result is not None:
+            places[str(light.frame.path)] = result["slot"]
+    items = []
+    for light in lights:
+        path = str(light.frame.path)
+        slot = places.get(path)
+        if slot is None:
+            slot = taken[light.geometry] = taken.get(light.geometry, -1) + 1
+        items.append(
+            Item(
+                frame=light.frame,
+                geometry=light.geometry,
+                slot=slot,
+                calibration=light.calibration_key,
+                raw_done=path in places,
+            )
+        )
+    return items
+
+
+def _earlier(light: Light, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Result of an earlier ingest of this very file (path, size, time)."""
+    record = known.get(f"ingest/{light.frame.path}")
+    if not record or record["state"] != "done" or record["result"].get("raw") != raw_digest(light.frame):
+        return None
+    return record["result"] if record["result"]["geometry"] == light.geometry else None
+
+
+def _needs_bias(item: CalibrationSet) -> bool:
+    """A bias serves the lights only without a dark, or to scale one."""
+    return item.dark is None or item.dark_scale != 1.0
+
+
+def _light(frame: Frame, group: LightGroup, links: Links, settings: Settings) -> Light:
+    chosen = links.of[frame.path]
+    item = CalibrationSet(
+        dark=chosen.dark.master if chosen.dark else None,
+        bias=chosen.bias.master if chosen.bias else None,
+        flat=chosen.flat.master if chosen.flat else None,
+        dark_scale=chosen.dark_scale,
+        cfa=frame.header.cfa,
+        shape=frame.shape,
     )
-
-
-def _lights_of(group: LightGroup, links: Links, settings: Settings) -> Iterable[Light]:
-    for frame in group.frames:
-        chosen = links.of[frame.path]
-        item = CalibrationSet(
-            dark=chosen.dark.master if chosen.dark else None,
-            bias=chosen.bias.master if chosen.bias else None,
-            flat=chosen.flat.master if chosen.flat else None,
-            dark_scale=chosen.dark_scale,
-            cfa=frame.header.cfa,
-            shape=frame.shape,
-        )
-        bare = not (item.dark or item.bias or item.flat)
-        yield Light(
-            frame=frame,
-            group=group.name,
-            target=group.target,
-            geometry=geometry_name(frame),
-            calibration=item,
-            calibration_key=None if bare else set_key(item, links, settings.masters, settings.ingest),
-        )
+    if not _needs_bias(item):
+        item = CalibrationSet(**{**item.__dict__, "bias": None})
+    bare = not (item.dark or item.bias or item.flat)
+    return Light(
+        frame=frame,
+        group=group,
+        geometry=geometry_name(frame),
+        calibration=item,
+        calibration_key=None if bare else set_key(item, links, settings.masters, settings.ingest),
+    )

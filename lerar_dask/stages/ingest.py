@@ -1,0 +1,220 @@
+"""Ingest: each sub once from its file into the store, and measured in the same touch.
+
+Reads   the file of a light; calibration/<key>/{pedestal,gain,defects}
+Writes  raw/<geometry>: the sub's shard and what its header says; measures/<geometry>/<key>: blocks, grid, stars, spikes
+Two identities: `raw` (file only) and `measure` (raw pixels, calibration, settings, code). When only the second changes,
+the sub is measured from its shard and the file is not touched.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xxhash
+
+from lerar_dask.errors import FrameError
+from lerar_dask.frames.fits import read_cards
+from lerar_dask.frames.reader import Frame, read_pixels
+from lerar_dask.kernels.calibrate import calibrate
+from lerar_dask.kernels.measure import measure, measure_shapes
+from lerar_dask.settings import Ingest, digest
+from lerar_dask.store.access import Store, open_store
+from lerar_dask.tasks import Step, Task
+
+__all__ = ["Item", "geometry_name", "ingest_sub", "measure_key", "plan", "prepare_arrays", "raw_digest"]
+
+CODE_VERSION = 1
+MAX_SPIKES = 2000
+_buffers = threading.local()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """A light that is to be in the store."""
+
+    frame: Frame
+    geometry: str
+    slot: int
+    calibration: str | None
+    """Key of its calibration set."""
+    raw_done: bool
+    """Its pixels are in the store already."""
+
+
+def geometry_name(frame: Frame) -> str:
+    """Name of the array that holds frames like this one."""
+    height, width = frame.shape
+    dtype = frame.pixels.stored_dtype if frame.pixels else "none"
+    return f"{width}x{height}_{dtype}_{frame.header.cfa or 'mono'}"
+
+
+def measure_key(calibration: str | None, settings: Ingest) -> str:
+    """Identity of measurements beyond the pixels themselves."""
+    return digest("measure", CODE_VERSION, calibration, settings)[:20]
+
+
+def raw_digest(frame: Frame) -> str:
+    """Identity of a file at planning: path, size, time."""
+    return digest("raw", CODE_VERSION, str(frame.path), frame.size, frame.mtime_ns)
+
+
+def prepare_arrays(store: Store, items: Sequence[Item], settings: Ingest, codec: str) -> None:
+    """Make or grow the arrays that the tasks write into (driver only)."""
+    for name in sorted({item.geometry for item in items}):
+        members = [item for item in items if item.geometry == name]
+        sample = members[0].frame
+        assert sample.pixels is not None
+        store.add_geometry(name, sample.shape, sample.pixels.stored_dtype, codec)
+        n_slots = 1 + max(item.slot for item in members)
+        store.reserve(name, n_slots)
+        shapes = measure_shapes(
+            sample.shape,
+            cfa=sample.header.cfa,
+            cell_px=settings.background_cell_px,
+            max_stars=settings.max_stars,
+            max_spikes=MAX_SPIKES,
+        )
+        for key in sorted({measure_key(item.calibration, settings) for item in members}):
+            store.measures(name, key).create(n_slots, shapes)
+
+
+def plan(store_url: str, items: Sequence[Item], settings: Ingest) -> Step:
+    """One task per light."""
+    tasks = []
+    largest = 0
+    for item in items:
+        pixels = item.frame.shape[0] * item.frame.shape[1]
+        key = measure_key(item.calibration, settings)
+        tasks.append(
+            Task(
+                key=f"ingest/{item.frame.path}",
+                digest=digest(raw_digest(item.frame), key),
+                function=ingest_sub,
+                arguments={"store_url": store_url, "item": item, "key": key, "settings": settings},
+                pixels=pixels,
+            )
+        )
+        largest = max(largest, pixels)
+    # stored pixels as read and as packed, calibrated pixels and room for detections
+    return Step(name="ingest", tasks=tasks, task_bytes=12 * largest + (32 << 20))
+
+
+def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dict[str, Any]:
+    """Bring one light into the store (unless it is there) and measure it."""
+    store = open_store(store_url)
+    if item.raw_done:
+        record = store.frame(item.geometry, item.slot)
+        stored = store.raw(item.geometry).read(item.slot)
+        written = 0
+    else:
+        stored, record, written = _take_in(store, item)
+    pedestal, gain, defects = calibration_maps(store_url, item.calibration)
+    image = _buffer(stored.shape)
+    calibrate(
+        stored,
+        pedestal,
+        gain,
+        scale=record["scale"],
+        zero=record["zero"],
+        blank=record["blank"],
+        out=image,
+    )
+    found = measure(
+        image,
+        stored,
+        cfa=record["cfa"],
+        cell_px=settings.background_cell_px,
+        detection_sigma=settings.detection_sigma,
+        max_stars=settings.max_stars,
+        max_spikes=MAX_SPIKES,
+        saturated_raw=(record["saturation_adu"] - record["zero"]) / record["scale"],
+        defects=defects,
+    )
+    written += store.measures(item.geometry, key).write(
+        item.slot,
+        blocks=found.blocks,
+        grid=found.grid,
+        stars=found.stars,
+        spikes=found.spikes,
+        summary=found.summary,
+    )
+    return {
+        "id": record["id"],
+        "raw": raw_digest(item.frame),
+        "geometry": item.geometry,
+        "slot": item.slot,
+        "measure": key,
+        "read_bytes": 0 if item.raw_done else item.frame.size,
+        "written_bytes": written,
+    }
+
+
+def _take_in(store: Store, item: Item) -> tuple[np.ndarray, dict[str, Any], int]:
+    """Read the file, refuse what holds no picture, write shard and header."""
+    frame = item.frame
+    raw = read_pixels(frame)
+    _refuse_empty(raw.data)
+    header = frame.header
+    limit = np.iinfo(raw.data.dtype).max if raw.data.dtype.kind in "ui" else float("inf")
+    saturation = header.saturation_adu or 0.98 * (limit * raw.scale + raw.zero)
+    assert frame.pixels is not None
+    record = {
+        "id": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(raw.data)),
+        "path": str(frame.path),
+        "scale": raw.scale,
+        "zero": raw.zero,
+        "blank": raw.blank,
+        "saturation_adu": min(saturation, 1e30),
+        "origin_yx": [0, 0],
+        "cfa": header.cfa,
+        "row_order": header.row_order,
+        "header": header.to_dict(),
+        "cards": read_cards(frame.path, frame.pixels.hdu),
+    }
+    written = store.write_raw(item.geometry, item.slot, raw.data)
+    store.write_frame(item.geometry, item.slot, record)
+    return raw.data, record, written
+
+
+def _refuse_empty(data: np.ndarray) -> None:
+    """Refuse frames without a picture: constant, without numbers, all saturated."""
+    sample = data[:: max(1, data.shape[0] // 64)]
+    if data.dtype.kind == "f":
+        finite = np.isfinite(sample)
+        if not finite.any():
+            if not np.isfinite(data).any():
+                raise FrameError("it holds no numbers (all pixels are NaN)")
+            return
+        sample = sample[finite]
+    if sample.min() != sample.max() or data.min() != data.max():
+        return
+    value = data.flat[0]
+    if data.dtype.kind in "ui" and value == np.iinfo(data.dtype).max:
+        raise FrameError("it is white all over (every pixel is saturated)")
+    if value == 0:
+        raise FrameError("it is black all over (every pixel is 0)")
+    raise FrameError(f"it holds no picture (every pixel is {value})")
+
+
+@lru_cache(maxsize=4)
+def calibration_maps(store_url: str, key: str | None) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
+    """Pedestal, gain (None where there is none) and defects of a calibration set, read once per process."""
+    if key is None:
+        return None, None, np.zeros(0, np.int32)
+    store = open_store(store_url)
+    at = f"calibration/{key}"
+    pedestal, gain = (store.read_array(f"{at}/{n}") if store.has(f"{at}/{n}") else None for n in ("pedestal", "gain"))
+    return pedestal, gain, store.read_array(f"{at}/defects")
+
+
+def _buffer(shape: tuple[int, ...]) -> np.ndarray:
+    """Calibrated pixels of this thread, reused from task to task."""
+    buffer = getattr(_buffers, "image", None)
+    if buffer is None or buffer.shape != shape:
+        buffer = _buffers.image = np.empty(shape, np.float32)
+    return buffer
