@@ -67,9 +67,9 @@ def run(words: Sequence[str]) -> int:
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
         except CycloptsError as error:
-            return _say(_one_line(str(error)), "`lerar --help` lists commands and options", code=2)
+            return _say(words, str(error), "`lerar --help` lists commands and options", code=2)
         except LerarError as error:
-            return _say(_one_line(error.message), error.hint, code=error.exit_code)
+            return _say(words, error.message, error.hint, code=error.exit_code)
         except KeyboardInterrupt:
             return stopping.interrupted()
         except BrokenPipeError:
@@ -78,23 +78,25 @@ def run(words: Sequence[str]) -> int:
         except SystemExit as leaving:
             return leaving.code if isinstance(leaving.code, int) else 1
         except Exception as error:
-            return _fault(error)
+            return _fault(words, error)
 
 
-def _say(message: str, hint: str, *, code: int) -> int:
+def _say(words: Sequence[str], message: str, hint: str, *, code: int) -> int:
+    """One line on stderr, and one for programs on stdout when they asked for it."""
+    message = " ".join(message.split())
     print(f"lerar: {message}", file=sys.stderr)
     if hint:
         print(f"hint: {hint}", file=sys.stderr)
+    if "--json" in words:
+        from lerar_dask.cli.display import print_json
+
+        print_json("error", message=message, hint=hint, exit_code=code)
     return code
 
 
-def _fault(error: Exception) -> int:
+def _fault(words: Sequence[str], error: Exception) -> int:
     """An error that no user can cause on purpose: one line, and the details where they do not frighten."""
     from lerar_dask.cli.log import write_fault
 
-    what = _one_line(f"{type(error).__name__}: {error}")
-    return _say(f"this is a fault of lerar: {what}; details in {write_fault(error)}", "", code=1)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    what = f"this is a fault of lerar: {type(error).__name__}: {error}; details in {write_fault(error)}"
+    return _say(words, what, "", code=1)

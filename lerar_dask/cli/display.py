@@ -6,12 +6,13 @@ other programs. Results go to stdout.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,13 +53,21 @@ class _OneLine(logging.Formatter):
         return f"lerar: {record.getMessage().partition(chr(10))[0]}"
 
 
-def progress(display: Display) -> Callable[[Any], None]:
-    """Consumer of the runtime's events that suits where the output goes."""
+@contextlib.contextmanager
+def progress(display: Display) -> Iterator[Callable[[Any], None]]:
+    """Consumer of the runtime's events that suits where the output goes; the terminal is left in order at the end."""
     if display.json:
-        return _json_event
-    if display.quiet:
-        return lambda event: None
-    return _Bars() if sys.stderr.isatty() else _Lines()
+        yield _json_event
+    elif display.quiet:
+        yield lambda event: None
+    elif not sys.stderr.isatty():
+        yield _Lines()
+    else:
+        bars = _Bars()
+        try:
+            yield bars
+        finally:
+            bars.close()
 
 
 def print_json(kind: str, **values: Any) -> None:
@@ -206,6 +215,11 @@ class _Bars:
         elif kind == "StepFinished":
             self._show(duration(self._step.seconds))
             self._progress.update(self._bar, completed=1.0)
+            self.close()
+
+    def close(self) -> None:
+        """Stop drawing; the cursor comes back."""
+        if self._step is not None:
             self._progress.stop()
             self._step = None
 

@@ -26,7 +26,6 @@ def log_to(path: Path) -> None:
         logger = logging.getLogger(name)
         logger.handlers = [h for h in logger.handlers if not isinstance(h, _LateFile)] + [handler]
         logger.setLevel(level)
-        logger.propagate = False
 
 
 def open_log() -> None:
@@ -52,6 +51,7 @@ def write_fault(error: Exception) -> Path:
 def log_event(event: Any) -> None:
     """Consumer of the runtime's events that writes them into the log, the first of them opening the file."""
     open_log()
+    _take_over("distributed")
     logger = logging.getLogger("lerar_dask.run")
     match type(event).__name__:
         case "RunStarted":
@@ -67,6 +67,14 @@ def log_event(event: Any) -> None:
             logger.info("%s", event.text)
         case "RunFinished":
             logger.info("run ended after %.2f s, exit code %d", event.seconds, event.exit_code)
+
+
+def _take_over(name: str) -> None:
+    """A library's messages go to our file only; distributed adds its own stream to stderr when it is imported."""
+    logger = logging.getLogger(name)
+    if _handlers and logger.handlers != _handlers:
+        logger.handlers = list(_handlers)
+        logger.propagate = False
 
 
 class _LateFile(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,13 +70,13 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
     from lerar_dask.runtime.events import Bus
 
     bus = Bus()
-    if not dry_run:
-        bus.subscribe(log.log_event)
-        bus.subscribe(progress(display))
-    notes = unknown_variables()
-    if not display.quiet:
-        _print_notes(notes)
-    result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
+    for note in unknown_variables():
+        logging.getLogger("lerar_dask").warning(note)
+    with progress(display) as show:
+        if not dry_run:
+            bus.subscribe(log.log_event)
+            bus.subscribe(show)
+        result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
     if display.json:
         print_json("dry_run" if dry_run else "summary", result=result)
     elif dry_run:
@@ -97,13 +98,6 @@ def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[
         if not night.is_dir():
             raise UsageError(f"{night}: " + ("not a folder" if night.exists() else "no such folder"))
     return nights, out
-
-
-def _print_notes(notes: list[str]) -> None:
-    import sys
-
-    for note in notes:
-        print(f"lerar: {note}", file=sys.stderr)
 
 
 def _print_plan(plan: DryRun) -> None:

@@ -47,8 +47,9 @@ def signals() -> Iterator[None]:
 def interrupted() -> int:
     """Say how to go on; returns the exit code of the signal that came."""
     number = _received[0] if _received else signal.SIGINT
+    cursor = b"\x1b[?25h" if os.isatty(2) else b""  # bars hide it
     with contextlib.suppress(OSError):
-        os.write(2, b"\nlerar: stopped; the same command goes on from here\n")
+        os.write(2, cursor + b"\nlerar: stopped; the same command goes on from here\n")
     return 128 + number
 
 

@@ -35,6 +35,7 @@ _MUTED = "#8a8f98"
 
 def plots(frames: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], str]:
     """Script, one HTML element per plot, and bokeh's scripts; empty when no frame has a number to show."""
+    from bokeh.document import Document
     from bokeh.embed import components
     from bokeh.models import ColumnDataSource, CustomJS
     from bokeh.resources import Resources
@@ -49,6 +50,10 @@ def plots(frames: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], str]:
         "indices", CustomJS(code="if (window.lerarSelect) window.lerarSelect(cb_obj.indices);")
     )
     figures = _figures(source, shown, nights)
+    document = Document()
+    with document.models.freeze():  # else the models are collected anew for each figure, a third of the whole time
+        for plot in figures:
+            document.add_root(plot)
     script, divs = components(figures, wrap_script=False)
     parts: Any = ["bokeh", "bokeh-gl"] if len(frames) >= _WEBGL_FROM else ["bokeh"]
     resources = Resources(mode="inline", components=parts)

@@ -1,5 +1,6 @@
 """The command: every error one line, the right exit codes, a quick --help, and a quick and orderly end when stopped."""
 
+import json
 import os
 import signal
 import subprocess
@@ -84,6 +85,13 @@ def test_errors_for_people_are_one_line_with_their_code(pipeline, capsys, error,
     assert said[0] == "lerar: " + " ".join(error.message.split())
     assert said[1:] == ([f"hint: {error.hint}"] if error.hint else [])
     assert not os.path.exists("out")
+
+
+def test_errors_are_told_to_programs_too(pipeline, capsys):
+    assert run(["stack", "night", "-o", "out", "--json", "--rejct", "x"]) == 2
+    event = json.loads(capsys.readouterr().out)
+    assert (event["event"], event["exit_code"]) == ("error", 2)
+    assert "Did you mean --reject" in event["message"]
 
 
 def test_a_fault_of_ours_is_one_line_and_the_traceback_is_in_the_log(pipeline, capsys, tmp_path):

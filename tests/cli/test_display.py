@@ -29,7 +29,8 @@ def bus_with(consumer):
 
 
 def test_lines_say_count_rate_and_troubles(capsys):
-    play(bus_with(progress(Display())))
+    with progress(Display()) as show:
+        play(bus_with(show))
     out, err = capsys.readouterr()
     assert out == ""
     note, line = err.splitlines()
@@ -41,7 +42,8 @@ def test_lines_say_count_rate_and_troubles(capsys):
 def test_a_long_step_says_how_long_it_will_take(capsys, monkeypatch):
     clock = iter(range(0, 10_000, 6))
     monkeypatch.setattr(display.time, "monotonic", lambda: next(clock))
-    play(bus_with(progress(Display())), n=40)
+    with progress(Display()) as show:
+        play(bus_with(show), n=40)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 5
     assert "left" in lines[0]
@@ -49,12 +51,14 @@ def test_a_long_step_says_how_long_it_will_take(capsys, monkeypatch):
 
 
 def test_quiet_is_quiet(capsys):
-    play(bus_with(progress(Display(quiet=True))))
+    with progress(Display(quiet=True)) as show:
+        play(bus_with(show))
     assert capsys.readouterr() == ("", "")
 
 
 def test_json_is_one_object_per_line_on_stdout(capsys):
-    play(bus_with(progress(Display(json=True))))
+    with progress(Display(json=True)) as show:
+        play(bus_with(show))
     out, err = capsys.readouterr()
     events = [json.loads(line) for line in out.splitlines()]
     assert [e["event"] for e in events] == ["StepStarted", *["TaskFinished"] * 4, "Note", "StepFinished"]
@@ -65,12 +69,27 @@ def test_json_is_one_object_per_line_on_stdout(capsys):
 @pytest.mark.parametrize("pixels", [1_000_000, 0])
 def test_bars_are_drawn_on_a_terminal(capsys, monkeypatch, pixels):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    bus = bus_with(progress(Display()))
-    play(bus, pixels=pixels)
-    play(bus, n=0, pixels=pixels)
+    with progress(Display()) as show:
+        play(bus_with(show), pixels=pixels)
+        play(bus_with(show), n=0, pixels=pixels)
     text = capsys.readouterr().err
     assert "4 of 4" in text
     assert "reference: sub 3" in text
+
+
+def test_a_run_that_breaks_gives_the_cursor_back(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def break_off():
+        with progress(Display()) as show:
+            show(StepStarted(step="ingest", n_tasks=3, pixels=3))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        break_off()
+    text = capsys.readouterr().err
+    assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") >= 0
 
 
 def test_rates():
