@@ -94,6 +94,7 @@ def _figures(source: Any, shown: Sequence[tuple[str, str]], nights: Mapping[floa
             size=6 if n < 1000 else 4,
             color="color",
             marker="marker",
+            line_width=1.5,
             alpha=0.85,
             selection_alpha=1.0,
             nonselection_alpha=0.1,
