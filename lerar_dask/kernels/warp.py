@@ -20,6 +20,7 @@ __all__ = [
     "HALO",
     "LANCZOS3",
     "MISSING",
+    "calibrate_into",
     "choose_turn",
     "drop_footprints",
     "drop_lines",
@@ -106,6 +107,54 @@ def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox):
+    """Calibrate a raw window into a part of a buffer: (raw * scale + zero - pedestal) * gain.
+
+    Parameters
+    ----------
+    raw : (h, w) any dtype                 its first pixel is (y0, x0) of the sub
+    blank : float64                        raw value that stands for "no data" (NaN: none); such pixels, and those that
+        are not finite, become `MISSING`
+    pedestal, gain : (H, W) float32        of the whole sub; (0, 0) when there is none
+    out : float32                          out[oy + i, ox + j] is written
+
+    Returns
+    -------
+    int
+        number of pixels without data
+    """
+    h, w = raw.shape
+    a, b = np.float32(scale), np.float32(zero)
+    missing = 0
+    for i in range(h):
+        row, to = raw[i], out[oy + i, ox : ox + w]
+        if pedestal.size > 0 and gain.size > 0:
+            p, g = pedestal[y0 + i, x0 : x0 + w], gain[y0 + i, x0 : x0 + w]
+            for j in range(w):
+                to[j] = (np.float32(row[j]) * a + b - p[j]) * g[j]
+        elif pedestal.size > 0:
+            p = pedestal[y0 + i, x0 : x0 + w]
+            for j in range(w):
+                to[j] = np.float32(row[j]) * a + b - p[j]
+        elif gain.size > 0:
+            g = gain[y0 + i, x0 : x0 + w]
+            for j in range(w):
+                to[j] = (np.float32(row[j]) * a + b) * g[j]
+        else:
+            for j in range(w):
+                to[j] = np.float32(row[j]) * a + b
+        bad = 0
+        for j in range(w):
+            bad += np.int32(not (abs(to[j]) < MISSING))
+        if blank == blank or bad > 0:
+            for j in range(w):
+                if row[j] == blank or not abs(to[j]) < MISSING:
+                    to[j] = MISSING
+                    missing += 1
+    return missing
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def take_plane(source, sy0, sx0, step, phase_y, phase_x, height, width, transpose, flip_y, flip_x, out, oy0, ox0):
     """Copy a lattice of a window, turned, into a window of the turned plane.
 
@@ -162,30 +211,31 @@ def mirror_edges(window, wy0, wx0, height, width):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def repair_defects(window, y0, x0, width, defects, step, level):
+def repair_defects(window, y0, x0, height, width, defects, step, level):
     """Replace defects by the median of their good neighbors of the same color, in place.
 
-    A defect without a good neighbor in the ring around it looks one ring further; then `level` is taken. The repair only
-    keeps the kernel from smearing the defect; the samples themselves are left out by `drop_footprints`.
+    A defect without a good neighbor in the ring around it looks one ring further; then `level` is taken. The repair
+    only keeps the kernel from smearing the defect; the samples themselves are left out by `drop_footprints`.
 
     Parameters
     ----------
-    window : (h, w) float32    calibrated; first pixel (y0, x0) of a sub `width` pixels wide
+    window : (h, w) float32    calibrated; first pixel (y0, x0) of a sub of (height, width), may begin outside it
     defects : int32            sorted flat indices into the sub
     step : int                 1, or 2 for a CFA sub
     """
-    h, w = window.shape
+    top, bottom = max(0, -y0), min(window.shape[0], height - y0)
+    left, right = max(0, -x0), min(window.shape[1], width - x0)
     found = np.empty((64, 2), np.int64)
     n = 0
-    for i in range(h):
-        first = np.int64(y0 + i) * width + x0
-        at = np.searchsorted(defects, first)
-        while at < defects.size and defects[at] < first + w:
+    for i in range(top, bottom):
+        origin = np.int64(y0 + i) * width + x0
+        at = np.searchsorted(defects, origin + left)
+        while at < defects.size and defects[at] < origin + right:
             if n == found.shape[0]:
                 grown = np.empty((2 * n, 2), np.int64)
                 grown[:n] = found
                 found = grown
-            found[n, 0], found[n, 1] = i, defects[at] - first
+            found[n, 0], found[n, 1] = i, defects[at] - origin
             n += 1
             at += 1
     for d in range(n):
@@ -198,7 +248,7 @@ def repair_defects(window, y0, x0, width, defects, step, level):
             for a in range(-ring, ring + 1):
                 for b in range(-ring, ring + 1):
                     i, j = found[d, 0] + a * step, found[d, 1] + b * step
-                    inside = i >= 0 and j >= 0 and i < h and j < w
+                    inside = i >= top and j >= left and i < bottom and j < right
                     if max(abs(a), abs(b)) == ring and inside and window[i, j] < MISSING:
                         near[m] = window[i, j]
                         m += 1
@@ -445,7 +495,7 @@ def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
 @njit(cache=True, nogil=True, error_model="numpy")
 def warp_plane(
     window, wy0, wx0, height, width, matrix, gathered, kind, clamping, offset, gain, surface, sy0, sx0,
-    cube, plane, y0, x0, columns, floats, runs, nodes,
+    cube, plane, y0, x0, columns, halo, floats, runs, nodes,
 ):  # fmt: skip
     """Resample a plane onto canvas rows: cube[i, plane, j] = (value - sky) * gain.
 
@@ -463,6 +513,7 @@ def warp_plane(
     gain : float32                1 / scale of the sub
     surface : (ny, nx) float32    its sky at canvas rows and columns multiple of 32; first node (sy0, sx0)
     cube : (rows, planes, pitch) float32     rows y0.., columns x0..x0+columns-1 of the canvas are written
+    halo : int                    rows and columns on every side that are not counted
     floats, runs, nodes           from `warp_scratch`
 
     Returns
@@ -485,7 +536,8 @@ def warp_plane(
         to[b - x0 :] = MISSING
         if b <= a:
             continue
-        samples += b - a
+        if r >= halo and r < cube.shape[0] - halo:
+            samples += max(0, min(b, x1 - halo) - max(a, x0 + halo))
         _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky)
         if gathered:
             for c in range(a, b):
@@ -514,7 +566,7 @@ def warp_plane(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def drop_footprints(
-    defects, matrix, inverse, step, phase_y, phase_x, shape, cube, plane, y0, x0, columns, weight, spare
+    defects, matrix, inverse, step, phase_y, phase_x, shape, cube, plane, y0, x0, columns, halo, weight, variance, spare
 ):
     """Take samples out of a cube whose bilinear footprint touches a defect by more than 2 %.
 
@@ -524,9 +576,9 @@ def drop_footprints(
     matrix, inverse : (3, 3)         canvas pixel to sub pixel, and back
     step, phase_y, phase_x           lattice that the plane was taken from (1, 0, 0 without CFA)
     shape : (height, width) of the sub
-    weight : float64                 weight of the sub
-    spare : (3, rows, columns) float64    sums of weight * value, weight, and count of what is taken out, for pixels
-        where no other sub has a sample
+    weight, variance : float64       of the sub
+    spare : (4, rows, columns) float64    sums of weight * value, weight, count and weight^2 * variance of what is taken
+        out, for pixels where no other sub has a sample
 
     Returns
     -------
@@ -563,9 +615,16 @@ def drop_footprints(
                         spare[0, i - y0, j - x0] += weight * value
                         spare[1, i - y0, j - x0] += weight
                         spare[2, i - y0, j - x0] += 1.0
+                        spare[3, i - y0, j - x0] += weight * weight * variance
                         cube[i - y0, plane, j - x0] = MISSING
-                        dropped += 1
+                        dropped += _counted(i - y0, j - x0, cube.shape[0], columns, halo)
     return dropped
+
+
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _counted(i, j, rows, columns, halo):
+    """1 inside the halo, 0 in it."""
+    return 1 if i >= halo and j >= halo and i < rows - halo and j < columns - halo else 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -588,14 +647,16 @@ def _bounds(matrix, y0, x0, rows, columns, height, width):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop_lines(lines, matrix, cube, plane, y0, x0, columns, high):
+def drop_lines(lines, matrix, cube, plane, y0, x0, columns, halo, weight, variance, high, spare):
     """Take samples out of a cube that lie on trails, and count them.
 
     Parameters
     ----------
     lines : (m, 5) float64           y0, x0, y1, x1, half width of segments in the sub's pixels (flat ends)
     matrix : (3, 3) float64          canvas pixel to sub pixel
+    weight, variance : float64       of the sub
     high : (rows, columns) int32     counts samples left out
+    spare : (4, rows, columns) float64    as in `drop_footprints`
 
     Returns
     -------
@@ -616,9 +677,13 @@ def drop_lines(lines, matrix, cube, plane, y0, x0, columns, high):
             for j in range(columns):
                 across, along = _off_line(lines, m, matrix, float(x0 + j), float(y0 + r), ly, lx)
                 if abs(across) <= lines[m, 4] and along >= 0.0 and along <= length and cube[r, plane, j] != MISSING:
+                    spare[0, r, j] += weight * cube[r, plane, j]
+                    spare[1, r, j] += weight
+                    spare[2, r, j] += 1.0
+                    spare[3, r, j] += weight * weight * variance
                     cube[r, plane, j] = MISSING
                     high[r, j] += 1
-                    dropped += 1
+                    dropped += _counted(r, j, cube.shape[0], columns, halo)
     return dropped
 
 

@@ -1,0 +1,601 @@
+"""Integrate: from raw windows of all subs to one chunk of the master, in one fused pass.
+
+Reads   stack/<key>/ (the table of the subs), raw/<geometry>, calibration/<set>/
+Writes  master/<key>/image: one chunk with all channels and planes per task
+
+A task works in tiles: as many rows (and, for thousands of subs, columns) of its chunk as the memory given to it holds.
+For each sub: read a window, calibrate, repair defects, resample, take sky and scale off, into the cube of the tile;
+then reject and combine. Buffers belong to the thread and are kept. Bits depend neither on tiles nor on threads.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.grid import CHUNK_SHAPE, NOISE_CELL_PX, SURFACE_NODE_PX, Canvas, Window
+from lerar_dask.kernels import warp
+from lerar_dask.kernels.integrate import combine_between, finish_planes
+from lerar_dask.kernels.nma import PITCH_PAD, combine_auto
+from lerar_dask.kernels.noise import blur_terms, cell_weights, phase_factor, sample_variance
+from lerar_dask.kernels.reject import reject_bounds
+from lerar_dask.kernels.surface import evaluate_surface, surface_shape
+from lerar_dask.settings import Integrate, digest
+from lerar_dask.stages.stack_table import LATTICES, Plane, StackTable, load_table
+from lerar_dask.store.access import open_store
+from lerar_dask.tasks import Step, Task
+
+__all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
+
+CODE_VERSION = 1
+_SMALLEST = (16, NOISE_CELL_PX)
+"""Rows and columns of the smallest tile."""
+_PLANES = 5
+_threads = threading.local()
+
+
+def master_key(table_key: str, canvas: Canvas, settings: Integrate) -> str:
+    """Identity of a master."""
+    return digest("master", CODE_VERSION, table_key, canvas, settings)[:20]
+
+
+def plan(
+    store_url: str, table_key: str, canvas: Canvas, settings: Integrate, *, name: str, memory_per_task: int
+) -> Step:
+    """One task per chunk that any sub touches; chunks that none touches stay as the empty master has them (NaN).
+
+    Parameters
+    ----------
+    name : str                 of the group, for the tasks' keys
+    memory_per_task : int      bytes that one running task may hold
+    """
+    table, key = load_table(store_url, table_key), master_key(table_key, canvas, settings)
+    tasks, most = [], 0
+    for cy, cx in canvas.chunks():
+        window = canvas.chunk(cy, cx)
+        n = len(table.touching((window.y0, window.y1, window.x0, window.x1), canvas.origin_yx))
+        most = max(most, n)
+        if n == 0:
+            continue
+        arguments = {
+            "store_url": store_url,
+            "table_key": table_key,
+            "canvas": canvas,
+            "settings": settings,
+            "cy": cy,
+            "cx": cx,
+            "memory": memory_per_task,
+        }
+        task = Task(
+            key=f"integrate/{name}/{cy}.{cx}",
+            digest=digest(key, cy, cx),
+            function=integrate_chunk,
+            arguments=arguments,
+            pixels=n * table.n_channels * window.shape[0] * window.shape[1],
+        )
+        tasks.append(task)
+    needed = task_bytes(table, most, _tile(table, most, memory_per_task), settings) if most else 0
+    return Step(name="integrate", tasks=tasks, task_bytes=needed)
+
+
+def integrate_chunk(
+    *, store_url: str, table_key: str, canvas: Canvas, settings: Integrate, cy: int, cx: int, memory: int
+) -> dict[str, Any]:
+    """Write one chunk of the master; what was rejected of each sub, and seconds by part."""
+    work = _Chunk(store_url, table_key, canvas, settings, canvas.chunk(cy, cx))
+    planes = work.run(memory)
+    started = time.perf_counter()
+    open_store(store_url).write_chunk(master_key(table_key, canvas, settings), cy, cx, planes)
+    work.seconds["write"] = time.perf_counter() - started
+    low, high = work.counts[:, 0], work.counts[:, 1]
+    return {
+        "subs": work.members.tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "used": (work.offered - low - high).tolist(),
+        "seconds": {part: round(value, 4) for part, value in work.seconds.items()},
+    }
+
+
+def compute_chunk(
+    store_url: str, table_key: str, canvas: Canvas, settings: Integrate, cy: int, cx: int, *, memory: int = 1 << 29
+) -> np.ndarray:
+    """Planes of one chunk, (channel, 5, h, w) float32: what `integrate_chunk` writes, bit by bit."""
+    return _Chunk(store_url, table_key, canvas, settings, canvas.chunk(cy, cx)).run(memory)
+
+
+def compute_sub(
+    store_url: str, table_key: str, canvas: Canvas, settings: Integrate, i: int, window: Window, *, what: str
+) -> np.ndarray:
+    """One sub's pixels.
+
+    Parameters
+    ----------
+    what : calibrated, registered or normalized
+    window : Window     of the sub's own pixels for calibrated, else of the canvas
+
+    Returns
+    -------
+    (h, w) float32 for calibrated, else (channel, h, w): NaN where the sub has no sample (of green's two lattices, the
+    mean). Repaired defects are shown, not left out.
+    """
+    if what == "calibrated":
+        return _calibrated(store_url, load_table(store_url, table_key), i, window)
+    work = _Chunk(store_url, table_key, canvas, settings, window, members=np.array([i]))
+    return work.one_sub(normalized=what == "normalized")
+
+
+def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integrate) -> int:
+    """Bytes that a task over `n` subs holds at most: the sum of its buffers."""
+    halo = _halo(settings)
+    rows, columns = tile[0] + 2 * halo, tile[1] + 2 * halo
+    samples = n * _per_sub(table)
+    cube = 4 * rows * samples * _pitch(tile[1])
+    reach = _reach(table)
+    side_y = reach * (rows + columns * 0.2) + 4 * warp.HALO + 8
+    side_x = reach * (columns + rows * 0.2) + 4 * warp.HALO + 8
+    windows = int(side_y * side_x) * (8 + 4 + 4)
+    h, w = CHUNK_SHAPE
+    spare = table.n_channels * rows * columns * (4 * 8 + 4)
+    output = 2 * 4 * table.n_channels * _PLANES * h * w
+    queue = 2 * 4 * samples * 256 + 8 * tile[0] * tile[1]
+    nodes = 4 * n * table.n_channels * (h // SURFACE_NODE_PX + 3) * (w // SURFACE_NODE_PX + 3)
+    models = 4 * 4 * samples * (h // NOISE_CELL_PX) * (w // NOISE_CELL_PX) * 3
+    return int(cube + windows + spare + output + queue + nodes + models) + (4 << 20)
+
+
+def resident_bytes(table: StackTable) -> int:
+    """Bytes that a process keeps for all its tasks: calibration and the table itself."""
+    arrays = [v for v in vars(table).values() if isinstance(v, np.ndarray)]
+    most = int(table.shape.astype(np.int64).prod(axis=1).max()) if len(table) else 0
+    return sum(a.nbytes for a in arrays) + min(len(table.calibrations), _KEPT_SETS) * 8 * most
+
+
+# ------------------------------------------------------------------------------------------------------------- a chunk
+
+
+class _Chunk:
+    """One window of the canvas and the subs that reach into it."""
+
+    def __init__(
+        self,
+        store_url: str,
+        table_key: str,
+        canvas: Canvas,
+        settings: Integrate,
+        window: Window,
+        *,
+        members: np.ndarray | None = None,
+    ) -> None:
+        self.store_url = store_url
+        self.store = open_store(store_url)
+        self.table = load_table(store_url, table_key)
+        self.canvas, self.settings, self.window = canvas, settings, window
+        bounds = (window.y0, window.y1, window.x0, window.x1)
+        self.members = self.table.touching(bounds, canvas.origin_yx) if members is None else members
+        self.counts = np.zeros((len(self.members), 2), np.int64)
+        self.offered = np.zeros(len(self.members), np.int64)
+        self.seconds = {"read": 0.0, "warp": 0.0, "combine": 0.0}
+        self.halo = _halo(settings) if members is None else 0
+        self.kind = warp.BILINEAR if settings.interpolation == "bilinear" else warp.LANCZOS3
+        self.clamping = np.float32(settings.clamping if settings.clamping < 1 else 1e30)
+        self.surfaces = [self._surfaces(int(i)) for i in self.members]
+        self.models = self._models() if members is None else []
+
+    def run(self, memory: int) -> np.ndarray:
+        """All planes of the window, (channel, 5, h, w) float32."""
+        height, width = self.window.shape
+        out = np.empty((self.table.n_channels, _PLANES, height, width), np.float32)
+        if len(self.members) == 0:
+            out[:, :2], out[:, 2:] = np.nan, 0
+            return out
+        rows, columns = _tile(self.table, len(self.members), memory, self.settings)
+        for x0 in range(0, width, columns):
+            for y0 in range(0, height, rows):
+                tile = Window(y0, min(y0 + rows, height), x0, min(x0 + columns, width))
+                out[:, :, tile.y0 : tile.y1, tile.x0 : tile.x1] = self._tile(tile)
+        return out
+
+    def one_sub(self, *, normalized: bool) -> np.ndarray:
+        """Samples of the only member, (channel, h, w) float32."""
+        tile = Window(0, self.window.shape[0], 0, self.window.shape[1])
+        cube, _, _ = self._fill(tile, normalized=normalized, masks=False)
+        samples = cube[:, :, : tile.shape[1]]
+        channels = [lattice[0] for lattice in LATTICES[self.table.patterns[int(self.members[0])]]]
+        out = np.empty((self.table.n_channels, *tile.shape), np.float32)
+        for c in range(self.table.n_channels):
+            own = samples[:, [k for k, channel in enumerate(channels) if channel == c]]
+            present = own < warp.MISSING
+            total, count = np.where(present, own, 0).sum(axis=1), present.sum(axis=1)
+            out[c] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return out
+
+    def _tile(self, tile: Window) -> np.ndarray:
+        """Planes of a tile (counted from the window's corner), (channel, 5, h, w)."""
+        cube, dropped, spare = self._fill(tile, normalized=True, masks=True)
+        started = time.perf_counter()
+        planes = np.zeros((self.table.n_channels, _PLANES, *tile.shape), np.float32)
+        first = 0
+        for c, (model, blur, owner) in enumerate(self.models):
+            x0, y0 = (self.window.x0 + tile.x0) // NOISE_CELL_PX, self.window.y0 + tile.y0
+            cells = self.window.x0 // NOISE_CELL_PX, self.window.y0 // NOISE_CELL_PX
+            common = {
+                "model": model[x0 - cells[0] :],
+                "level": float(self.table.level[c]),
+                "row_cell": y0 - cells[1] * NOISE_CELL_PX,
+                "owner": owner,
+                "planes": planes[c],
+                "counts": self.counts,
+            }
+            low, high = self._limits()
+            if self.settings.reject == "auto":
+                combine_auto(cube, first, low=low, high=high, blur=blur, **common)
+            else:
+                bounds = {"method": self.settings.reject, "low": low, "high": high, "columns": tile.shape[1]}
+                lowest, highest = reject_bounds(cube, first, first + len(owner), **bounds)
+                combine_between(cube, first, lowest=lowest, highest=highest, **common)
+            finish_planes(planes[c], dropped[c], spare[c], self.halo, np.float32(self.table.sky_level[c]))
+            first += len(owner)
+        self.seconds["combine"] += time.perf_counter() - started
+        return planes
+
+    def _limits(self) -> tuple[float, float]:
+        """Limits of the rejection in force."""
+        s = self.settings
+        if s.reject == "minmax":
+            return s.reject_low_count, s.reject_high_count
+        if s.reject == "percentile":
+            return s.percentile_low, s.percentile_high
+        return s.sigma_low, s.sigma_high
+
+    # --------------------------------------------------------------------------------------------------- samples
+
+    def _fill(self, tile: Window, *, normalized: bool, masks: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cube of a tile with `halo` rows and columns around it; what was left out; what is used in need."""
+        halo, per_sub = self.halo, _per_sub(self.table)
+        rows, columns = tile.shape[0] + 2 * halo, tile.shape[1] + 2 * halo
+        n = len(self.members)
+        cube = _buffer("cube", (rows, n * per_sub, _pitch(tile.shape[1])), np.float32)
+        cube[:, :, columns:] = warp.MISSING
+        dropped = np.zeros((self.table.n_channels, rows, columns), np.int32)
+        spare = np.zeros((self.table.n_channels, 4, rows, columns))
+        at = self.window.y0 + tile.y0 - halo, self.window.x0 + tile.x0 - halo
+        for k in range(n):
+            self._sample(k, cube, at, columns, dropped, spare, normalized=normalized, masks=masks)
+        return cube, dropped, spare
+
+    def _sample(
+        self,
+        k: int,
+        cube: np.ndarray,
+        at: tuple[int, int],
+        columns: int,
+        dropped: np.ndarray,
+        spare: np.ndarray,
+        *,
+        normalized: bool,
+        masks: bool,
+    ) -> None:
+        """Samples of member `k` into its planes of the cube."""
+        i, table = int(self.members[k]), self.table
+        matrix, inverse, planes = table.planes(i, self.canvas.origin_yx)
+        started = time.perf_counter()
+        window = self._window(i, matrix, at, cube.shape[0], columns)
+        self.seconds["read"] += time.perf_counter() - started
+        started = time.perf_counter()
+        for plane in planes:
+            to = _cube_plane(k, plane, planes, len(self.members))
+            if window is None:
+                cube[:, to, :columns] = warp.MISSING
+                continue
+            self.offered[k] += self._warp(k, plane, window, cube, to, at, columns, normalized=normalized)
+            if masks:
+                self._mask(k, plane, window, cube, to, at, columns, (matrix, inverse), dropped, spare)
+        self.seconds["warp"] += time.perf_counter() - started
+
+    def _window(self, i: int, matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int) -> _Source | None:
+        """Calibrated and repaired window of sub `i` around what a tile needs; None when the tile lies outside it."""
+        table = self.table
+        height, width = (int(v) for v in table.shape[i])
+        step = 2 if table.patterns[i] else 1
+        box = _box(matrix, at, rows, columns, (height, width))
+        if box is None:
+            return None
+        pad = (warp.HALO + 1) * step
+        y0, x0, y1, x1 = box[0] - pad, box[1] - pad, box[2] + pad + 1, box[3] + pad + 1
+        inside = Window(y0, y1, x0, x1) & Window(0, height, 0, width)
+        reader = self.store.raw(table.geometries[table.geometry[i]])
+        raw = _buffer("raw", inside.shape, reader.dtype)
+        reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
+        pixels = _buffer("window", (y1 - y0, x1 - x0), np.float32)
+        pedestal, gain, defects = _calibration(self.store_url, table, i)
+        to = inside.y0 - y0, inside.x0 - x0
+        missing = warp.calibrate_into(
+            raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, inside.y0, inside.x0, pixels, *to
+        )
+        if missing:
+            part = pixels[to[0] : to[0] + inside.shape[0], to[1] : to[1] + inside.shape[1]]
+            ys, xs = np.nonzero(part == warp.MISSING)
+            defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
+        warp.repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(table.sky[i].mean()))
+        return _Source(pixels, y0, x0, defects)
+
+    def _warp(
+        self,
+        k: int,
+        plane: Plane,
+        source: _Source,
+        cube: np.ndarray,
+        to: int,
+        at: tuple[int, int],
+        columns: int,
+        *,
+        normalized: bool,
+    ) -> int:
+        """Resample one lattice into plane `to` of the cube; number of samples."""
+        i, c, table = int(self.members[k]), plane.channel, self.table
+        pixels, y0, x0 = source.pixels, source.y0, source.x0
+        if plane.step != 1 or plane.turn != (False, False, False):
+            pixels, y0, x0 = _turned(source, plane)
+        height, width = plane.turned_shape
+        warp.mirror_edges(pixels, y0, x0, height, width)
+        sigma = np.sqrt(table.typical_variance[i, c]) * table.ln_scale[i, c]
+        offset = np.float32(12.0 * sigma - table.sky[i, c])
+        gain = np.float32(1.0 / table.ln_scale[i, c]) if normalized else np.float32(1.0)
+        surface, first_y, first_x = self.surfaces[k][c]
+        surface = surface if normalized else np.zeros_like(surface)
+        floats, runs, nodes = _scratch(columns, pixels.shape[1])
+        samples = warp.warp_plane(
+            pixels, y0, x0, height, width, plane.matrix, plane.gathered, self.kind, self.clamping, offset, gain,
+            surface, first_y, first_x, cube, to, at[0], at[1], columns, self.halo, floats, runs, nodes,
+        )  # fmt: skip
+        return int(samples)
+
+    def _mask(
+        self,
+        k: int,
+        plane: Plane,
+        source: _Source,
+        cube: np.ndarray,
+        to: int,
+        at: tuple[int, int],
+        columns: int,
+        matrices: tuple[np.ndarray, np.ndarray],
+        dropped: np.ndarray,
+        spare: np.ndarray,
+    ) -> None:
+        """Leave out samples on trails and defects."""
+        i, c, table = int(self.members[k]), plane.channel, self.table
+        lines = table.trails[table.trail_start[i] : table.trail_start[i + 1]]
+        weight, variance = (float(v) for v in self.models[c][0][0, 0, :2, self._column(k, plane)])
+        if len(lines) and self.settings.trails:
+            n = warp.drop_lines(
+                lines, matrices[0], cube, to, *at, columns, self.halo, weight, variance, dropped[c], spare[c]
+            )
+            self.counts[k, 1] += n
+        if len(source.defects):
+            shape = (int(table.shape[i, 0]), int(table.shape[i, 1]))
+            n = warp.drop_footprints(
+                source.defects, *matrices, plane.step, plane.phase_y, plane.phase_x, shape,
+                cube, to, *at, columns, self.halo, weight, variance, spare[c],
+            )  # fmt: skip
+            self.offered[k] -= n
+
+    def _column(self, k: int, plane: Plane) -> int:
+        """Where member `k`'s (first) plane stands in its channel's model."""
+        return k * (2 if plane.channel == 1 and plane.step == 2 else 1)
+
+    # ------------------------------------------------------------------------------------- sky, noise and weights
+
+    def _surfaces(self, i: int) -> list[tuple[np.ndarray, int, int]]:
+        """Sky of sub `i` at the canvas nodes around the window, by channel: values, first node's row and column."""
+        table, w = self.table, self.window
+        first_y, first_x = (w.y0 - 1) // SURFACE_NODE_PX, (w.x0 - 1) // SURFACE_NODE_PX
+        ny, nx = w.y1 // SURFACE_NODE_PX + 2 - first_y, w.x1 // SURFACE_NODE_PX + 2 - first_x
+        if table.ln_coefficients.shape[2] == 0:
+            return [(np.zeros((ny, nx), np.float32), first_y, first_x)] * table.n_channels
+        matrix = table.planes(i, self.canvas.origin_yx)[0]
+        ys, xs = np.meshgrid(np.arange(first_y, first_y + ny), np.arange(first_x, first_x + nx), indexing="ij")
+        y, x = _mapped(matrix, ys * float(SURFACE_NODE_PX), xs * float(SURFACE_NODE_PX))
+        shape = (int(table.shape[i, 0]), int(table.shape[i, 1]))
+        py, px = (v + 3 for v in surface_shape(shape, table.tile_px))
+        values = [evaluate_surface(a[:py, :px], shape, table.tile_px, y, x) for a in table.ln_coefficients[i]]
+        return [(np.ascontiguousarray(v, np.float32), first_y, first_x) for v in values]
+
+    def _models(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """By channel: cells' (weight, variance, growth, resampling), blur terms, and the member of each plane."""
+        table, members, kernel = self.table, self.members, self.settings.interpolation
+        cells_y = np.arange(self.window.y0 // NOISE_CELL_PX, (self.window.y1 - 1) // NOISE_CELL_PX + 1)
+        cells_x = np.arange(self.window.x0 // NOISE_CELL_PX, (self.window.x1 - 1) // NOISE_CELL_PX + 1)
+        inside = (np.arange(4) + 0.5) / 4 * NOISE_CELL_PX - 0.5
+        ys = (cells_y[:, None] * NOISE_CELL_PX + inside).ravel()[:, None]
+        xs = (cells_x[:, None] * NOISE_CELL_PX + inside).ravel()[None, :]
+        shape = (len(members), table.n_channels, len(cells_y), len(cells_x))
+        variance, factor = np.empty(shape), np.empty(shape)
+        for k, i in enumerate(members):
+            y, x = _mapped(table.planes(int(i), self.canvas.origin_yx)[0], ys, xs)
+            step = 2 if table.patterns[i] else 1
+            q = phase_factor(y / step, kernel=kernel) * phase_factor(x / step, kernel=kernel)
+            factor[k] = _cell_means(q, shape[2:])
+            for c in range(table.n_channels):
+                v = sample_variance(table.noise[i, c], y, x, cell_px=table.noise_cell_px)
+                variance[k, c] = _cell_means(v, shape[2:]) / table.ln_scale[i, c] ** 2
+        blur = blur_terms(table.fwhm, table.registration_px, lattice=bool(table.patterns[0]))[:, members]
+        out = []
+        for c in range(table.n_channels):
+            weight = cell_weights(
+                variance[:, c],
+                table.typical_variance[:, c],
+                table.fwhm,
+                table.weight_factor,
+                members=members,
+                mode=self.settings.weights,
+            )
+            growth = np.broadcast_to(table.growth[members, c][:, None, None], weight.shape)
+            model = np.stack([weight, variance[:, c], growth, factor[:, c]], axis=1).transpose(3, 2, 1, 0)
+            owner = np.arange(len(members))
+            if c == 1 and table.patterns[0]:
+                owner = np.repeat(owner, 2)
+            model = np.ascontiguousarray(model[..., owner], np.float32)
+            out.append((model, np.ascontiguousarray(blur[:, owner], np.float32), owner))
+        return out
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A calibrated window of a sub; its first pixel may lie outside the frame."""
+
+    pixels: np.ndarray
+    y0: int
+    x0: int
+    defects: np.ndarray
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _halo(settings: Integrate) -> int:
+    """Rows and columns around a tile that the rejection looks at."""
+    return 1 if settings.reject == "auto" else 0
+
+
+def _per_sub(table: StackTable) -> int:
+    """Samples that each sub gives to a pixel of all channels."""
+    return len(LATTICES[table.patterns[0]])
+
+
+def _pitch(columns: int) -> int:
+    """Columns of a cube: whole cells, and what the rejection reads beyond them."""
+    return -(-columns // NOISE_CELL_PX) * NOISE_CELL_PX + PITCH_PAD
+
+
+def _reach(table: StackTable) -> float:
+    """Largest scale of the group's transforms, sub pixels per canvas pixel."""
+    return float(np.linalg.norm(table.transform[:, :2, :2], axis=(1, 2)).max() / np.sqrt(2)) * 1.1
+
+
+def _tile(table: StackTable, n: int, memory: int, settings: Integrate | None = None) -> tuple[int, int]:
+    """Rows and columns of a tile that fits into `memory`; the smallest one if none does."""
+    settings = settings or Integrate()
+    for columns in (CHUNK_SHAPE[1], CHUNK_SHAPE[1] // 2, _SMALLEST[1]):
+        for rows in range(CHUNK_SHAPE[0], _SMALLEST[0] - 1, -16):
+            large_enough = rows >= 64 or columns == _SMALLEST[1]
+            if large_enough and task_bytes(table, n, (rows, columns), settings) <= memory:
+                return rows, columns
+    return _SMALLEST
+
+
+def _buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array on this thread's own memory, which is kept and grows; its contents are undefined."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    kept = getattr(_threads, name, None)
+    if kept is None or kept.nbytes < size:
+        kept = np.empty(size, np.uint8)
+        setattr(_threads, name, kept)
+    return kept[:size].view(dtype).reshape(shape)
+
+
+def _scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Work arrays of the warp, of this thread."""
+    kept = getattr(_threads, "scratch", None)
+    if kept is None or kept[0] < (columns, window_columns) or kept[0][1] < window_columns:
+        kept = ((columns, window_columns), warp.warp_scratch(columns, window_columns))
+        _threads.scratch = kept
+    return kept[1]
+
+
+def _cube_plane(k: int, plane: Plane, planes: tuple[Plane, ...], n: int) -> int:
+    """Plane of the cube for a lattice of member `k`: channels one after the other, members inside, lattices last."""
+    before = sum(p.channel < plane.channel for p in planes) * n
+    own = [p for p in planes if p.channel == plane.channel]
+    return before + k * len(own) + next(j for j, p in enumerate(own) if p is plane)
+
+
+def _mapped(matrix: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (y, x) of canvas pixels under a transform."""
+    z = matrix[2, 0] * xs + matrix[2, 1] * ys + matrix[2, 2]
+    x = (matrix[0, 0] * xs + matrix[0, 1] * ys + matrix[0, 2]) / z
+    y = (matrix[1, 0] * xs + matrix[1, 1] * ys + matrix[1, 2]) / z
+    return y, x
+
+
+def _cell_means(values: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
+    """Means of the 4 x 4 positions of each cell."""
+    return values.reshape(cells[0], 4, cells[1], 4).mean(axis=(1, 3))
+
+
+def _box(
+    matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """Whole pixels y0, x0, y1, x1 of a sub that a canvas rectangle's positions lie between; None outside the frame."""
+    ys = np.array([at[0], at[0], at[0] + rows - 1, at[0] + rows - 1], float)
+    xs = np.array([at[1], at[1] + columns - 1, at[1], at[1] + columns - 1], float)
+    y, x = _mapped(matrix, ys, xs)
+    y0, y1 = max(float(y.min()), 0.0), min(float(y.max()), shape[0] - 1.0)
+    x0, x1 = max(float(x.min()), 0.0), min(float(x.max()), shape[1] - 1.0)
+    if y1 < y0 or x1 < x0:
+        return None
+    return int(np.floor(y0)), int(np.floor(x0)), int(np.floor(y1)), int(np.floor(x1))
+
+
+def _turned(source: _Source, plane: Plane) -> tuple[np.ndarray, int, int]:
+    """A lattice of a window as its turned plane, and the turned plane's pixel of its corner."""
+    h, w = source.pixels.shape
+    low = [-(-(source.y0 - plane.phase_y) // plane.step), -(-(source.x0 - plane.phase_x) // plane.step)]
+    high = [(source.y0 + h - 1 - plane.phase_y) // plane.step, (source.x0 + w - 1 - plane.phase_x) // plane.step]
+    for axis in (0, 1):
+        if plane.turn[1 + axis]:
+            last = plane.shape[axis] - 1
+            low[axis], high[axis] = last - high[axis], last - low[axis]
+    if plane.turn[0]:
+        low.reverse()
+        high.reverse()
+    out = _buffer("turned", (high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
+    warp.take_plane(
+        source.pixels, source.y0, source.x0, plane.step, plane.phase_y, plane.phase_x, *plane.shape, *plane.turn,
+        out, low[0], low[1],
+    )  # fmt: skip
+    return out, low[0], low[1]
+
+
+_KEPT_SETS = 4
+
+
+def _calibration(store_url: str, table: StackTable, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pedestal and gain (empty when there is none) and defects of sub `i`."""
+    index = int(table.calibration[i])
+    if index < 0:
+        return _NOTHING
+    return _calibration_set(store_url, table.calibrations[index])
+
+
+@lru_cache(maxsize=_KEPT_SETS)
+def _calibration_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    store = open_store(store_url)
+
+    def read(name: str, empty: np.ndarray) -> np.ndarray:
+        path = f"calibration/{key}/{name}"
+        return np.ascontiguousarray(store.read_array(path), empty.dtype) if store.has(path) else empty
+
+    return read("pedestal", _NOTHING[0]), read("gain", _NOTHING[1]), read("defects", _NOTHING[2])
+
+
+_NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32))
+
+
+def _calibrated(store_url: str, table: StackTable, i: int, window: Window) -> np.ndarray:
+    """Calibrated pixels of a sub, (h, w) float32; NaN where it has no data; defects as they are."""
+    raw = np.empty(window.shape, (reader := open_store(store_url).raw(table.geometries[table.geometry[i]])).dtype)
+    reader.window(int(table.slot[i]), window.y0, window.y1, window.x0, window.x1, raw)
+    pedestal, gain, _ = _calibration(store_url, table, i)
+    out = np.empty(window.shape, np.float32)
+    warp.calibrate_into(
+        raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, window.y0, window.x0, out, 0, 0
+    )
+    out[out >= warp.MISSING] = np.nan
+    return out
