@@ -7,20 +7,31 @@ registration, normalization, stack table and master lie. `Run` opens it. Every a
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import html
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 
 from lerar_dask.errors import StoreError, UsageError
-from lerar_dask.grid import CHUNK_SHAPE, Canvas
+from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
+from lerar_dask.settings import Integrate, from_toml
+from lerar_dask.stages.integrate import compute_chunk, compute_sub
+from lerar_dask.stages.normalize import Normalization
+from lerar_dask.stages.normalize import load as load_normalization
+from lerar_dask.store.access import Store, open_store
+from lerar_dask.store.layout import PLANES
+from lerar_dask.tasks import Step, Task
 
-__all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState"]
+__all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState", "store_of"]
+
+BLOCK_PX = 1024
+"""Side of a block of the lazy arrays of single subs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,3 +114,219 @@ class RunState:
 
 def _canvas_of(plain: Mapping[str, Any] | None) -> Canvas | None:
     return Canvas(tuple(plain["origin_yx"]), tuple(plain["shape"])) if plain else None
+
+
+class Run:
+    """What a run left in its folder: tables, lazy dask arrays, the graph.
+
+    Examples
+    --------
+    >>> run = Run.open("OUT")                           # doctest: +SKIP
+    >>> run.master("M31_L")[0, 0, 100:200, 100:200].compute()   # doctest: +SKIP
+    """
+
+    def __init__(self, store: Store, state: RunState, out: Path) -> None:
+        self.store, self.state, self.out = store, state, out
+
+    @classmethod
+    def open(cls, out: str | Path) -> Run:
+        """Open the folder that `lerar stack` wrote (or its store).
+
+        Raises
+        ------
+        StoreError
+            when there is no run, or it has not come to a master yet.
+        """
+        out = Path(out)
+        store = Store.open(store_of(out))
+        if not (store.path / "run.json").exists():
+            raise StoreError(f"the run in {out} has not come to its end yet", "call lerar stack again: it goes on")
+        return cls(store, RunState.from_json(store.read_json("run.json")), out)
+
+    # ------------------------------------------------------------------------------------------------------- tables
+
+    @property
+    def frames(self) -> list[dict[str, Any]]:
+        """Every frame with its fate, reason and measures."""
+        return [dict(row) for row in self.state.frames]
+
+    @property
+    def links(self) -> list[dict[str, Any]]:
+        """Per group: dark, flat, bias, with reasons and near misses."""
+        return [dict(row) for row in self.state.links]
+
+    @property
+    def groups(self) -> list[str]:
+        """Names of the groups that have a master."""
+        return sorted(self.state.groups)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Settings in force, by table."""
+        return dict(self.state.settings)
+
+    # -------------------------------------------------------------------------------------------------- lazy arrays
+
+    def raw(self, group: str) -> da.Array:
+        """Raw pixels (sub, y, x) as stored, lazily; subs of one frame geometry."""
+        state, subs = self._group(group)
+        names = {(s.geometry, s.shape) for s in subs}
+        if len(names) > 1:
+            raise UsageError(f"the subs of {group} have several sizes: their raw pixels make no one array")
+        slots = [s.slot for s in subs]
+        return _per_sub(
+            partial(_raw_block, self.store.url, subs[0].geometry, slots),
+            len(subs),
+            subs[0].shape,
+            self.store.raw(subs[0].geometry).dtype,
+        )
+
+    def calibrated(self, group: str) -> da.Array:
+        """Calibrated pixels (sub, y, x) in each sub's own geometry, ADU, lazily."""
+        state, subs = self._group(group)
+        if len({s.shape for s in subs}) > 1:
+            raise UsageError(f"the subs of {group} have several sizes: their pixels make no one array")
+        return _per_sub(partial(self._block_function(group, "calibrated")), len(subs), subs[0].shape, np.dtype("f4"))
+
+    def registered(self, group: str) -> da.Array:
+        """Calibrated pixels on the canvas (sub, channel, y, x), lazily; NaN outside the sub."""
+        return self._on_canvas(group, "registered")
+
+    def normalized(self, group: str) -> da.Array:
+        """Normalized pixels on the canvas (sub, channel, y, x), lazily; NaN outside the sub."""
+        return self._on_canvas(group, "normalized")
+
+    def normalization(self, group: str) -> Normalization:
+        """Scale, sky surface and its error of each sub of a group."""
+        state, _ = self._group(group)
+        return load_normalization(self.store.url, state.normalization)
+
+    def master(self, group: str) -> da.Array:
+        """The master (channel, plane, y, x), planes image, noise, coverage, rejlow, rejhigh: computed from the raw
+        pixels when asked for, region by region, with the very function that the run's tasks call."""
+        state, _ = self._group(group)
+        canvas = self._canvas(state)
+        chunks = (
+            (state.n_channels,),
+            (len(PLANES),),
+            _axis_chunks(canvas.shape[0], CHUNK_SHAPE[0]),
+            _axis_chunks(canvas.shape[1], CHUNK_SHAPE[1]),
+        )
+        make = partial(_master_block, self.store.url, state.table, canvas, self._integrate())
+        return da.map_blocks(make, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32))
+
+    def graph(self, group: str) -> Any:
+        """The dask graph from raw subs to the master's chunks, as a Delayed: visualize, compute in part, or run it on
+        a cluster of one's own. Its tasks are those of `lerar stack`; each writes what it makes into the store."""
+        from dask.delayed import Delayed
+
+        graph: dict[str, Any] = {}
+        barrier: list[str] = []
+        for step in self.steps(group):
+            names = []
+            for task in step.tasks:
+                graph[task.key] = (_run_task, [task], list(barrier))
+                names.append(task.key)
+            barrier = names or barrier
+        end = f"master/{group}"
+        graph[end] = (_count, barrier)
+        return Delayed(end, graph)
+
+    def steps(self, group: str) -> list[Step]:
+        """The tasks that a group's master is made of, step by step."""
+        return graph_steps(self.store, self.state, group, self._integrate())
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{len(g.subs)}</td></tr>" for name, g in sorted(self.state.groups.items())
+        )
+        head = f"<b>lerar run</b> {html.escape(str(self.out))}"
+        return f"{head}<table><tr><th>group</th><th>subs</th></tr>{rows}</table>"
+
+    def __repr__(self) -> str:
+        return f"<Run {self.out}: {', '.join(f'{n} ({len(g.subs)} subs)' for n, g in sorted(self.state.groups.items()))}>"
+
+    # ------------------------------------------------------------------------------------------------------- helpers
+
+    def _group(self, name: str) -> tuple[GroupState, list[Sub]]:
+        if name not in self.state.groups:
+            near = difflib.get_close_matches(name, self.state.groups, n=1)
+            raise UsageError(f"no group is called {name!r}", f"did you mean {near[0]!r}?" if near else "")
+        state = self.state.groups[name]
+        return state, [self.state.targets[state.target].subs[i] for i in state.subs]
+
+    def _canvas(self, state: GroupState) -> Canvas:
+        canvas = self.state.targets[state.target].canvas
+        assert canvas is not None
+        return canvas
+
+    def _integrate(self) -> Integrate:
+        return Integrate(**self.state.settings["integrate"])
+
+    def _block_function(self, group: str, what: str) -> Any:
+        state, _ = self._group(group)
+        return partial(_sub_block, self.store.url, state.table, self._canvas(state), self._integrate(), what)
+
+    def _on_canvas(self, group: str, what: str) -> da.Array:
+        state, subs = self._group(group)
+        canvas = self._canvas(state)
+        chunks = ((1,) * len(subs), (state.n_channels,), *(_axis_chunks(n, BLOCK_PX) for n in canvas.shape))
+        make = partial(_canvas_block, self._block_function(group, what), canvas.shape)
+        return da.map_blocks(make, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32))
+
+
+def store_of(out: Path) -> Path:
+    """Store of a run's folder: beside its products, or where its settings say."""
+    if (out / "zarr.json").exists() or not (out / "lerar.toml").exists():
+        return out if (out / "zarr.json").exists() else out / "store.zarr"
+    elsewhere = from_toml(out / "lerar.toml").run.store
+    return Path(elsewhere) if elsewhere else out / "store.zarr"
+
+
+def _axis_chunks(length: int, size: int) -> tuple[int, ...]:
+    return tuple(min(size, length - start) for start in range(0, length, size))
+
+
+def _per_sub(make: Any, n: int, shape: tuple[int, int], dtype: np.dtype) -> da.Array:
+    """Array (sub, y, x) with one block per sub and BLOCK_PX square."""
+    chunks = ((1,) * n, _axis_chunks(shape[0], BLOCK_PX), _axis_chunks(shape[1], BLOCK_PX))
+    return da.map_blocks(
+        partial(_plain_block, make, shape), chunks=chunks, dtype=dtype, meta=np.empty((0, 0, 0), dtype)
+    )
+
+
+def _window(block_id: tuple[int, ...], shape: tuple[int, int]) -> Window:
+    y0, x0 = block_id[-2] * BLOCK_PX, block_id[-1] * BLOCK_PX
+    return Window(y0, min(y0 + BLOCK_PX, shape[0]), x0, min(x0 + BLOCK_PX, shape[1]))
+
+
+def _plain_block(make: Any, shape: tuple[int, int], block_id: tuple[int, ...] = ()) -> np.ndarray:
+    return make(block_id[0], _window(block_id, shape))[None]
+
+
+def _canvas_block(make: Any, shape: tuple[int, int], block_id: tuple[int, ...] = ()) -> np.ndarray:
+    return make(block_id[0], _window(block_id, shape))[None]
+
+
+def _raw_block(url: str, geometry: str, slots: list[int], i: int, window: Window) -> np.ndarray:
+    reader = open_store(url).raw(geometry)
+    out = np.empty(window.shape, reader.dtype)
+    reader.window(slots[i], window.y0, window.y1, window.x0, window.x1, out)
+    return out
+
+
+def _sub_block(url: str, table: str, canvas: Canvas, settings: Integrate, what: str, i: int, window: Window) -> np.ndarray:
+    return compute_sub(url, table, canvas, settings, i, window, what=what)
+
+
+def _master_block(url: str, table: str, canvas: Canvas, settings: Integrate, block_id: tuple[int, ...] = ()) -> np.ndarray:
+    return compute_chunk(url, table, canvas, settings, block_id[2], block_id[3])
+
+
+def _run_task(box: list[Task], _after: Iterable[Any]) -> Mapping[str, Any]:
+    """Run one task of a graph, after those it waits for."""
+    return box[0].function(**box[0].arguments)
+
+
+def _count(results: list[Any]) -> int:
+    return len(results)

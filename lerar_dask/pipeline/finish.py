@@ -6,7 +6,6 @@ the master's key and the settings of products.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,14 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.grid import CHUNK_SHAPE
+from lerar_dask.grid import CHUNK_SHAPE, Canvas
+from lerar_dask.kernels.surface import evaluate_surface, surface_shape
+from lerar_dask.kernels.transform import apply, invert
+from lerar_dask.pipeline.prepare import Night
+from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits, preview, provenance, report
-from lerar_dask.run import GroupState, RunState
+from lerar_dask.run import GroupState, RunState, Sub
 from lerar_dask.settings import Settings, digest
+from lerar_dask.stages.register import load
+from lerar_dask.stages.stack_table import load_table
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["plan_products", "rows_reader", "write_calibration_files", "write_group", "write_run_report"]
+__all__ = ["carry_wcs", "header_facts", "plan_products", "rows_reader", "write_group", "write_run_report"]
 
 CODE_VERSION = 1
 _SURFACES_SHOWN = 60
@@ -105,17 +110,99 @@ def _median(plane: np.ndarray) -> float:
     return float(np.nanmedian(plane)) if np.isfinite(plane).any() else float("nan")
 
 
-def write_calibration_files(store: Store, out: Path, masters: Sequence[tuple[str, str, fits.CalibrationMaster]]) -> None:
-    """FITS copies of the masters in OUT/calibration: (name, key, facts with an empty image)."""
-    import dataclasses
+def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict[str, Any]:
+    """What the master's header says, from the subs that are in it."""
+    group = state.groups[name]
+    target = state.targets[group.target]
+    subs = [target.subs[i] for i in group.subs]
+    headers = [store.frame(s.geometry, s.slot)["header"] for s in subs]
+    starts = sorted(s.start for s in subs if s.start)
+    ends = sorted(s.start + s.exposure_s for s in subs if s.start)
+    first = headers[0]
+    table = load_table(store.url, group.table)
+    lanczos = state.settings["integrate"]["interpolation"] == "lanczos3"
+    lights = next(g for g in night.links.groups if g.name == name)
+    return {
+        "object": first.get("object") or lights.target,
+        "filter": first.get("filter") or "",
+        "telescope": first.get("telescope") or "",
+        "camera": first.get("camera") or "",
+        "gain": first.get("gain"),
+        "exposure_total_s": sum(s.exposure_s for s in subs),
+        "n_combined": len(subs),
+        "date_beg": _iso(starts[0]) if starts else "",
+        "date_avg": _iso(sum((s.start + s.exposure_s / 2) for s in subs) / len(subs)) if starts else "",
+        "date_end": _iso(ends[-1]) if ends else "",
+        "sky_level_adu": float(table.sky_level.mean()),
+        "noise_kernel": "LANCZOS3" if lanczos else "BILINEAR",
+        "noise_pixel_factor": 0.893 if lanczos else 0.667,
+        "noise_correlation": (0.112, -0.076) if lanczos else (0.25, 0.0),
+        "row_order": first.get("row_order") or "",
+        "wcs": _wcs(store, subs, target, group),
+    }
 
-    folder = out / "calibration"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, key, facts in masters:
-        path = folder / f"{name}.fits"
-        if not path.exists():
-            image = store.read_array(f"calibration/{key}/image")
-            fits.write_calibration(path, dataclasses.replace(facts, image=image))
+
+def _wcs(store: Store, subs: Sequence[Sub], target: Any, group: GroupState) -> dict[str, Any] | None:
+    """WCS of the reference plane, carried over from the first sub that has one."""
+    from astropy.io import fits as astropy_fits
+
+    registration = load(store.url, target.registration)
+    for i, sub in zip(group.subs, subs, strict=True):
+        cards = store.frame(sub.geometry, sub.slot)["cards"]
+        if not any(card.startswith("CTYPE1") and "RA---TAN" in card for card in cards):
+            continue
+        header = astropy_fits.Header.fromstring("".join(card.ljust(80) for card in cards if _is_wcs(card)))
+        solution = carry_wcs(dict(header), registration.transforms[i], target.canvas)
+        if solution:
+            return solution
+    return None
+
+
+def _is_wcs(card: str) -> bool:
+    words = ("CTYPE", "CRVAL", "CRPIX", "CD1_", "CD2_", "CDELT", "CROTA", "PC1_", "PC2_", "CUNIT", "RADESYS", "EQUINOX")
+    return card.startswith(words) and card[8:10] == "= "
+
+
+def carry_wcs(header: Mapping[str, Any], transform: np.ndarray, canvas: Canvas) -> dict[str, Any] | None:
+    """TAN solution of a sub, expressed on the canvas; None when it is incomplete.
+
+    Parameters
+    ----------
+    transform : (3, 3) float64     reference plane to sub
+    """
+    try:
+        value = [float(header["CRVAL1"]), float(header["CRVAL2"])]
+        pixel = np.array([float(header["CRPIX1"]) - 1, float(header["CRPIX2"]) - 1])
+        if "CD1_1" in header:
+            matrix = np.array([[float(header.get(f"CD{i}_{j}", 0.0)) for j in (1, 2)] for i in (1, 2)])
+        else:
+            steps = np.diag([float(header["CDELT1"]), float(header["CDELT2"])])
+            turn = np.deg2rad(float(header.get("CROTA2", 0.0)))
+            c, s = np.cos(turn), np.sin(turn)
+            matrix = steps @ np.array([[float(header.get(f"PC{i}_{j}", (c, -s, s, c)[2 * i + j - 3])) for j in (1, 2)] for i in (1, 2)])
+    except (KeyError, ValueError):
+        return None
+    back = invert(transform)
+    here = apply(back, pixel[None])[0]
+    step = apply(transform, here + np.array([[0.0, 0], [1, 0], [0, 1]]))
+    jacobian = np.stack([step[1] - step[0], step[2] - step[0]], axis=1)
+    moved = matrix @ jacobian
+    if not np.isfinite(moved).all() or abs(np.linalg.det(moved)) < 1e-20:
+        return None
+    return {
+        "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN",
+        "CRVAL1": value[0],
+        "CRVAL2": value[1],
+        "CRPIX1": float(here[0] - canvas.origin_yx[1] + 1),
+        "CRPIX2": float(here[1] - canvas.origin_yx[0] + 1),
+        **{f"CD{i + 1}_{j + 1}": float(moved[i, j]) for i in (0, 1) for j in (0, 1)},
+        "RADESYS": str(header.get("RADESYS", "ICRS")),
+    }
+
+
+def _iso(unix: float) -> str:
+    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
 
 
 def write_run_report(
@@ -123,21 +210,16 @@ def write_run_report(
     out: Path,
     state: RunState,
     *,
-    title: str,
-    stages: Sequence[report.StageTiming],
+    session: Session,
     results: Mapping[str, Mapping[str, Any]],
     problems: Mapping[str, str],
-    surfaces: Mapping[str, Sequence[report.Surface]],
-    settings: Settings,
-    notes: Sequence[str],
 ) -> Path:
     """Write OUT/report.html."""
-    import dataclasses
-
     groups = []
-    for name in [*state.groups, *problems]:
+    for name in [*state.groups, *(p for p in problems if p not in state.groups)]:
         rows = [row for row in state.frames if row["group"] == name]
         used = [row for row in rows if row["fate"] == "used"]
+        known = name in state.groups
         groups.append(
             report.GroupReport(
                 name=name,
@@ -146,24 +228,47 @@ def write_run_report(
                 exposure_s=sum(row["exposure_s"] or 0.0 for row in used),
                 links=[line for link in state.links if link["group"] == name for line in link["lines"]],
                 problem=problems.get(name, ""),
-                surfaces=surfaces.get(name, ()),
-                **(_group_pictures(store, out, state, name, results.get(name, {})) if name in state.groups else {}),
+                surfaces=_surfaces(store, state, name) if known else (),
+                **(_group_pictures(store, out, state, name, results.get(name, {})) if known else {}),
             )
         )
+    stages = [
+        report.StageTiming(name=name, n_tasks=session.counts[name], wall_s=session.walls[name], task_s=seconds, pixels=session.pixels[name])
+        for name, seconds in session.seconds.items()
+    ]
     data = report.ReportData(
-        title=title,
+        title=", ".join(state.groups) or "no master",
         frames=state.frames,
         groups=groups,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=stages,
-        settings=dataclasses.asdict(settings),
+        settings={k: v for k, v in state.settings.items()},
         versions=provenance.versions(),
         machine=provenance.machine(),
-        notes=notes,
+        notes=sorted({note for row in state.links for note in row["notes"]}),
     )
     path = out / "report.html"
     report.write_report(path, data)
     return path
+
+
+def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
+    """Small pictures of the sky that was taken off the subs, evenly chosen when there are many."""
+    group = state.groups[name]
+    table = load_table(store.url, group.table)
+    if table.ln_coefficients.shape[2] == 0:
+        return []
+    subs = [state.targets[group.target].subs[i] for i in group.subs]
+    chosen = np.unique(np.linspace(0, len(subs) - 1, min(len(subs), _SURFACES_SHOWN)).astype(int))
+    surfaces = []
+    for k in chosen:
+        height, width = subs[k].shape
+        ys, xs = np.meshgrid(np.linspace(0, height - 1, 24), np.linspace(0, width - 1, 32), indexing="ij")
+        ny, nx = surface_shape((height, width), table.tile_px)
+        coefficients = table.ln_coefficients[k, 0, : ny + 3, : nx + 3]
+        values = evaluate_surface(coefficients.astype(np.float64), (height, width), table.tile_px, ys, xs)
+        surfaces.append(report.Surface(name=Path(subs[k].path).name, values=values))
+    return surfaces
 
 
 def _group_pictures(
@@ -189,10 +294,3 @@ def _group_pictures(
             "preview": picture if picture.exists() else None,
             "facts": facts,
         }
-
-
-def settings_json(settings: Settings) -> str:
-    """Settings as JSON text."""
-    import dataclasses
-
-    return json.dumps(dataclasses.asdict(settings), default=str)

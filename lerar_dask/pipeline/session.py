@@ -7,11 +7,12 @@ comes, and returns the records of all tasks of the step, old and new.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lerar_dask.runtime import events, local, memory
+from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
@@ -31,8 +32,12 @@ class Session:
         self.n_run = 0
         self.n_failed = 0
         self.seconds: dict[str, float] = {}
-        """CPU-independent task seconds by stage, of this run."""
+        """Seconds in tasks by stage, of this run."""
         self.pixels: dict[str, int] = {}
+        self.walls: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.read_bytes = 0
+        self.written_bytes = 0
         self.known: dict[str, Mapping[str, Any]] = {}
         self._writer: Any = None
 
@@ -62,6 +67,7 @@ class Session:
         return {t.key: self.known[t.key] for t in step.tasks if t.key in self.known}
 
     def _run_tasks(self, step: Step) -> None:
+        start = time.monotonic()
         for record in run_step(step, self.executor, self.bus):
             plain = dataclasses.asdict(record)
             self._writer.append(plain)
@@ -69,4 +75,18 @@ class Session:
             self.n_run += 1
             self.n_failed += record.state == "failed"
             self.seconds[step.name] = self.seconds.get(step.name, 0.0) + record.seconds
+            self.read_bytes += record.result.get("read_bytes", 0)
+            self.written_bytes += record.result.get("written_bytes", 0)
         self.pixels[step.name] = self.pixels.get(step.name, 0) + step.pixels
+        self.walls[step.name] = self.walls.get(step.name, 0.0) + time.monotonic() - start
+        self.counts[step.name] = self.counts.get(step.name, 0) + len(step.tasks)
+
+    def resident_bytes(self, tables: int) -> int:
+        """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""
+        return memory.RESERVED_BYTES + tables
+
+    def note(self, key: str, digest: str) -> None:
+        """Remember something that the driver itself has done."""
+        plain = dataclasses.asdict(Record(key=key, digest=digest, state="done"))
+        self._writer.append(plain)
+        self.known[key] = plain

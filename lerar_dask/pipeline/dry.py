@@ -1,0 +1,102 @@
+"""A dry run: what would be done, from headers and the ledger alone."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lerar_dask.errors import StoreError
+from lerar_dask.grid import CHUNK_SHAPE, Canvas
+from lerar_dask.link.match import LightGroup
+from lerar_dask.pipeline.prepare import Light, Night, items_of
+from lerar_dask.pipeline.summary import DryRun, GroupPlan
+from lerar_dask.runtime import memory
+from lerar_dask.settings import Settings
+from lerar_dask.stages.masters import BAND_ROWS
+from lerar_dask.store.access import Store
+
+__all__ = ["dry_run"]
+
+RATES_NS = {"masters": 8.0, "ingest": 12.0, "integrate": 10.0}
+"""CPU per sample, from scripts/benchmark; start-up and solves come on top."""
+_STARTUP_S = 4.0
+
+
+def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
+    """What `stack` would do, without reading a pixel or writing a byte."""
+    known: Mapping[str, Mapping[str, Any]] = {}
+    try:
+        known = Store.open(url).ledger.load()
+    except StoreError:
+        known = {}
+    items = items_of(night.lights, known)
+    new = {str(item.frame.path) for item in items if not item.raw_done}
+    threads = settings.run.threads or memory.cpu_count()
+    budget = memory.budget_bytes(settings.run.memory)
+    lights: dict[str, list[Light]] = defaultdict(list)
+    for light in night.lights:
+        lights[light.group.name].append(light)
+    masters = [night.links.masters[name] for name in sorted(night.used_masters)]
+    samples = Counter({"masters": sum(len(m.frames) * m.sample.shape[0] * m.sample.shape[1] for m in masters)})
+    tasks: Counter[str] = Counter({"masters": sum(-(-m.sample.shape[0] // BAND_ROWS) for m in masters)})
+    groups, task_bytes = [], 0
+    for group in night.links.groups:
+        plan, largest = _group_plan(group, lights[group.name], new, budget, threads, night)
+        groups.append(plan)
+        height, width = plan.shape
+        n_chunks = len(list(Canvas((0, 0), plan.shape).chunks()))
+        tasks += Counter({"ingest": plan.n_new, "register": 1 + plan.n_lights // 50, "normalize": 1, "integrate": n_chunks})
+        samples["ingest"] += plan.n_new * height * width
+        samples["integrate"] += plan.n_lights * height * width
+        task_bytes = max(task_bytes, largest)
+    read = sum(light.frame.size for light in night.lights if str(light.frame.path) in new)
+    read += sum(f.size for m in masters for f in m.frames)
+    written = sum(2 * light.frame.shape[0] * light.frame.shape[1] for light in night.lights if str(light.frame.path) in new)
+    written += sum(2 * 20 * p.shape[0] * p.shape[1] for p in groups)
+    seconds = _STARTUP_S + sum(RATES_NS[k] * 1e-9 * n for k, n in samples.items()) / threads
+    return DryRun(
+        out=out,
+        groups=groups,
+        aside=sorted((str(frame.path), reason) for frame, reason in night.links.aside),
+        masters=[f"{m.name}: {len(m.frames) or 'ready-made'} frames" for m in masters],
+        tasks=dict(tasks),
+        read_bytes=read,
+        written_bytes=written,
+        memory_bytes=memory.RESERVED_BYTES + threads * task_bytes,
+        budget_bytes=budget,
+        seconds=seconds,
+        threads=threads,
+    )
+
+
+def _group_plan(
+    group: LightGroup, lights: list[Light], new: set[str], budget: int, threads: int, night: Night
+) -> tuple[GroupPlan, int]:
+    """Plan of one group, and the bytes of one of its tasks."""
+    height, width = lights[0].frame.shape
+    rows = _strip_rows(len(lights), budget, threads)
+    links = [
+        line
+        for row in night.links.explain()
+        if row["group"] == group.name
+        for line in (*row["lines"], *(f"near miss: {m}" for m in row["near_misses"]), *row["notes"])
+    ]
+    plan = GroupPlan(
+        name=group.name,
+        n_lights=len(lights),
+        n_new=sum(str(light.frame.path) in new for light in lights),
+        shape=(height, width),
+        exposure_s=sum(light.frame.header.exposure_s or 0.0 for light in lights),
+        links=links,
+        strip_rows=rows,
+    )
+    return plan, max(12 * height * width + (32 << 20), 5 * len(lights) * rows * CHUNK_SHAPE[1])
+
+
+def _strip_rows(n: int, budget: int, threads: int) -> int:
+    """Rows of a chunk whose samples of all subs fit into a thread's share."""
+    room = max(budget - memory.RESERVED_BYTES, 64 << 20) // threads
+    rows = room // (5 * n * CHUNK_SHAPE[1])
+    return int(max(16, min(CHUNK_SHAPE[0], rows // 16 * 16)))

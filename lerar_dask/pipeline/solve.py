@@ -1,0 +1,260 @@
+"""From measured subs to a master: register the subs of a target together, normalize and integrate each of its groups."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.errors import LerarError
+from lerar_dask.grid import Canvas
+from lerar_dask.pipeline.session import Session
+from lerar_dask.run import GroupState, Sub, TargetState
+from lerar_dask.settings import digest
+from lerar_dask.stages import integrate, normalize, register
+from lerar_dask.stages.normalize import Normalization
+from lerar_dask.stages.register import Registration
+from lerar_dask.stages.stack_table import StackTable, save_table
+
+__all__ = ["Solved", "solve_target"]
+
+CANVAS_LIMIT = 4.0
+"""Subs that would make the canvas larger than this many frames are set aside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solved:
+    """What came out for one target."""
+
+    name: str
+    target: TargetState
+    registration: Registration
+    summaries: Sequence[dict[str, Any]]
+    groups: dict[str, GroupState] = field(default_factory=dict)
+    normalizations: dict[str, Normalization] = field(default_factory=dict)
+    rejected: dict[str, np.ndarray] = field(default_factory=dict)
+    """Per group (n, 3): samples rejected low, high, used."""
+
+
+def solve_target(
+    session: Session, name: str, subs: Sequence[Sub], fates: dict[str, str], problems: dict[str, str]
+) -> Solved:
+    """Register, normalize, integrate.
+
+    Parameters
+    ----------
+    subs : in order of start and id
+    fates : reasons of frames that are set aside, by path; added to
+    problems : reasons of groups without a master; added to
+    """
+    store = session.store
+    summaries = [store.measures(s.geometry, s.measure).summary(s.slot) for s in subs]
+    key, registration = _register(session, name, subs, summaries)
+    reasons = list(registration.reasons)
+    canvas = _canvas(session, subs, registration, reasons)
+    for sub, reason in zip(subs, reasons, strict=True):
+        if reason:
+            fates[sub.path] = reason
+    solved = Solved(
+        name=name,
+        target=TargetState(subs=list(subs), registration=key, canvas=canvas),
+        registration=registration,
+        summaries=summaries,
+    )
+    for group in sorted({sub.group for sub in subs}):
+        members = [i for i, sub in enumerate(subs) if sub.group == group and not reasons[i]]
+        if not members or canvas is None:
+            problems[group] = _why_none([r for s, r in zip(subs, reasons, strict=True) if s.group == group])
+            continue
+        try:
+            _solve_group(session, solved, group, members, canvas)
+        except LerarError as error:
+            if type(error) is not LerarError:
+                raise
+            problems[group] = error.message
+    return solved
+
+
+# --------------------------------------------------------------------------------------------------------- registration
+
+
+def _register(
+    session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]
+) -> tuple[str, Registration]:
+    """Match all subs to the best reference, let them agree; key and result."""
+    store, settings = session.store, session.settings.register
+    members = [
+        register.Member(
+            geometry=s.geometry, slot=s.slot, measure=s.measure, shape=s.shape, group=s.group, name=s.path.rpartition("/")[2]
+        )
+        for s in subs
+    ]
+    kept = session.known.get(f"reference/{name}")
+    order = register.choose_reference(summaries)
+    if kept and not session.settings.run.resolve:
+        order = [i for i, s in enumerate(subs) if s.id == kept["digest"]] + order
+    best: tuple[int, list[Any]] = (order[0], [])
+    for home in order[:3]:
+        key = digest("registration", name, subs[home].id)[:12]
+        step = register.plan_match(store.url, members, members[home], settings, key)
+        records = session.run(step)
+        _stop_on_failure(records)
+        found = [f for task in step.tasks for f in records[task.key]["result"]["found"]]
+        if sum(f is not None for f in found) > sum(f is not None for f in best[1]):
+            best = home, found
+        if sum(f is not None for f in found) >= max(2, len(members) // 3):
+            break
+    home, found = best
+    key = digest("agree", register.CODE_VERSION, members, members[home], found, settings)[:20]
+    step = register.plan_agree(store.url, members, members[home], found, settings, key)
+    _stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
+    if not kept or session.settings.run.resolve:
+        session.note(f"reference/{name}", subs[home].id)
+    return key, register.load(store.url, key)
+
+
+def _canvas(session: Session, subs: Sequence[Sub], registration: Registration, reasons: list[str]) -> Canvas | None:
+    """Canvas of a target; subs that lie too far out are set aside by name."""
+    inside = [i for i, r in enumerate(reasons) if not r]
+    if not inside:
+        return None
+    shapes = np.array([s.shape for s in subs])
+    home = next(i for i in inside if np.allclose(registration.transforms[i], np.eye(3)))
+    if session.settings.register.canvas == "reference":
+        return Canvas((0, 0), subs[home].shape)
+    frame = float(shapes[home].prod())
+    corners = {i: Canvas.union(registration.transforms[[i]], shapes[[i]]) for i in inside}
+    centers = np.array([[c.origin_yx[0] + c.shape[0] / 2, c.origin_yx[1] + c.shape[1] / 2] for c in corners.values()])
+    away = np.hypot(*(centers - np.median(centers, axis=0)).T)
+    for i in [inside[j] for j in np.argsort(-away)]:
+        canvas = Canvas.union(registration.transforms[inside], shapes[inside])
+        if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
+            break
+        if i == home:
+            continue
+        inside.remove(i)
+        reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
+    return Canvas.union(registration.transforms[inside], shapes[inside])
+
+
+def _why_none(reasons: Sequence[str]) -> str:
+    """One sentence for a group of which no sub is left."""
+    if not reasons:
+        return "none of its lights could be read"
+    common = max(sorted(set(reasons)), key=reasons.count)
+    return f"no sub of it registers; most common reason: {common}"
+
+
+# ------------------------------------------------------------------------------------------------------------- groups
+
+
+def _solve_group(session: Session, solved: Solved, group: str, members: list[int], canvas: Canvas) -> None:
+    """Normalize and integrate one group; adds to `solved`."""
+    store, settings = session.store, session.settings
+    subs = [solved.target.subs[i] for i in members]
+    key, normalization = _normalize(session, solved, members)
+    table = _table(session, solved, members, normalization)
+    table_key = digest(
+        "table", integrate.CODE_VERSION, [(s.id, s.geometry, s.slot, s.measure, s.calibration) for s in subs],
+        solved.target.registration, members, key, settings.integrate.weights,
+    )[:20]  # fmt: skip
+    save_table(store, table_key, table)
+    master = integrate.master_key(table_key, canvas, settings.integrate)
+    store.create_master(master, table.n_channels, canvas.shape)
+    room = session.executor.budget_bytes - session.resident_bytes(integrate.resident_bytes(table))
+    step = integrate.plan(
+        store.url,
+        table_key,
+        canvas,
+        settings.integrate,
+        name=group,
+        memory_per_task=max(room, 64 << 20) // session.executor.slots,
+    )
+    records = session.run(step, keep=lambda t: store.has_chunk(master, t.arguments["cy"], t.arguments["cx"]))
+    _stop_on_failure(records)
+    counts = np.zeros((len(subs), 3), np.int64)
+    for record in records.values():
+        result = record["result"]
+        np.add.at(counts, np.array(result["subs"], int), np.array([result["low"], result["high"], result["used"]]).T)
+    solved.rejected[group] = counts
+    solved.normalizations[group] = normalization
+    solved.groups[group] = GroupState(
+        target=solved.name,
+        subs=members,
+        normalization=key,
+        table=table_key,
+        master=master,
+        n_channels=table.n_channels,
+    )
+
+
+def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[str, Normalization]:
+    raise NotImplementedError
+
+
+def _table(session: Session, solved: Solved, members: list[int], normalization: Normalization) -> StackTable:
+    """Everything integration must know, in the order of the subs."""
+    store, settings = session.store, session.settings
+    subs = [solved.target.subs[i] for i in members]
+    summaries = [solved.summaries[i] for i in members]
+    frames = [store.frame(s.geometry, s.slot) for s in subs]
+    geometries = sorted({s.geometry for s in subs})
+    calibrations = sorted({s.calibration for s in subs if s.calibration})
+    grids = [store.measures(s.geometry, s.measure).read_grid(s.slot) for s in subs]
+    largest = tuple(max(g.shape[a] for g in grids) for a in (0, 1, 2))
+    noise = np.full((len(subs), *largest), np.nan, np.float32)
+    sky = np.zeros((len(subs), largest[0]), np.float32)
+    for k, grid in enumerate(grids):
+        noise[k, : grid.shape[0], : grid.shape[1], : grid.shape[2]] = grid[..., 1]
+        sky[k, : grid.shape[0]] = np.nanmedian(grid[..., 0], axis=(1, 2))
+    fwhm = np.array([s["fwhm_px"] or np.nan for s in summaries])
+    trails = normalization.trails
+    return StackTable(
+        geometries=geometries,
+        calibrations=calibrations,
+        patterns=[s.cfa or "" for s in subs],
+        geometry=np.array([geometries.index(s.geometry) for s in subs], np.int32),
+        slot=np.array([s.slot for s in subs], np.int32),
+        shape=np.array([s.shape for s in subs], np.int32),
+        scale=np.array([f["scale"] for f in frames]),
+        zero=np.array([f["zero"] for f in frames]),
+        blank=np.array([np.nan if f["blank"] is None else f["blank"] for f in frames]),
+        saturation=np.array([f["saturation_adu"] for f in frames]),
+        calibration=np.array([calibrations.index(s.calibration) if s.calibration else -1 for s in subs], np.int32),
+        transform=solved.registration.transforms[members],
+        ln_scale=normalization.scale,
+        ln_coefficients=normalization.coefficients,
+        tile_px=normalization.tile_px,
+        noise=noise,
+        noise_cell_px=settings.ingest.background_cell_px,
+        sky=sky,
+        weight_factor=_weight_factor(settings.integrate.weights, fwhm),
+        trails=trails[:, 1:6] if len(trails) else np.zeros((0, 5)),
+        trail_start=np.searchsorted(trails[:, 0] if len(trails) else np.zeros(0), np.arange(len(subs) + 1)),
+        e_per_adu=np.array([f["header"].get("e_per_adu") or 0.0 for f in frames]),
+        fwhm=fwhm,
+        registration_px=solved.registration.rms_px[members],
+        sky_level=normalization.sky_level,
+        level=normalization.level,
+    )
+
+
+def _weight_factor(weights: str, fwhm: np.ndarray) -> np.ndarray:
+    """Factor on each sub's weight beyond its noise: sharp subs for `psf`."""
+    if weights != "psf" or not np.isfinite(fwhm).any():
+        return np.ones(len(fwhm))
+    best = np.nanmedian(fwhm)
+    return np.where(np.isfinite(fwhm), best / np.where(np.isfinite(fwhm), fwhm, best), 1.0) ** 2
+
+
+def _stop_on_failure(records: dict[str, Any]) -> None:
+    """A failed task of these stages leaves its group without a master."""
+    for record in records.values():
+        if record["state"] != "done":
+            raise LerarError(f"{record['key']}: {record['reason']}")
+
+
+_ = dataclasses

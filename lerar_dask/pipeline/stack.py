@@ -1,0 +1,222 @@
+"""From a night to its masters: the stages one after the other, each only as far as something is left to do."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lerar_dask.errors import LerarError, StoreError
+from lerar_dask.pipeline import calibrate, finish, solve
+from lerar_dask.pipeline.dry import dry_run as make_dry_run
+from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
+from lerar_dask.pipeline.session import Session
+from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
+from lerar_dask.pipeline.tables import frame_rows
+from lerar_dask.run import RunState, Sub
+from lerar_dask.runtime import events, memory
+from lerar_dask.runtime.executors import make_executor
+from lerar_dask.settings import Settings, to_toml
+from lerar_dask.stages import ingest
+from lerar_dask.store.access import Store, open_store
+
+__all__ = ["stack"]
+
+
+def stack(
+    nights: Sequence[Path], out: Path, settings: Settings, *, bus: events.Bus, dry_run: bool = False
+) -> Summary | DryRun:
+    """Stack folders of raw frames into OUT, as far as something is left to do.
+
+    Raises
+    ------
+    LerarError
+        when the run cannot go on: no lights, nothing registers, a full disk, a foreign OUT.
+    """
+    start = time.monotonic()
+    out = Path(out)
+    url = settings.run.store or str(out / "store.zarr")
+    _check_out(out, Path(url))
+    night = survey([Path(n) for n in nights], settings, exclude=[out, Path(url)])
+    if not night.lights:
+        raise LerarError(_no_lights(nights, night), "lights are found by IMAGETYP in the header, or by a folder `lights`")
+    if dry_run:
+        return make_dry_run(night, out, url, settings)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        store = Store.create(url)
+    except OSError as error:
+        raise LerarError(f"{out} cannot be written ({error.strerror})") from error
+    open_store.cache_clear()
+    memory.trim_often()
+    executor = make_executor(settings.run)
+    bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
+    try:
+        with store.lock(), memory.PeakSampler() as sampler:
+            store.sweep()
+            with Session(store, settings, bus, executor).writing() as session:
+                summary = _run(session, night, nights, out)
+    finally:
+        executor.close()
+    summary = dataclasses.replace(summary, seconds=time.monotonic() - start, peak_bytes=sampler.peak)
+    bus.emit(events.RunFinished(seconds=summary.seconds, exit_code=summary.exit_code))
+    return summary
+
+
+def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> Summary:
+    settings = session.settings
+    without = calibrate.make_masters(session, night)
+    lights = [light for light in night.lights if light.frame.path not in without]
+    fates = {str(frame.path): reason for frame, reason in night.links.aside}
+    fates |= {str(path): reason for path, reason in without.items()}
+    subs = _ingest(session, lights, fates)
+    targets = defaultdict(list)
+    for sub in subs:
+        targets[_target_of(sub, night)].append(sub)
+    state = RunState(
+        nights=[str(n) for n in nights], settings=dataclasses.asdict(settings), targets={}, groups={}, links=night.links.explain()
+    )
+    problems: dict[str, str] = {}
+    solved = [solve.solve_target(session, name, members, fates, problems) for name, members in sorted(targets.items())]
+    for name in sorted({light.group.name for light in night.lights}):
+        if name not in {g for s in solved for g in s.groups} and name not in problems:
+            problems[name] = "none of its lights can be used"
+    state = dataclasses.replace(
+        state, targets={s.name: s.target for s in solved}, groups={g: v for s in solved for g, v in s.groups.items()}
+    )
+    state = dataclasses.replace(state, frames=frame_rows(session, night, solved, fates))
+    session.store.write_json("run.json", state.to_json())
+    return _finish(session, night, state, solved, problems, fates, out)
+
+
+def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) -> list[Sub]:
+    """Bring lights into the store; subs that can be used, in order of start and id; each picture once."""
+    settings, store = session.settings, session.store
+    items = items_of(lights, session.known)
+    ingest.prepare_arrays(store, items, settings.ingest, _codec(session))
+
+    def is_there(task: Any) -> bool:
+        item = task.arguments["item"]
+        return store.raw(item.geometry).has(item.slot) and store.measures(item.geometry, task.arguments["key"]).has(item.slot)
+
+    step = ingest.plan(store.url, items, settings.ingest)
+    records = session.run(step, keep=is_there)
+    subs, seen = [], {}
+    for light in sorted(lights, key=lambda item: str(item.frame.path)):
+        path = str(light.frame.path)
+        record = records.get(f"ingest/{path}")
+        if record is None or record["state"] != "done":
+            fates[path] = (record or {}).get("reason") or "it was not reached"
+            continue
+        result = record["result"]
+        if result["id"] in seen:
+            fates[path] = f"the same picture as {seen[result['id']]}"
+            continue
+        seen[result["id"]] = light.frame.path.name
+        subs.append(
+            Sub(
+                id=result["id"],
+                path=path,
+                group=light.group.name,
+                geometry=result["geometry"],
+                slot=result["slot"],
+                measure=result["measure"],
+                calibration=light.calibration_key,
+                start=light.frame.header.start_unix or 0.0,
+                exposure_s=light.frame.header.exposure_s or 0.0,
+                shape=light.frame.shape,
+                cfa=light.frame.header.cfa,
+            )
+        )
+    return sorted(subs, key=lambda sub: (sub.start, sub.id))
+
+
+def _codec(session: Session) -> str:
+    return "none" if session.settings.run.codec == "auto" else session.settings.run.codec
+
+
+def _target_of(sub: Sub, night: Night) -> str:
+    return next(light.group.target for light in night.lights if light.group.name == sub.group)
+
+
+def _finish(
+    session: Session,
+    night: Night,
+    state: RunState,
+    solved: Sequence[solve.Solved],
+    problems: Mapping[str, str],
+    fates: Mapping[str, str],
+    out: Path,
+) -> Summary:
+    """Products, report, settings, summary."""
+    settings, store = session.settings, session.store
+    calibrate.write_files(session, night, out)
+    facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
+    records = session.run(
+        finish.plan_products(store, out, state, settings, facts), keep=lambda t: (out / f"{t.arguments['name']}.fits").exists()
+    )
+    results = {key.partition("/")[2]: record.get("result", {}) for key, record in records.items()}
+    for key, record in records.items():
+        if record["state"] != "done":
+            problems = {**problems, key.partition("/")[2]: record["reason"]}
+    did_nothing = session.n_run == 0 and (out / "report.html").exists()
+    if not did_nothing:
+        (out / "lerar.toml").write_text(to_toml(settings, nights=[Path(n) for n in state.nights], out=out), encoding="utf-8")
+        if settings.products.report:
+            finish.write_run_report(store, out, state, session=session, results=results, problems=problems)
+    lights = {str(light.frame.path) for light in night.lights}
+    used = sum(row["fate"] == "used" for row in state.frames)
+    report = out / "report.html"
+    return Summary(
+        out=out,
+        groups=[_group_summary(state, name, out, problems) for name in [*state.groups, *(p for p in problems if p not in state.groups)]],
+        n_lights=len(lights),
+        n_used=used,
+        n_aside=len(lights) - used,
+        n_failed=session.n_failed,
+        aside=sorted((path, reason) for path, reason in fates.items()),
+        did_nothing=did_nothing,
+        seconds=0.0,
+        peak_bytes=0,
+        read_bytes=session.read_bytes,
+        written_bytes=session.written_bytes,
+        report=report if report.exists() else None,
+        notes=sorted({note for row in state.links for note in row["notes"]}),
+    )
+
+
+def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str, str]) -> GroupSummary:
+    rows = [row for row in state.frames if row["group"] == name]
+    used = [row for row in rows if row["fate"] == "used"]
+    master, preview = out / f"{name}.fits", out / f"{name}.png"
+    return GroupSummary(
+        name=name,
+        n_used=len(used),
+        n_aside=len(rows) - len(used),
+        exposure_s=sum(row["exposure_s"] or 0.0 for row in used),
+        master=master if name in state.groups and master.exists() else None,
+        preview=preview if name in state.groups and preview.exists() else None,
+        problem=problems.get(name, ""),
+    )
+
+
+def _check_out(out: Path, store: Path) -> None:
+    """OUT must be new, empty, or a run's."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(f"{out} is a file", "give a folder for the results")
+    if not out.is_dir() or (out / "lerar.toml").exists() or (store / "zarr.json").exists():
+        return
+    others = [p.name for p in out.iterdir() if p.name not in ("lerar.log", "store.zarr") and not p.name.startswith(".")]
+    if others:
+        raise StoreError(f"{out} holds something else ({', '.join(sorted(others)[:3])})", "give an empty or a new folder")
+
+
+def _no_lights(nights: Sequence[Path], night: Night) -> str:
+    where = ", ".join(str(n) for n in nights)
+    if not night.n_files:
+        return f"no frames in {where}"
+    reasons = sorted({reason for _, reason in night.links.aside})
+    return f"no lights among the {night.n_files} frames in {where}" + (f": {reasons[0]}" if len(reasons) == 1 else "")

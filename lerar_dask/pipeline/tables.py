@@ -1,0 +1,106 @@
+"""The FRAMES table: every light with its fate, its reason, and what was measured and decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.kernels.transform import describe
+from lerar_dask.pipeline.prepare import Light, Night
+from lerar_dask.pipeline.session import Session
+from lerar_dask.pipeline.solve import Solved
+from lerar_dask.stages.stack_table import load_table
+
+__all__ = ["frame_rows"]
+
+
+def frame_rows(
+    session: Session, night: Night, solved: Sequence[Solved], fates: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """One row per light and per frame that was set aside, lights in order of their start."""
+    measured = {}
+    for one in solved:
+        measured |= _measured(session, one)
+    rows = []
+    for light in night.lights:
+        path = str(light.frame.path)
+        row = _basics(light) | measured.get(path, {})
+        record = session.known.get(f"ingest/{path}") or {}
+        if path in fates:
+            row["fate"] = "failed" if record.get("state") == "failed" else "aside"
+            row["reason"] = fates[path]
+        else:
+            row["fate"] = "used" if "weight" in row else "aside"
+            row["reason"] = "" if "weight" in row else "its group has no master"
+        rows.append(row)
+    rows.sort(key=lambda row: (row["date_obs"] or "", row["path"]))
+    for frame, reason in night.links.aside:
+        header = frame.header
+        rows.append(
+            {
+                "path": str(frame.path),
+                "group": "",
+                "kind": header.kind,
+                "fate": "aside",
+                "reason": reason,
+                "date_obs": header.start or "",
+                "exposure_s": header.exposure_s,
+            }
+        )
+    return rows
+
+
+def _basics(light: Light) -> dict[str, Any]:
+    header, item = light.frame.header, light.calibration
+    return {
+        "path": str(light.frame.path),
+        "id": "",
+        "group": light.group.name,
+        "kind": "light",
+        "date_obs": header.start or "",
+        "exposure_s": header.exposure_s,
+        "gain": header.gain,
+        "sensor_temp_c": header.sensor_temp_c,
+        "filter": header.filter or "",
+        "dark": item.dark or "",
+        "flat": item.flat or "",
+        "bias": item.bias or "",
+    }
+
+
+def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
+    """What was measured on the subs of a target, by path."""
+    rows: dict[str, dict[str, Any]] = {}
+    registration = solved.registration
+    for i, (sub, summary) in enumerate(zip(solved.target.subs, solved.summaries, strict=True)):
+        row: dict[str, Any] = {"id": sub.id}
+        row |= {k: summary[k] for k in ("background_adu", "noise_adu", "fwhm_px", "eccentricity", "n_stars")}
+        if np.isfinite(registration.transforms[i, 0, 0]):
+            at = describe(registration.transforms[i], sub.shape)
+            row |= {
+                "shift_x_px": round(at.shift_x, 3),
+                "shift_y_px": round(at.shift_y, 3),
+                "rotation_deg": round(at.rotation_deg, 4),
+                "registration_rms_px": _number(registration.rms_px[i]),
+            }
+        rows[sub.path] = row
+    for name, group in solved.groups.items():
+        table = load_table(session.store.url, group.table)
+        normalization, counts = solved.normalizations[name], solved.rejected[name]
+        weight = table.weight_factor / table.typical_variance.mean(axis=1)
+        weight = weight / weight.mean()
+        for k, i in enumerate(group.subs):
+            low, high, used = (int(v) for v in counts[k])
+            rows[solved.target.subs[i].path] |= {
+                "scale": _number(normalization.scale[k].mean()),
+                "weight": _number(weight[k]),
+                "rejected_fraction": (low + high) / max(low + high + used, 1),
+                "n_trails": int(table.trail_start[k + 1] - table.trail_start[k]),
+            }
+    return rows
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 6) if np.isfinite(value) else None
