@@ -6,30 +6,11 @@ from lerar_dask.cli.app import run
 from lerar_dask.frames.scan import scan
 from lerar_dask.settings import Link
 
-WORDS = [
-    "--subs",
-    "2",
-    "--darks",
-    "1",
-    "--flats",
-    "1",
-    "--bias",
-    "2",
-    "--width",
-    "96",
-    "--height",
-    "64",
-    "--filter",
-    "Ha",
-    "--target",
-    "M31",
-    "--cfa",
-    "GBRG",
-]
+WORDS = "--subs 2 --darks 1 --flats 1 --bias 2 --width 96 --height 64 --filter Ha --target M31 --cfa GBRG"
 
 
 def test_a_night_of_the_asked_kind_and_size(tmp_path, capsys):
-    assert run(["simulate", str(tmp_path / "a night"), *WORDS]) == 0
+    assert run(["simulate", str(tmp_path / "a night"), *WORDS.split()]) == 0
     out = capsys.readouterr().out
     assert "2 lights, 1 darks, 1 flats, 2 bias of 96 x 64 px" in out
     frames = scan([tmp_path / "a night"], exclude=[], settings=Link())
@@ -47,5 +28,5 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
 
 
 def test_json_says_where_it_is(tmp_path, capsys):
-    assert run(["simulate", str(tmp_path / "n"), *WORDS, "--json"]) == 0
+    assert run(["simulate", str(tmp_path / "n"), *WORDS.split(), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"event": "simulated", "folder": str(tmp_path / "n")}
