@@ -1,9 +1,9 @@
 """Combine the aligned samples of a strip within bounds; fill what no sub reaches.
 
-In   a cube (rows, planes, columns) float32 of normalized samples, `MISSING` (1e30) where there is none; bounds per pixel;
-     weight and variance of each plane, constant on canvas cells of 128 px
-Out  planes (5, rows, columns) float32: image, noise (white-equivalent sigma), coverage (samples *used*; offered = used +
-     rejected), samples rejected low and high; NaN, NaN, 0, 0, 0 where no sub reaches
+In   a cube (rows, planes, columns) float32 of normalized samples, `MISSING` (1e30) where there is none; bounds per
+     pixel; weight and variance of each plane, constant on canvas cells of 128 px
+Out  planes (5, rows, columns) float32: image, noise (white-equivalent sigma), coverage (samples *used*; offered = used
+     + rejected), samples rejected low and high; NaN, NaN, 0, 0, 0 where no sub reaches
 
 Sums run over the planes in their order and never mix pixels, so that no result depends on strips.
 """
@@ -20,6 +20,8 @@ CELL = 128
 _PRESENT = np.float32(1e29)
 _GROUP = 64
 """Planes that are summed in float32 before the sum goes to float64."""
+_TOTAL, _WEIGHT, _SUM_A, _SUM_B, _USED, _UNDER, _OVER, _LOW, _HIGH = (CELL * k for k in range(9))
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _FAST = {"contract", "nsz", "arcp"}
 
 
@@ -54,8 +56,8 @@ def finish_planes(planes, dropped, spare, halo, sky):
     ----------
     planes : (5, rows, columns) float32                       of `combine_between` or `combine_auto`, in place
     dropped : (rows + 2 halo, columns + 2 halo) int32         samples left out as high before (trails)
-    spare : (4, rows + 2 halo, columns + 2 halo) float64      sums of weight * value, weight, count and weight^2 * variance
-        of samples that count only where no other is
+    spare : (4, rows + 2 halo, columns + 2 halo) float64      sums of weight * value, weight, count and weight^2 *
+        variance of samples that count only where no other is
     sky : float32                                             constant sky level of the master
     """
     for y in range(planes.shape[1]):
@@ -81,74 +83,74 @@ def finish_planes(planes, dropped, spare, halo, sky):
 def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, planes, counts):
     """Weighted mean of what lies within bounds, cell by cell of each row."""
     rows, columns = planes.shape[1], planes.shape[2]
-    sums = np.empty((4, CELL), np.float32)
-    tails = np.empty((2, CELL), np.int32)
-    total = np.empty((2, CELL))
+    sums = np.empty(9 * CELL, np.float32)
+    total = np.empty(2 * CELL)
     for y in range(rows):
         gy = (row_cell + y) // CELL
         for gx in range(model.shape[0]):
-            x0, x1 = gx * CELL, min((gx + 1) * CELL, columns)
-            if x1 <= x0:
+            x0, width = gx * CELL, min(CELL, columns - gx * CELL)
+            if width <= 0:
                 continue
-            width = x1 - x0
-            weight, variance, growth = model[gx, gy, 0], model[gx, gy, 1], model[gx, gy, 2]
-            low, high = lowest[y, x0:x1], highest[y, x0:x1]
-            sums[:, :] = 0.0
-            tails[:, :] = 0
-            total[:, :] = 0.0
-            used = planes[2, y, x0:x1]
-            used[:] = 0.0
-            for k in range(last - first):
-                row = cube[y, first + k, x0:x1]
-                low_n, high_n = _add_between(row, low, high, weight[k], variance[k], growth[k], sums, tails, used)
-                counts[owner[k], 0] += low_n
-                counts[owner[k], 1] += high_n
-                if k % _GROUP == _GROUP - 1:
-                    _flush(sums, total, width)
-            _flush(sums, total, width)
+            sums[:] = _ZERO
+            total[:] = 0.0
             for i in range(width):
-                w = total[1, i]
+                sums[_LOW + i], sums[_HIGH + i] = lowest[y, x0 + i], highest[y, x0 + i]
+            for k in range(last - first):
+                weight = model[gx, gy, 0, k]
+                wa, wb = weight * model[gx, gy, 1, k], weight * model[gx, gy, 2, k]
+                row = cube[y, first + k, x0 : x0 + width]
+                if _add_between(row, weight, wa, wb, sums) > 0:
+                    under, over = _count_outside(row, sums)
+                    counts[owner[k], 0] += under
+                    counts[owner[k], 1] += over
+                if k % _GROUP == _GROUP - 1 or k == last - first - 1:
+                    for i in range(width):
+                        total[i] += sums[_TOTAL + i]
+                        total[CELL + i] += sums[_WEIGHT + i]
+                        sums[_TOTAL + i] = _ZERO
+                        sums[_WEIGHT + i] = _ZERO
+            for i in range(width):
+                w = total[CELL + i]
                 if w > 0.0:
-                    mean = total[0, i] / w
+                    mean = total[i] / w
                     signal = max(mean - level, 0.0)
                     planes[0, y, x0 + i] = mean
-                    planes[1, y, x0 + i] = np.sqrt(sums[2, i] + sums[3, i] * signal) / w
-                planes[3, y, x0 + i] = tails[0, i]
-                planes[4, y, x0 + i] = tails[1, i]
+                    planes[1, y, x0 + i] = np.sqrt(sums[_SUM_A + i] + sums[_SUM_B + i] * signal) / w
+                planes[2, y, x0 + i] = sums[_USED + i]
+                planes[3, y, x0 + i] = sums[_UNDER + i]
+                planes[4, y, x0 + i] = sums[_OVER + i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _add_between(row, low, high, weight, variance, growth, sums, tails, used):
-    """Add a plane's samples within bounds to the sums; count those below and above."""
-    n = row.size
-    s, w, a, b = sums[0], sums[1], sums[2], sums[3]
-    under, over = tails[0], tails[1]
-    wa, wb = weight * variance, weight * growth
-    zero, one = np.float32(0.0), np.float32(1.0)
-    low_n, high_n = np.int32(0), np.int32(0)
-    for i in range(n):
+def _add_between(row, weight, wa, wb, sums):
+    """Add a plane's samples within bounds to the sums; how many lie outside."""
+    outside = np.int32(0)
+    for i in range(row.size):
         v = row[i]
-        below = v < low[i]
-        above = (v > high[i]) & (v < _PRESENT)
-        keep = (v >= low[i]) & (v <= high[i])
-        c = weight if keep else zero
-        s[i] += c * v
-        w[i] += c
-        a[i] += c * wa
-        b[i] += c * wb
-        used[i] += one if keep else zero
-        under[i] += np.int32(below)
-        over[i] += np.int32(above)
-        low_n += np.int32(below)
-        high_n += np.int32(above)
-    return low_n, high_n
+        low, high = sums[_LOW + i], sums[_HIGH + i]
+        c = weight if v >= low else _ZERO
+        c = c if v <= high else _ZERO
+        one = _ONE if c > _ZERO else _ZERO
+        sums[_TOTAL + i] += c * v
+        sums[_WEIGHT + i] += c
+        sums[_SUM_A + i] += c * wa
+        sums[_SUM_B + i] += c * wb
+        sums[_USED + i] += one
+    for i in range(row.size):
+        v = row[i]
+        outside += np.int32((v < sums[_LOW + i]) | ((v > sums[_HIGH + i]) & (v < _PRESENT)))
+    return outside
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _flush(sums, total, width):
-    """Move the float32 sums of values and weights to float64."""
-    for i in range(width):
-        total[0, i] += sums[0, i]
-        total[1, i] += sums[1, i]
-        sums[0, i] = 0.0
-        sums[1, i] = 0.0
+def _count_outside(row, sums):
+    """Count a plane's samples below and above the bounds, by pixel and in all."""
+    under, over = 0, 0
+    for i in range(row.size):
+        if row[i] < sums[_LOW + i]:
+            sums[_UNDER + i] += _ONE
+            under += 1
+        elif row[i] > sums[_HIGH + i] and row[i] < _PRESENT:
+            sums[_OVER + i] += _ONE
+            over += 1
+    return under, over

@@ -1,15 +1,15 @@
 """Noise-model-aware rejection: each sample is tested against its own known noise, and the rest are combined.
 
-In   a cube (rows, planes, columns) float32 of normalized samples, `MISSING` (1e30) where there is none, with one row and
-     column more on every side; weight and variance of each plane, constant on canvas cells of 128 px
+In   a cube (rows, planes, columns) float32 of normalized samples, `MISSING` (1e30) where there is none, with one row
+     and column more on every side; weight and variance of each plane, constant on canvas cells of 128 px
 Out  planes as in `combine_between`: image, noise, coverage (samples *used*), rejected low, rejected high
 
-The variance of a sample is v = q (A + B max(mu, 0)) + g^2 |grad mu|^2 + h^2 (lap mu)^2. A is measured on the sub's sky; the
-last two terms let star cores scatter by registration and seeing (a PSF whose variance is larger by 2 h changes the image by
-h lap mu, as heat flow does); there mu leaves out the highest sample, so that an outlier does not excuse itself. A sample is
-tested against the mean of the others. Most pixels pass at the plain mean; the rest are queued by cell and go through a
-fixed-point iteration, all lanes of a queue at once. Sums run over the planes in their order and never mix pixels, so that
-no result depends on strips or queues.
+The variance of a sample is v = q (A + B max(mu, 0)) + g^2 |grad mu|^2 + h^2 (lap mu)^2. A is measured on the sub's
+sky; the last two terms let star cores scatter by registration and seeing (a PSF whose variance is larger by 2 h
+changes the image by h lap mu, as heat flow does); among few subs mu leaves out the highest sample there, so that an
+outlier does not excuse itself. A sample is tested against the mean of the others. Most pixels pass at the plain mean;
+the rest are queued by cell and go through a fixed-point iteration, all lanes of a queue at once. Sums run over the
+planes in their order and never mix pixels, so that no result depends on strips or queues.
 """
 
 from __future__ import annotations
@@ -33,10 +33,18 @@ _PAIR_LIMIT = np.float32(5.0)
 """Of two samples the higher one goes when they differ by this many sigma."""
 _CLIP_LOSS = np.float32(1.02)
 """Variance of the mean after clean data are tested at 3 sigma, relative to before."""
-_PURGE, _SETTLE, _DONE = 0, 1, 2
+_PURGE, _SETTLE, _DONE = np.float32(0.0), np.float32(1.0), np.float32(2.0)
+_ZERO, _ONE, _LEAST = np.float32(0.0), np.float32(1.0), np.float32(1e-3)
 _MAX_PASSES = 40
-_SLOPE, _BEND, _MEAN, _SIGNAL, _ERROR, _INVERSE, _LOW, _HIGH = 0, 1, 2, 3, 4, 5, 6, 7
-_SUM, _WEIGHT, _SUM_A, _SUM_B, _COUNT, _CHI, _CHANGED = 8, 9, 10, 11, 12, 13, 14
+_FEW = 24
+"""Up to this many planes the highest sample is left out of the image that slopes are taken from."""
+# Work arrays are flat, with rows at constant offsets: the compiler then sees that they do not overlap.
+_L = _LANES
+_TOTAL, _WEIGHT, _SUM_A, _SUM_B, _COUNT, _TOP, _TOP_WEIGHT, _REST = (_L * k for k in range(8))
+_MEAN, _SIGNAL, _SLOPE, _BEND, _ERROR, _INVERSE, _NOISE, _FLAG = (_L * k for k in range(8))
+_Q = 2 * CELL
+(_QMEAN, _QSIGNAL, _QSLOPE, _QBEND, _QERROR, _QINVERSE, _QLOW, _QHIGH, _QTOTAL, _QWEIGHT, _QSUM_A, _QSUM_B, _QCOUNT,
+ _QCHI, _QCHANGED, _QSTATE) = (_Q * k for k in range(16))  # fmt: skip
 _FAST = {"contract", "nsz", "arcp"}
 
 
@@ -57,8 +65,8 @@ def combine_auto(
 
     Parameters
     ----------
-    cube : (rows + 2, planes, pitch) float32     samples with one row and column more on every side; pitch >= columns + 2 +
-        `PITCH_PAD`; the padding holds `MISSING`
+    cube : (rows + 2, planes, pitch) float32     samples with one row and column more on every side; pitch: whole
+        cells + `PITCH_PAD`; the padding holds `MISSING`
     first : int                                  first plane of the channel; it has m of them
     low, high : float                            limits in sigma
     model : (gx, gy, 4, m) float32               by cell: weight, variance at the sky (white) A, its growth per ADU of
@@ -72,7 +80,7 @@ def combine_auto(
     counts : (subs, 2) int64                     samples of each sub rejected low and high: added to
     """
     m = owner.size
-    queue = np.empty((2, m, 2 * CELL if m <= 512 else CELL), np.float32)
+    queue = np.empty((2, m, _Q), np.float32)
     prior = 20.0 if m <= 50 else float(m)
     limits = np.array([low * low, high * high, truncated_variance(low, high), prior, level], np.float32)
     _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts)
@@ -85,219 +93,315 @@ def combine_auto(
 def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts):
     """Columns of cells one after the other; down each, rows of sums run one ahead of the tests."""
     rows, columns = planes.shape[1], planes.shape[2]
-    m = owner.size
-    means = np.empty((3, 7, _LANES), np.float32)
-    lanes = np.empty((15, queue.shape[2]), np.float32)
-    place = np.empty((2, queue.shape[2]), np.int64)
-    flags = np.empty(_LANES, np.int32)
-    shape = np.empty((5, _LANES), np.float32)
+    means = np.zeros((3, 8 * _L), np.float32)
+    lanes = np.zeros(16 * _Q, np.float32)
+    place = np.empty((2, _Q), np.int64)
+    shape = np.zeros(8 * _L, np.float32)
+    empty = np.full(_L, _MISSING, np.float32)
     for gx in range(model.shape[0]):
         width = min(CELL, columns - gx * CELL)
         if width <= 0:
             continue
         queued, cell = 0, -1
         for y in range(-2, rows):
-            ahead = y + 1
-            gy = max(0, min(model.shape[1] - 1, (row_cell + ahead) // CELL))
-            _sum_row(cube, ahead + 1, first, gx * CELL, model[gx, gy], means[ahead % 3])
+            gy = max(0, min(model.shape[1] - 1, (row_cell + y + 1) // CELL))
+            _sum_row(cube[y + 2], first, gx * CELL, model[gx, gy], empty, means[(y + 1) % 3])
             if y < 0:
                 continue
             gy = (row_cell + y) // CELL
-            if queued > 0 and (gy != cell or queued + CELL > queue.shape[2]):
-                _settle(queue, queued, model[gx, cell], blur, limits, lanes, place, first, owner, planes, counts)
+            if queued > 0 and (gy != cell or queued + CELL > _Q):
+                _settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
                 queued = 0
             cell = gy
-            _describe(means, y, model[gx, gy, 3], limits[4], shape)
-            _test_row(cube, y + 1, first, gx * CELL, model[gx, gy], blur, limits, means[y % 3, 0], shape, flags)
-            for i in range(width):
-                j, x = i + 1, gx * CELL + i
-                planes[0, y, x] = means[y % 3, 0, j]
-                planes[1, y, x] = np.sqrt(shape[3, j] * _CLIP_LOSS)
-                planes[2, y, x] = means[y % 3, 4, j]
-                planes[3, y, x] = 0.0
-                planes[4, y, x] = 0.0
-                if flags[j] != 0:
-                    place[0, queued], place[1, queued] = y, x
-                    lanes[_SLOPE, queued], lanes[_BEND, queued] = shape[1, j], shape[2, j]
-                    for k in range(m):
-                        queue[0, k, queued] = cube[y + 1, first + k, x + 1]
-                    queued += 1
+            q = _mean_factor(model[gx, gy])
+            _describe(means[(y + 2) % 3], means[y % 3], means[(y + 1) % 3], q, limits[4], shape)
+            _test_row(cube[y + 1], first, gx * CELL, model[gx, gy], blur, limits, empty, shape)
+            queued = _pick(
+                cube[y + 1], first, gx * CELL, width, y, means[y % 3], shape, queue, queued, lanes, place, planes
+            )
         if queued > 0:
-            _settle(queue, queued, model[gx, cell], blur, limits, lanes, place, first, owner, planes, counts)
+            _settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_row(cube, r, first, x0, model, out):
-    """Per lane: 0 weighted mean, 1 mean without the highest sample, 2 weight, 3 sum w^2 A, 4 count, 5 sum w^2 B, 6 highest."""
-    weight, variance, growth = model[0], model[1], model[2]
-    m = weight.size
-    sums = np.zeros((3, _LANES), np.float32)
-    total = np.zeros((2, _LANES))
-    out[2:6] = 0.0
-    out[6] = -_MISSING
-    for k in range(m):
-        row = cube[r, first + k, x0 : x0 + _LANES]
-        _add_row(row, weight[k], weight[k] * variance[k], weight[k] * growth[k], sums, out)
-        if k % _GROUP == _GROUP - 1:
-            _flush(sums, total, _LANES)
-    _flush(sums, total, _LANES)
-    for i in range(_LANES):
-        w = total[1, i]
-        mean, rest = 0.0, 0.0
-        if w > 0.0:
-            mean = total[0, i] / w
-            top = float(sums[2, i])
-            rest = mean if out[4, i] < 2 else (total[0, i] - top * out[6, i]) / (w - top)
-        out[0, i], out[1, i], out[2, i] = mean, rest, w
+def _mean_factor(model):
+    """Mean over the planes of the factor by which resampling lowers the variance."""
+    total = 0.0
+    for k in range(model.shape[1]):
+        total += model[3, k]
+    return np.float32(total / model.shape[1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pick(strip, first, x0, width, y, sums, shape, queue, queued, lanes, place, planes):
+    """Write what the plain mean gives; copy the flagged lanes into the queue; its new length."""
+    for i in range(width):
+        j, x = i + 1, x0 + i
+        planes[0, y, x] = shape[_MEAN + j]
+        planes[1, y, x] = np.sqrt(shape[_NOISE + j] * _CLIP_LOSS)
+        planes[2, y, x] = sums[_COUNT + j]
+        planes[3, y, x] = _ZERO
+        planes[4, y, x] = _ZERO
+        if shape[_FLAG + j] != _ZERO:
+            place[0, queued], place[1, queued] = y, x
+            lanes[_QSLOPE + queued], lanes[_QBEND + queued] = shape[_SLOPE + j], shape[_BEND + j]
+            for k in range(queue.shape[1]):
+                queue[0, k, queued] = strip[first + k, x + 1]
+            queued += 1
+    return queued
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _sum_row(strip, first, x0, model, empty, sums):
+    """Sums of a row over the planes, per lane, and the mean without the highest sample (`_REST`)."""
+    m = model.shape[1]
+    for i in range(8 * _L):
+        sums[i] = _ZERO
+    for i in range(_L):
+        sums[_TOP + i] = -_MISSING
+    total = np.zeros(2 * _L)
+    for k in range(0, m, 4):
+        at = first + k
+        r0 = strip[at, x0 : x0 + _L]
+        r1 = strip[at + 1, x0 : x0 + _L] if k + 1 < m else empty
+        r2 = strip[at + 2, x0 : x0 + _L] if k + 2 < m else empty
+        r3 = strip[at + 3, x0 : x0 + _L] if k + 3 < m else empty
+        k1, k2, k3 = min(k + 1, m - 1), min(k + 2, m - 1), min(k + 3, m - 1)
+        w0, w1, w2, w3 = model[0, k], model[0, k1], model[0, k2], model[0, k3]
+        _add_rows(
+            r0, r1, r2, r3, w0, w1, w2, w3, w0 * model[1, k], w1 * model[1, k1], w2 * model[1, k2], w3 * model[1, k3],
+            w0 * model[2, k], w1 * model[2, k1], w2 * model[2, k2], w3 * model[2, k3], sums,
+        )  # fmt: skip
+        if m <= _FEW:
+            _note_highest(r0, r1, r2, r3, w0, w1, w2, w3, sums)
+        if k % _GROUP == _GROUP - 4 or k + 4 >= m:
+            for i in range(_L):
+                total[i] += sums[_TOTAL + i]
+                total[_L + i] += sums[_WEIGHT + i]
+                sums[_TOTAL + i] = _ZERO
+                sums[_WEIGHT + i] = _ZERO
+    for i in range(_L):
+        w = total[_L + i]
+        mean = total[i] / w if w > 0.0 else 0.0
+        rest = mean
+        if m <= _FEW and sums[_COUNT + i] > _ONE:
+            top = float(sums[_TOP_WEIGHT + i])
+            rest = (total[i] - top * sums[_TOP + i]) / (w - top)
+        sums[_TOTAL + i], sums[_WEIGHT + i], sums[_REST + i] = mean, w, rest
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _add_row(row, weight, wa, wb, sums, out):
-    """Add one plane to the sums of a row."""
-    s, w, top = sums[0], sums[1], sums[2]
-    a, n, b, highest = out[3], out[4], out[5], out[6]
-    zero, one = np.float32(0.0), np.float32(1.0)
-    for i in range(_LANES):
-        v = row[i]
-        present = v < _PRESENT
-        c = weight if present else zero
-        s[i] += c * v
-        w[i] += c
-        a[i] += c * wa
-        b[i] += c * wb
-        n[i] += one if present else zero
-        higher = present & (v > highest[i])
-        highest[i] = v if higher else highest[i]
-        top[i] = weight if higher else top[i]
+def _add_rows(r0, r1, r2, r3, w0, w1, w2, w3, a0, a1, a2, a3, b0, b1, b2, b3, sums):
+    """Add four planes to the sums of a row: w x, w, w^2 A, w^2 B, count."""
+    for i in range(_L):
+        v0, v1, v2, v3 = r0[i], r1[i], r2[i], r3[i]
+        c0 = w0 if v0 < _PRESENT else _ZERO
+        c1 = w1 if v1 < _PRESENT else _ZERO
+        c2 = w2 if v2 < _PRESENT else _ZERO
+        c3 = w3 if v3 < _PRESENT else _ZERO
+        sums[_TOTAL + i] = (((sums[_TOTAL + i] + c0 * v0) + c1 * v1) + c2 * v2) + c3 * v3
+        sums[_WEIGHT + i] = (((sums[_WEIGHT + i] + c0) + c1) + c2) + c3
+        sums[_SUM_A + i] = (((sums[_SUM_A + i] + c0 * a0) + c1 * a1) + c2 * a2) + c3 * a3
+        sums[_SUM_B + i] = (((sums[_SUM_B + i] + c0 * b0) + c1 * b1) + c2 * b2) + c3 * b3
+        n0 = _ONE if v0 < _PRESENT else _ZERO
+        n1 = _ONE if v1 < _PRESENT else _ZERO
+        n2 = _ONE if v2 < _PRESENT else _ZERO
+        n3 = _ONE if v3 < _PRESENT else _ZERO
+        sums[_COUNT + i] += (n0 + n1) + (n2 + n3)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _describe(means, y, factors, level, shape):
-    """Per lane of row y: 0 signal, 1 |grad|^2, 2 laplacian^2 beyond its noise, 3 variance of the mean, 4 1 / weight."""
-    above, here, below = means[(y + 2) % 3], means[y % 3], means[(y + 1) % 3]
-    q = np.float32(0.0)
-    for k in range(factors.size):
-        q += factors[k]
-    q /= np.float32(factors.size)
-    zero = np.float32(0.0)
-    for j in range(1, _LANES - 1):
-        c = here[1, j]
-        w = here[2, j]
-        north = above[1, j] if above[2, j] > zero else c
-        south = below[1, j] if below[2, j] > zero else c
-        west = here[1, j - 1] if here[2, j - 1] > zero else c
-        east = here[1, j + 1] if here[2, j + 1] > zero else c
-        signal = max(c - level, zero)
-        inverse = np.float32(1.0) / w if w > zero else zero
-        variance = (here[3, j] + here[5, j] * signal) * inverse * inverse
+def _note_highest(r0, r1, r2, r3, w0, w1, w2, w3, sums):
+    """Highest sample so far and its weight."""
+    for i in range(_L):
+        top, weight = sums[_TOP + i], sums[_TOP_WEIGHT + i]
+        x = r0[i] if r0[i] < _PRESENT else -_MISSING
+        weight = w0 if x > top else weight
+        top = x if x > top else top
+        x = r1[i] if r1[i] < _PRESENT else -_MISSING
+        weight = w1 if x > top else weight
+        top = x if x > top else top
+        x = r2[i] if r2[i] < _PRESENT else -_MISSING
+        weight = w2 if x > top else weight
+        top = x if x > top else top
+        x = r3[i] if r3[i] < _PRESENT else -_MISSING
+        weight = w3 if x > top else weight
+        top = x if x > top else top
+        sums[_TOP + i], sums[_TOP_WEIGHT + i] = top, weight
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _describe(above, here, below, q, level, shape):
+    """Mean, signal, |grad|^2, laplacian^2 beyond its noise, variance of the mean and 1 / weight of a row's lanes."""
+    for j in range(1, _L - 1):
+        c, w = here[_REST + j], here[_WEIGHT + j]
+        north = above[_REST + j] if above[_WEIGHT + j] > _ZERO else c
+        south = below[_REST + j] if below[_WEIGHT + j] > _ZERO else c
+        west = here[_REST + j - 1] if here[_WEIGHT + j - 1] > _ZERO else c
+        east = here[_REST + j + 1] if here[_WEIGHT + j + 1] > _ZERO else c
+        signal = max(c - level, _ZERO)
+        inverse = _ONE / w if w > _ZERO else _ZERO
+        variance = (here[_SUM_A + j] + here[_SUM_B + j] * signal) * inverse * inverse
         across, down = np.float32(0.5) * (east - west), np.float32(0.5) * (south - north)
         bend = north + south + east + west - np.float32(4.0) * c
-        shape[0, j] = signal
-        shape[1, j] = across * across + down * down
+        shape[_MEAN + j] = here[_TOTAL + j]
+        shape[_SIGNAL + j] = signal
+        shape[_SLOPE + j] = across * across + down * down
         # twenty times the variance of one pixel is the Laplacian's own; three sigma of it do not count as structure
-        shape[2, j] = max(bend * bend - np.float32(180.0) * q * variance, zero)
-        shape[3, j] = variance
-        shape[4, j] = inverse
+        shape[_BEND + j] = max(bend * bend - np.float32(180.0) * q * variance, _ZERO)
+        shape[_ERROR + j] = q * variance
+        shape[_INVERSE + j] = np.float32(-2.0) * inverse
+        shape[_NOISE + j] = variance
+        shape[_FLAG + j] = _ZERO
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _test_row(cube, r, first, x0, model, blur, limits, mean, shape, flags):
+def _test_row(strip, first, x0, model, blur, limits, empty, shape):
     """Flag the lanes in which some sample lies beyond its limit from the mean of the others."""
-    flags[:] = 0
-    q = np.float32(0.0)
-    for k in range(model.shape[1]):
-        q += model[3, k]
-    q /= np.float32(model.shape[1])
-    for k in range(model.shape[1]):
-        row = cube[r, first + k, x0 : x0 + _LANES]
-        f = model[3, k]
-        _test_plane(
-            row, model[0, k], f * model[1, k], f * model[2, k], blur[0, k], blur[1, k], q, limits, mean, shape, flags
-        )
+    m = model.shape[1]
+    for k in range(0, m, 4):
+        at = first + k
+        r0 = strip[at, x0 : x0 + _L]
+        r1 = strip[at + 1, x0 : x0 + _L] if k + 1 < m else empty
+        r2 = strip[at + 2, x0 : x0 + _L] if k + 2 < m else empty
+        r3 = strip[at + 3, x0 : x0 + _L] if k + 3 < m else empty
+        k1, k2, k3 = min(k + 1, m - 1), min(k + 2, m - 1), min(k + 3, m - 1)
+        f0, f1, f2, f3 = model[3, k], model[3, k1], model[3, k2], model[3, k3]
+        _test_rows(
+            r0, r1, r2, r3, model[0, k], model[0, k1], model[0, k2], model[0, k3],
+            f0 * model[1, k], f1 * model[1, k1], f2 * model[1, k2], f3 * model[1, k3],
+            f0 * model[2, k], f1 * model[2, k1], f2 * model[2, k2], f3 * model[2, k3],
+            blur[0, k], blur[0, k1], blur[0, k2], blur[0, k3], blur[1, k], blur[1, k1], blur[1, k2], blur[1, k3],
+            limits[0], limits[1], shape,
+        )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _test_plane(row, weight, variance, growth, g2, h2, q, limits, mean, shape, flags):
-    """Test one plane of a row."""
-    signal, slope, bend, error, inverse = shape[0], shape[1], shape[2], shape[3], shape[4]
-    low2, high2 = limits[0], limits[1]
-    twice = np.float32(-2.0) * weight
-    one, least = np.float32(1.0), np.float32(1e-3)
-    for i in range(1, _LANES - 1):
-        x = row[i]
-        d = x - mean[i]
-        v = variance + growth * signal[i] + g2 * slope[i] + h2 * bend[i]
-        spread = v * max(one + twice * inverse[i], least) + q * error[i]
-        limit = high2 if d > np.float32(0.0) else low2
-        flags[i] |= np.int32((d * d > limit * spread) & (x < _PRESENT))
+def _test_rows(
+    r0, r1, r2, r3, w0, w1, w2, w3, a0, a1, a2, a3, b0, b1, b2, b3, g0, g1, g2, g3, h0, h1, h2, h3, low, high, shape
+):  # fmt: skip
+    """Test four planes of a row."""
+    for i in range(1, _L - 1):
+        mean, signal, slope, bend = shape[_MEAN + i], shape[_SIGNAL + i], shape[_SLOPE + i], shape[_BEND + i]
+        error, share, flag = shape[_ERROR + i], shape[_INVERSE + i], shape[_FLAG + i]
+        x = r0[i]
+        d = x - mean
+        spread = (a0 + b0 * signal + g0 * slope + h0 * bend) * max(_ONE + w0 * share, _LEAST) + error
+        beyond = d * d - (high if d > _ZERO else low) * spread
+        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        x = r1[i]
+        d = x - mean
+        spread = (a1 + b1 * signal + g1 * slope + h1 * bend) * max(_ONE + w1 * share, _LEAST) + error
+        beyond = d * d - (high if d > _ZERO else low) * spread
+        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        x = r2[i]
+        d = x - mean
+        spread = (a2 + b2 * signal + g2 * slope + h2 * bend) * max(_ONE + w2 * share, _LEAST) + error
+        beyond = d * d - (high if d > _ZERO else low) * spread
+        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        x = r3[i]
+        d = x - mean
+        spread = (a3 + b3 * signal + g3 * slope + h3 * bend) * max(_ONE + w3 * share, _LEAST) + error
+        beyond = d * d - (high if d > _ZERO else low) * spread
+        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        shape[_FLAG + i] = flag
+
+
+# -------------------------------------------------------------------------------------------------------- queued lanes
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _flush(sums, total, width):
-    """Move the float32 sums of values and weights to float64."""
-    for i in range(width):
-        total[0, i] += sums[0, i]
-        total[1, i] += sums[1, i]
-        sums[0, i] = 0.0
-        sums[1, i] = 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _settle(queue, width, model, blur, limits, lanes, place, first, owner, planes, counts):
+def _settle(queue, width, model, blur, limits, lanes, place, owner, planes, counts):
     """Find the fixed point of all queued lanes, and write them.
 
     First samples are dropped from the plain mean, the worst before others (on the worse side, those beyond 0.7 of the
-    worst), until all that are left agree with the model. Then all are tested again, also those dropped before, against the
-    spread of what is kept (mixed with the model as `limits[3]` degrees of freedom), until the set stands still.
+    worst), until all that are left agree with the model. Then all are tested again, also those dropped before, against
+    the spread of what is kept (mixed with the model as `limits[3]` degrees of freedom), until the set stands still.
+    A lane is written when it is finished; the others move up when they are less than half.
     """
-    padded = (width + 15) // 16 * 16
     x, kept = queue[0], queue[1]
-    state = np.zeros(padded, np.int32)
-    state[width:] = _DONE
-    x[:, width:padded] = _MISSING
-    lanes[:2, width:padded] = 0.0
-    lanes[_CHI, :padded] = 0.0
-    q = np.float32(model[3].mean())
+    q = _mean_factor(model)
+    padded = _pad(x, kept, lanes, width)
     _keep_all(x, kept, model, lanes, padded)
     for j in range(width):
-        if lanes[_COUNT, j] <= 2.0:
+        lanes[_QSTATE + j], lanes[_QCHI + j] = _PURGE, _ZERO
+        if lanes[_QCOUNT + j] <= 2.0:
             _settle_pair(x, kept, model, blur, lanes, j, limits[4])
-            state[j] = _DONE
+            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
+            lanes[_QSTATE + j] = _DONE
+    purging = True
     for _ in range(_MAX_PASSES):
-        _prepare(lanes, q, limits, padded)
-        _find_worst(x, kept, model, blur, limits, lanes, padded)
-        _set_limits(lanes, state, limits, padded)
-        _retest(x, kept, model, blur, limits, lanes, state, padded)
-        unfinished = 0
+        _prepare(lanes, q, limits[4], padded)
+        if purging:
+            _find_worst(x, kept, model, blur, limits, lanes, padded)
+        _set_limits(lanes, limits, width)
+        _retest(x, kept, model, blur, limits, lanes, padded)
+        unfinished, purging = 0, False
         for j in range(width):
-            if state[j] == _SETTLE and lanes[_CHANGED, j] == 0.0:
-                state[j] = _DONE
-            unfinished += 1 if state[j] != _DONE else 0
+            purging |= lanes[_QSTATE + j] == _PURGE
+            if lanes[_QSTATE + j] == _SETTLE and lanes[_QCHANGED + j] == _ZERO:
+                lanes[_QSTATE + j] = _DONE
+                _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
+            unfinished += 1 if lanes[_QSTATE + j] != _DONE else 0
         if unfinished == 0:
-            break
-    _write_lanes(x, kept, model, limits, lanes, place, width, owner, planes, counts)
+            return
+        if 2 * unfinished <= width and width > 16:
+            width = _move_up(x, kept, lanes, place, width)
+            padded = _pad(x, kept, lanes, width)
+    for j in range(width):
+        if lanes[_QSTATE + j] != _DONE:
+            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _pad(x, kept, lanes, width):
+    """Fill the lanes up to a multiple of 16 with empty ones; how many that makes."""
+    padded = (width + 15) // 16 * 16
+    for j in range(width, padded):
+        for row in range(16):
+            lanes[row * _Q + j] = _ZERO
+        lanes[_QSTATE + j] = _DONE
+        for k in range(x.shape[0]):
+            x[k, j], kept[k, j] = _MISSING, _ZERO
+    return padded
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _move_up(x, kept, lanes, place, width):
+    """Close the gaps that finished lanes leave; how many are left."""
+    left = 0
+    for j in range(width):
+        if lanes[_QSTATE + j] == _DONE:
+            continue
+        if left != j:
+            place[0, left], place[1, left] = place[0, j], place[1, j]
+            for row in range(16):
+                lanes[row * _Q + left] = lanes[row * _Q + j]
+            for k in range(x.shape[0]):
+                x[k, left], kept[k, left] = x[k, j], kept[k, j]
+        left += 1
+    return left
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _keep_all(x, kept, model, lanes, width):
     """Start: every sample is kept."""
-    zero, one = np.float32(0.0), np.float32(1.0)
-    s, w, a, b, n = lanes[_SUM], lanes[_WEIGHT], lanes[_SUM_A], lanes[_SUM_B], lanes[_COUNT]
     for j in range(width):
-        s[j], w[j], a[j], b[j], n[j] = zero, zero, zero, zero, zero
+        lanes[_QTOTAL + j], lanes[_QWEIGHT + j], lanes[_QCOUNT + j] = _ZERO, _ZERO, _ZERO
+        lanes[_QSUM_A + j], lanes[_QSUM_B + j] = _ZERO, _ZERO
     for k in range(x.shape[0]):
-        row, to = x[k], kept[k]
+        row, to = x[k, :width], kept[k, :width]
         weight = model[0, k]
         wa, wb = weight * model[1, k], weight * model[2, k]
         for j in range(width):
             present = row[j] < _PRESENT
-            c = weight if present else zero
+            c = weight if present else _ZERO
             to[j] = c
-            s[j] += c * row[j]
-            w[j] += c
-            a[j] += c * wa
-            b[j] += c * wb
-            n[j] += one if present else zero
+            lanes[_QTOTAL + j] += c * row[j]
+            lanes[_QWEIGHT + j] += c
+            lanes[_QSUM_A + j] += c * wa
+            lanes[_QSUM_B + j] += c * wb
+            lanes[_QCOUNT + j] += _ONE if present else _ZERO
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -305,139 +409,147 @@ def _settle_pair(x, kept, model, blur, lanes, j, level):
     """Two samples: the higher goes if they differ by more than 5 sigma (satellites and cosmic rays are positive)."""
     top, bottom = -1, -1
     for k in range(x.shape[0]):
-        if kept[k, j] > 0.0 and (top < 0 or x[k, j] > x[top, j]):
+        if kept[k, j] > _ZERO and (top < 0 or x[k, j] > x[top, j]):
             top = k
     for k in range(x.shape[0]):
-        if kept[k, j] > 0.0 and k != top:
+        if kept[k, j] > _ZERO and k != top:
             bottom = k
     if bottom < 0:
         return
-    signal = max(x[bottom, j] - level, np.float32(0.0))
-    spread = np.float32(0.0)
+    signal = max(x[bottom, j] - level, _ZERO)
+    spread = _ZERO
     for k in (top, bottom):
         spread += model[3, k] * (model[1, k] + model[2, k] * signal)
-        spread += blur[0, k] * lanes[_SLOPE, j] + blur[1, k] * lanes[_BEND, j]
+        spread += blur[0, k] * lanes[_QSLOPE + j] + blur[1, k] * lanes[_QBEND + j]
     d = x[top, j] - x[bottom, j]
     if d * d > _PAIR_LIMIT * _PAIR_LIMIT * spread:
-        kept[top, j] = 0.0
+        w = kept[bottom, j]
+        kept[top, j] = _ZERO
+        lanes[_QTOTAL + j], lanes[_QWEIGHT + j], lanes[_QCOUNT + j] = w * x[bottom, j], w, _ONE
+        lanes[_QSUM_A + j], lanes[_QSUM_B + j] = w * w * model[1, bottom], w * w * model[2, bottom]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _prepare(lanes, q, limits, width):
-    """Mean, signal, variance of the mean and 1 / weight of what is kept."""
-    zero = np.float32(0.0)
+def _prepare(lanes, q, level, width):
+    """Mean, signal, variance of the mean and -2 / weight of what is kept."""
     for j in range(width):
-        w = lanes[_WEIGHT, j]
-        inverse = np.float32(1.0) / w if w > zero else zero
-        mean = lanes[_SUM, j] * inverse
-        signal = max(mean - limits[4], zero)
-        lanes[_MEAN, j], lanes[_SIGNAL, j], lanes[_INVERSE, j] = mean, signal, inverse
-        lanes[_ERROR, j] = q * (lanes[_SUM_A, j] + lanes[_SUM_B, j] * signal) * inverse * inverse
+        w = lanes[_QWEIGHT + j]
+        inverse = _ONE / w if w > _ZERO else _ZERO
+        mean = lanes[_QTOTAL + j] * inverse
+        signal = max(mean - level, _ZERO)
+        lanes[_QMEAN + j] = mean
+        lanes[_QSIGNAL + j] = signal
+        lanes[_QINVERSE + j] = np.float32(-2.0) * inverse
+        lanes[_QERROR + j] = q * (lanes[_QSUM_A + j] + lanes[_QSUM_B + j] * signal) * inverse * inverse
+        lanes[_QLOW + j] = _ZERO
+        lanes[_QHIGH + j] = _ZERO
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _find_worst(x, kept, model, blur, limits, lanes, width):
     """Largest (distance / limit)^2 of the kept samples below and above the mean, into the lanes' limits."""
-    slope, bend, mean, signal = lanes[_SLOPE], lanes[_BEND], lanes[_MEAN], lanes[_SIGNAL]
-    error, inverse, low, high = lanes[_ERROR], lanes[_INVERSE], lanes[_LOW], lanes[_HIGH]
     low2, high2 = limits[0], limits[1]
-    zero, one, two, least = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(1e-3)
-    for j in range(width):
-        low[j], high[j] = zero, zero
     for k in range(x.shape[0]):
-        row, c = x[k], kept[k]
+        row, c = x[k, :width], kept[k, :width]
         f = model[3, k]
         variance, growth, g2, h2 = f * model[1, k], f * model[2, k], blur[0, k], blur[1, k]
         for j in range(width):
-            d = row[j] - mean[j]
-            v = variance + growth * signal[j] + g2 * slope[j] + h2 * bend[j]
-            spread = v * max(one - two * c[j] * inverse[j], least) + error[j]
-            up = d > zero
-            ratio = d * d / ((high2 if up else low2) * spread)
-            ratio = ratio if c[j] > zero else zero
-            high[j] = ratio if up & (ratio > high[j]) else high[j]
-            low[j] = ratio if (ratio > low[j]) & (d < zero) else low[j]
+            d = row[j] - lanes[_QMEAN + j]
+            v = variance + growth * lanes[_QSIGNAL + j] + g2 * lanes[_QSLOPE + j] + h2 * lanes[_QBEND + j]
+            spread = v * max(_ONE + c[j] * lanes[_QINVERSE + j], _LEAST) + lanes[_QERROR + j]
+            ratio = d * d / ((high2 if d > _ZERO else low2) * spread)
+            ratio = ratio if c[j] > _ZERO else _ZERO
+            above = ratio if d > _ZERO else _ZERO
+            below = ratio if d < _ZERO else _ZERO
+            lanes[_QHIGH + j] = max(above, lanes[_QHIGH + j])
+            lanes[_QLOW + j] = max(below, lanes[_QLOW + j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _set_limits(lanes, state, limits, width):
+def _set_limits(lanes, limits, width):
     """From the worst on both sides to the limits of this pass, in units of the user's limits, squared.
 
     While purging, only the worse side loses samples (the high one when they are equal), so that never all are lost.
     """
     eps, prior = limits[2], limits[3]
     for j in range(width):
-        low, high = lanes[_LOW, j], lanes[_HIGH, j]
-        if state[j] == _PURGE and max(low, high) > 1.0:
+        low, high = lanes[_QLOW + j], lanes[_QHIGH + j]
+        if lanes[_QSTATE + j] == _PURGE and max(low, high) > _ONE:
             upper = high >= low
-            lanes[_HIGH, j] = max(np.float32(1.0), np.float32(0.49) * high) if upper else np.inf
-            lanes[_LOW, j] = np.inf if upper else max(np.float32(1.0), np.float32(0.49) * low)
+            lanes[_QHIGH + j] = max(_ONE, np.float32(0.49) * high) if upper else _MISSING
+            lanes[_QLOW + j] = _MISSING if upper else max(_ONE, np.float32(0.49) * low)
         else:
-            if state[j] == _PURGE:
-                state[j] = _SETTLE
-            spread = (prior + lanes[_CHI, j] / eps) / (prior + lanes[_COUNT, j] - np.float32(1.0))
-            lanes[_LOW, j] = max(spread, np.float32(1.0))
-            lanes[_HIGH, j] = lanes[_LOW, j]
+            if lanes[_QSTATE + j] == _PURGE:
+                lanes[_QSTATE + j] = _SETTLE
+            spread = (prior + lanes[_QCHI + j] / eps) / (prior + lanes[_QCOUNT + j] - _ONE)
+            lanes[_QLOW + j] = max(spread, _ONE)
+            lanes[_QHIGH + j] = lanes[_QLOW + j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _retest(x, kept, model, blur, limits, lanes, state, width):
-    """Keep or drop every sample of the unfinished lanes, and sum what is kept."""
-    slope, bend, mean, signal = lanes[_SLOPE], lanes[_BEND], lanes[_MEAN], lanes[_SIGNAL]
-    error, inverse, low, high = lanes[_ERROR], lanes[_INVERSE], lanes[_LOW], lanes[_HIGH]
-    s, w, a, b, n = lanes[_SUM], lanes[_WEIGHT], lanes[_SUM_A], lanes[_SUM_B], lanes[_COUNT]
-    chi, changed = lanes[_CHI], lanes[_CHANGED]
+def _retest(x, kept, model, blur, limits, lanes, width):
+    """Keep or drop every sample, and sum what is kept (finished lanes are written already and do not matter)."""
     low2, high2 = limits[0], limits[1]
-    zero, one, two, least = np.float32(0.0), np.float32(1.0), np.float32(2.0), np.float32(1e-3)
-    for j in range(width):
-        s[j], w[j], a[j], b[j], n[j], chi[j], changed[j] = zero, zero, zero, zero, zero, zero, zero
+    for row in (_QTOTAL, _QWEIGHT, _QSUM_A, _QSUM_B, _QCOUNT, _QCHI, _QCHANGED):
+        for j in range(width):
+            lanes[row + j] = _ZERO
     for k in range(x.shape[0]):
-        row, c = x[k], kept[k]
+        row, c = x[k, :width], kept[k, :width]
         f, weight = model[3, k], model[0, k]
         wa, wb = weight * model[1, k], weight * model[2, k]
         variance, growth, g2, h2 = f * model[1, k], f * model[2, k], blur[0, k], blur[1, k]
         for j in range(width):
-            d = row[j] - mean[j]
-            v = variance + growth * signal[j] + g2 * slope[j] + h2 * bend[j]
-            spread = v * max(one - two * c[j] * inverse[j], least) + error[j]
-            limit = high2 * high[j] if d > zero else low2 * low[j]
-            was = c[j] > zero
-            good = (d * d <= limit * spread) & (row[j] < _PRESENT) & (was | (state[j] == _SETTLE))
-            good = was if state[j] == _DONE else good
-            new = weight if good else zero
+            was, value = c[j], row[j]
+            d = value - lanes[_QMEAN + j]
+            v = variance + growth * lanes[_QSIGNAL + j] + g2 * lanes[_QSLOPE + j] + h2 * lanes[_QBEND + j]
+            spread = v * max(_ONE + was * lanes[_QINVERSE + j], _LEAST) + lanes[_QERROR + j]
+            # all loads stand outside of conditions: otherwise the loop stays scalar
+            upper, lower = high2 * lanes[_QHIGH + j], low2 * lanes[_QLOW + j]
+            allowed = was + lanes[_QSTATE + j]
+            limit = upper if d > _ZERO else lower
+            new = weight if d * d <= limit * spread else _ZERO
+            # while purging nothing comes back
+            new = new if allowed > _ZERO else _ZERO
+            new = new if value < _PRESENT else _ZERO
             c[j] = new
-            s[j] += new * row[j]
-            w[j] += new
-            a[j] += new * wa
-            b[j] += new * wb
-            n[j] += one if good else zero
-            chi[j] += d * d / v if good else zero
-            changed[j] += one if good != was else zero
+            chi = d * d / v
+            chi = chi if new > _ZERO else _ZERO
+            one = _ONE if new > _ZERO else _ZERO
+            lanes[_QCHI + j] += chi
+            lanes[_QCHANGED + j] += abs(new - was)
+            lanes[_QTOTAL + j] += new * value
+            lanes[_QWEIGHT + j] += new
+            lanes[_QSUM_A + j] += new * wa
+            lanes[_QSUM_B + j] += new * wb
+            lanes[_QCOUNT + j] += one
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_lanes(x, kept, model, limits, lanes, place, width, owner, planes, counts):
-    """Combine what is kept in float64 and write the lanes to their places."""
-    for j in range(width):
-        y, column = place[0, j], place[1, j]
-        total, weight, a, b, n = 0.0, 0.0, 0.0, 0.0, 0
+def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
+    """Combine what is kept and write a lane to its place; among many planes in float64."""
+    y, column = place[0, j], place[1, j]
+    total, weight = float(lanes[_QTOTAL + j]), float(lanes[_QWEIGHT + j])
+    a, b, n = lanes[_QSUM_A + j], lanes[_QSUM_B + j], lanes[_QCOUNT + j]
+    if n == _ZERO:
+        # nothing agrees with anything: the plain mean that the row pass left there stands
+        return
+    if x.shape[0] > _GROUP:
+        total, weight = 0.0, 0.0
         for k in range(x.shape[0]):
             c = float(kept[k, j])
-            if c > 0.0:
-                total += c * x[k, j]
-                weight += c
-                a += c * c * model[1, k]
-                b += c * c * model[2, k]
-                n += 1
-        if n == 0:
-            # nothing agrees with anything: the plain mean that the row pass left there stands
-            continue
-        mean = total / weight
-        planes[0, y, column] = mean
-        planes[1, y, column] = np.sqrt((a + b * max(mean - limits[4], 0.0)) * _CLIP_LOSS) / weight
-        planes[2, y, column] = n
-        for k in range(x.shape[0]):
-            if kept[k, j] == 0.0 and x[k, j] < _PRESENT:
-                side = 1 if x[k, j] > mean else 0
-                planes[3 + side, y, column] += 1.0
-                counts[owner[k], side] += 1
+            total += c * x[k, j] if c > 0.0 else 0.0
+            weight += c
+    mean = total / weight
+    signal = max(mean - level, 0.0)
+    dropped = planes[2, y, column] - n
+    planes[0, y, column] = mean
+    planes[1, y, column] = np.sqrt((a + b * signal) * _CLIP_LOSS) / weight
+    planes[2, y, column] = n
+    k = 0
+    while dropped > _ZERO:
+        if kept[k, j] == _ZERO and x[k, j] < _PRESENT:
+            side = 1 if x[k, j] > mean else 0
+            planes[3 + side, y, column] += _ONE
+            counts[owner[k], side] += 1
+            dropped -= _ONE
+        k += 1
