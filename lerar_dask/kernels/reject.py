@@ -25,6 +25,9 @@ _MAD_TO_SIGMA = 1.482602218505602
 _WINSOR = 1.134
 """1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 _FAST = {"contract", "nsz", "arcp"}
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+# Lanes' numbers lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
+_MIDDLE, _SIGMA, _BOUND, _SUM, _SQUARES, _BELOW, _ABOVE, _SETTLED, _PRESENT_N = (_LANES * k for k in range(9))
 
 
 def reject_bounds(
@@ -105,7 +108,7 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
     n = last - first
     column = np.empty(n)
     sums = np.empty((2, n + 1))
-    lanes = np.empty((7, _LANES), np.float32)
+    lanes = np.empty(9 * _LANES, np.float32)
     counts = np.empty(_LANES, np.int32)
     for y in range(cube.shape[0]):
         for x0 in range(0, columns, _LANES):
@@ -124,7 +127,7 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
                 m = int(counts[i])
                 if m == 0:
                     lowest[y, x0 + i], highest[y, x0 + i] = -np.inf, _PRESENT
-                elif method == _WINSORIZED and lanes[6, i] != 0.0:
+                elif method == _WINSORIZED and lanes[_SETTLED + i] != _ZERO:
                     lowest[y, x0 + i], highest[y, x0 + i] = block[0, i], block[m - 1, i]
                 else:
                     for k in range(m):
@@ -178,66 +181,62 @@ def _count_present(block, counts):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _clamped_moments(block, counts, lanes):
-    """Sums of clamped deviations from the median (rows 3, 4) at bounds +- row 2; missing samples taken off again."""
-    middle, bound, total, squares = lanes[0], lanes[2], lanes[3], lanes[4]
-    n = block.shape[0]
+def _clamped_moments(block, lanes):
+    """Sums of the deviations from the median, clamped at +- the bound, and of their squares."""
     for i in range(_LANES):
-        total[i] = np.float32(0.0)
-        squares[i] = np.float32(0.0)
-    for k in range(n):
+        lanes[_SUM + i], lanes[_SQUARES + i] = _ZERO, _ZERO
+    for k in range(block.shape[0]):
         row = block[k]
         for i in range(_LANES):
-            d = row[i] - middle[i]
-            d = d if d < bound[i] else bound[i]
-            d = d if d > -bound[i] else -bound[i]
-            total[i] += d
-            squares[i] += d * d
+            bound = lanes[_BOUND + i]
+            d = row[i] - lanes[_MIDDLE + i]
+            d = d if d < bound else bound
+            d = d if d > -bound else -bound
+            lanes[_SUM + i] += d
+            lanes[_SQUARES + i] += d * d
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _narrow(lanes, n, factor, low, high):
+    """One pass of the inner loop of all lanes: sigma, bound, and whether the lane is settled."""
     for i in range(_LANES):
-        absent = np.float32(n - counts[i])
-        total[i] -= absent * bound[i]
-        squares[i] -= absent * bound[i] * bound[i]
+        m, bound, before = lanes[_PRESENT_N + i], lanes[_BOUND + i], lanes[_SIGMA + i]
+        below, above, settled = lanes[_BELOW + i], lanes[_ABOVE + i], lanes[_SETTLED + i]
+        # missing samples were clamped at +bound: they come off again
+        absent = (n - m) * bound
+        total = lanes[_SUM + i] - absent
+        squares = lanes[_SQUARES + i] - absent * bound
+        variance = (squares - total * total / max(m, _ONE)) / max(m - _ONE, _ONE)
+        sigma = factor * np.sqrt(max(variance, _ZERO))
+        least = sigma - np.float32(6.0) * abs(sigma - before) - np.float32(2e-3) * sigma
+        inside = _ONE if below < low * least else _ZERO
+        inside = inside if above < high * least else _ZERO
+        lanes[_SETTLED + i] = max(settled, inside)
+        lanes[_SIGMA + i] = sigma
+        lanes[_BOUND + i] = min(bound, np.float32(1.5) * sigma)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _settle_winsorized(block, counts, low, high, lanes):
-    """Mark the lanes (row 6) in which winsorized clipping certainly rejects nothing; the others stay 0.
+    """Mark the lanes in which winsorized clipping certainly rejects nothing; the others stay 0.
 
-    The inner loop runs a few passes for all lanes. Its sigma falls towards the fixed point by a factor of at most 0.85 per
-    pass, so it will not end below sigma - 6 |last change|: a lane whose extremes lie inside even then is settled.
+    The inner loop runs a few passes for all lanes. Its sigma falls towards the fixed point by a factor of at most 0.85
+    per pass, so it will not end below sigma - 6 |last change|: a lane whose extremes lie inside even then is settled.
     """
-    middle, sigma, bound = lanes[0], lanes[1], lanes[2]
-    lowest, highest, settled = lanes[5], np.empty(_LANES, np.float32), lanes[6]
     for i in range(_LANES):
         m = int(counts[i])
-        settled[i] = np.float32(0.0)
-        if m < 3:
-            middle[i], lowest[i], highest[i], bound[i], sigma[i] = 0.0, 0.0, 0.0, 0.0, 0.0
-            settled[i] = np.float32(1.0)
-            continue
-        middle[i] = np.float32(0.5) * (block[(m - 1) // 2, i] + block[m // 2, i])
-        lowest[i], highest[i] = middle[i] - block[0, i], block[m - 1, i] - middle[i]
-        bound[i] = max(lowest[i], highest[i])
-        sigma[i] = np.float32(np.inf)
-    for step in range(6):
-        _clamped_moments(block, counts, lanes)
-        open_lanes = 0
-        for i in range(_LANES):
-            m = np.float32(counts[i])
-            if m < 3:
-                continue
-            variance = (lanes[4, i] - lanes[3, i] * lanes[3, i] / m) / (m - np.float32(1.0))
-            s = np.sqrt(max(variance, np.float32(0.0)))
-            if step > 0:
-                s *= np.float32(_WINSOR)
-                least = s - np.float32(6.0) * abs(s - sigma[i]) - np.float32(2e-3) * s
-                if (lowest[i] < low * least) & (highest[i] < high * least):
-                    settled[i] = np.float32(1.0)
-            sigma[i] = s
-            bound[i] = min(bound[i], np.float32(1.5) * s)
-            open_lanes += 1 if settled[i] == np.float32(0.0) else 0
-        if open_lanes == 0:
-            break
+        lanes[_PRESENT_N + i] = m
+        lanes[_SETTLED + i] = _ONE if m < 3 else _ZERO
+        middle = np.float32(0.5) * (block[(m - 1) // 2, i] + block[m // 2, i]) if m > 0 else _ZERO
+        lanes[_MIDDLE + i] = middle
+        lanes[_BELOW + i] = middle - block[0, i] if m > 0 else _ZERO
+        lanes[_ABOVE + i] = block[m - 1, i] - middle if m > 0 else _ZERO
+        lanes[_BOUND + i] = max(lanes[_BELOW + i], lanes[_ABOVE + i])
+        lanes[_SIGMA + i] = _MISSING
+    n = np.float32(block.shape[0])
+    for step in range(5):
+        _clamped_moments(block, lanes)
+        _narrow(lanes, n, np.float32(_WINSOR) if step > 0 else _ONE, low, high)
 
 
 # --------------------------------------------------------------------------------------------- the rules, one pixel
@@ -352,12 +351,15 @@ def _winsorized_sigma(v, sums, a, b, middle):
     floor = 1e-12 * max(abs(v[a]), abs(v[b - 1]))
     bound = np.inf
     center = _middle(v, 0, v.size)
+    c, d = a, b
     for _ in range(100):
         if sigma <= floor:
             break
         bound = min(bound, 1.5 * sigma)
-        c = a + np.searchsorted(v[a:b], middle - bound)
-        d = a + np.searchsorted(v[a:b], middle + bound)
+        while c < d and v[c] < middle - bound:
+            c += 1
+        while d > c and v[d - 1] > middle + bound:
+            d -= 1
         low, high = middle - bound - center, middle + bound - center
         s = sums[0, d] - sums[0, c] + (c - a) * low + (b - d) * high
         q = sums[1, d] - sums[1, c] + (c - a) * low * low + (b - d) * high * high
