@@ -9,15 +9,26 @@ white-equivalent: right for sums over apertures; a single pixel of a Lanczos-3 s
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
-__all__ = ["KERNEL_NOISE", "blur_terms", "cell_weights", "growth_of_variance", "phase_factor", "sample_variance"]
+__all__ = [
+    "KERNEL_NOISE",
+    "blur_terms",
+    "cell_weights",
+    "fill_gaps",
+    "growth_of_variance",
+    "phase_factor",
+    "sample_variance",
+]
 
 KERNEL_NOISE = {"lanczos3": (0.893, 0.112, -0.076), "bilinear": (0.667, 0.250, 0.0)}
 """Per kernel: scatter of one pixel relative to NOISE, correlation with the next pixel and with the one after."""
 WEIGHT_RANGE = (0.02, 10.0)
 """Weights relative to the median of the group's subs are held in this range."""
 FWHM_TO_SIGMA = 1.0 / 2.3548
+_PHASES = 1024
 _BLUR_FLOOR = 0.04
 """Part of the PSF's variance that may differ between subs of equal FWHM (guiding, interpolation)."""
 _LATTICE_BLUR = 0.25
@@ -30,39 +41,59 @@ def phase_factor(phase: np.ndarray, *, kernel: str) -> np.ndarray:
     Parameters
     ----------
     phase : float array     source position; only its fraction counts
+
+    Returns
+    -------
+    float64, shape of `phase`; read off a table of 1024 phases
     """
     t = phase - np.floor(phase)
     if kernel == "bilinear":
         return (1 - t) ** 2 + t**2
-    x = np.arange(-2, 4).reshape(-1, *([1] * t.ndim)) - t
+    return _lanczos_factors()[np.rint(t * _PHASES).astype(np.intp)]
+
+
+@lru_cache(maxsize=1)
+def _lanczos_factors() -> np.ndarray:
+    """Sum of the squared, normalized Lanczos-3 weights at phases 0, 1/1024, ..., 1."""
+    x = np.arange(-2, 4)[:, None] - np.linspace(0, 1, _PHASES + 1)
     weights = np.sinc(x) * np.sinc(x / 3)
     return np.sum(weights**2, axis=0) / np.sum(weights, axis=0) ** 2
 
 
-def sample_variance(grid: np.ndarray, ys: np.ndarray, xs: np.ndarray, *, cell_px: float) -> np.ndarray:
-    """Variance of a sub's pixels at positions, bilinear between the centers of its noise cells.
+def sample_variance(variance: np.ndarray, ys: np.ndarray, xs: np.ndarray, *, cell_px: float) -> np.ndarray:
+    """Variance of subs' pixels at positions, bilinear between the centers of their noise cells.
 
     Parameters
     ----------
-    grid : (gy, gx) float     sigma in cells; NaN where unknown
-    ys, xs : float arrays     positions in the sub, beyond its edge too
+    variance : (n, gy, gx) float     in cells, without gaps (`fill_gaps`)
+    ys, xs : (n, ...) float          positions in each sub, beyond its edge too
 
     Returns
     -------
     float64, shape of `ys`
     """
-    known = np.isfinite(grid) & (grid > 0)
-    if not known.any():
-        return np.ones(ys.shape)
-    variance = np.where(known, grid, np.median(grid[known])).astype(float) ** 2
-    v = np.clip((ys + 0.5) / cell_px - 0.5, 0, grid.shape[0] - 1)
-    u = np.clip((xs + 0.5) / cell_px - 0.5, 0, grid.shape[1] - 1)
-    i, j = np.minimum(v.astype(int), max(grid.shape[0] - 2, 0)), np.minimum(u.astype(int), max(grid.shape[1] - 2, 0))
-    k, m = np.minimum(i + 1, grid.shape[0] - 1), np.minimum(j + 1, grid.shape[1] - 1)
+    gy, gx = variance.shape[1:]
+    v = np.clip((ys + 0.5) / cell_px - 0.5, 0, gy - 1)
+    u = np.clip((xs + 0.5) / cell_px - 0.5, 0, gx - 1)
+    i, j = np.minimum(v.astype(np.intp), max(gy - 2, 0)), np.minimum(u.astype(np.intp), max(gx - 2, 0))
+    k, m = np.minimum(i + 1, gy - 1), np.minimum(j + 1, gx - 1)
     v, u = v - i, u - j
-    upper = variance[i, j] * (1 - u) + variance[i, m] * u
-    lower = variance[k, j] * (1 - u) + variance[k, m] * u
+    sub = np.arange(len(variance)).reshape(-1, *([1] * (ys.ndim - 1)))
+    upper = variance[sub, i, j] * (1 - u) + variance[sub, i, m] * u
+    lower = variance[sub, k, j] * (1 - u) + variance[sub, k, m] * u
     return upper * (1 - v) + lower * v
+
+
+def fill_gaps(sigma: np.ndarray) -> np.ndarray:
+    """Variance in cells, with the median of what is known where nothing is (1 when nothing is known at all).
+
+    Parameters
+    ----------
+    sigma : (gy, gx) float     NaN or 0 where unknown
+    """
+    known = np.isfinite(sigma) & (sigma > 0)
+    middle = np.median(sigma[known]) if known.any() else 1.0
+    return np.where(known, sigma, middle).astype(np.float64) ** 2
 
 
 def growth_of_variance(sky: np.ndarray, sigma: np.ndarray, e_per_adu: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -415,21 +415,18 @@ class _Chunk:
         inside = (np.arange(4) + 0.5) / 4 * NOISE_CELL_PX - 0.5
         ys = (cells_y[:, None] * NOISE_CELL_PX + inside).ravel()[:, None]
         xs = (cells_x[:, None] * NOISE_CELL_PX + inside).ravel()[None, :]
-        shape = (len(members), table.n_channels, len(cells_y), len(cells_x))
-        variance, factor = np.empty(shape), np.empty(shape)
-        for k, i in enumerate(members):
-            y, x = _mapped(table.planes(int(i), self.canvas.origin_yx)[0], ys, xs)
-            step = 2 if table.patterns[i] else 1
-            q = phase_factor(y / step, kernel=kernel) * phase_factor(x / step, kernel=kernel)
-            factor[k] = _cell_means(q, shape[2:])
-            for c in range(table.n_channels):
-                v = sample_variance(table.noise[i, c], y, x, cell_px=table.noise_cell_px)
-                variance[k, c] = _cell_means(v, shape[2:]) / table.ln_scale[i, c] ** 2
+        matrices = np.stack([table.planes(int(i), self.canvas.origin_yx)[0] for i in members])
+        y, x = _mapped(np.moveaxis(matrices, 0, -1)[..., None, None], ys, xs)
+        step = np.array([2 if table.patterns[i] else 1 for i in members])[:, None, None]
+        factor = phase_factor(y / step, kernel=kernel) * phase_factor(x / step, kernel=kernel)
+        factor = _cell_means(factor, len(cells_y), len(cells_x))
         blur = blur_terms(table.fwhm, table.registration_px, lattice=bool(table.patterns[0]))[:, members]
         out = []
         for c in range(table.n_channels):
+            variance = sample_variance(table.variance[members, c], y, x, cell_px=table.noise_cell_px)
+            variance = _cell_means(variance, len(cells_y), len(cells_x)) / table.ln_scale[members, c, None, None] ** 2
             weight = cell_weights(
-                variance[:, c],
+                variance,
                 table.typical_variance[:, c],
                 table.fwhm,
                 table.weight_factor,
@@ -437,7 +434,7 @@ class _Chunk:
                 mode=self.settings.weights,
             )
             growth = np.broadcast_to(table.growth[members, c][:, None, None], weight.shape)
-            model = np.stack([weight, variance[:, c], growth, factor[:, c]], axis=1).transpose(3, 2, 1, 0)
+            model = np.stack([weight, variance, growth, factor], axis=1).transpose(3, 2, 1, 0)
             owner = np.arange(len(members))
             if c == 1 and table.patterns[0]:
                 owner = np.repeat(owner, 2)
@@ -524,9 +521,9 @@ def _mapped(matrix: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> tuple[np.ndar
     return y, x
 
 
-def _cell_means(values: np.ndarray, cells: tuple[int, ...]) -> np.ndarray:
-    """Means of the 4 x 4 positions of each cell."""
-    return values.reshape(cells[0], 4, cells[1], 4).mean(axis=(1, 3))
+def _cell_means(values: np.ndarray, ny: int, nx: int) -> np.ndarray:
+    """Means of the 4 x 4 positions of each cell, (n, ny, nx)."""
+    return values.reshape(-1, ny, 4, nx, 4).mean(axis=(2, 4))
 
 
 def _box(

@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from lerar_dask.kernels.noise import growth_of_variance
+from lerar_dask.kernels.noise import fill_gaps, growth_of_variance
 from lerar_dask.kernels.warp import choose_turn, needs_gather
 from lerar_dask.store.access import Store, open_store
 
@@ -120,9 +120,12 @@ class StackTable:
     @cached_property
     def typical_variance(self) -> np.ndarray:
         """(n, channel) variance at the sky, output units."""
-        with np.errstate(invalid="ignore"):
-            sigma = np.array([[_median(g) for g in sub] for sub in self.noise])
-        return (sigma / self.ln_scale) ** 2
+        return np.median(self.variance, axis=(2, 3)) / self.ln_scale**2
+
+    @cached_property
+    def variance(self) -> np.ndarray:
+        """(n, channel, gy, gx) float64 variance of the pixels in cells, ADU^2, without gaps."""
+        return np.array([[fill_gaps(grid) for grid in sub] for sub in self.noise])
 
     @cached_property
     def growth(self) -> np.ndarray:
@@ -166,12 +169,6 @@ class StackTable:
         low, high = mapped.min(axis=2), mapped.max(axis=2)
         inside = (high >= 0).all(axis=1) & (low[:, 0] <= self.shape[:, 1] - 1) & (low[:, 1] <= self.shape[:, 0] - 1)
         return np.nonzero(inside)[0]
-
-
-def _median(grid: np.ndarray) -> float:
-    """Median of what is known, or 1."""
-    known = grid[np.isfinite(grid) & (grid > 0)]
-    return float(np.median(known)) if known.size else 1.0
 
 
 _NAMES = ("geometries", "calibrations", "patterns")
