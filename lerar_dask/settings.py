@@ -62,7 +62,7 @@ class Link:
     pins: Path | None = None
     """TOML table that pins or forbids links."""
     default_kind: Literal["ask", "light"] = "ask"
-    """What a frame is when neither header nor folder says; `ask` sets it aside with that reason."""
+    """What a frame is when neither header nor folder says: `ask` takes it for a light only if it tells its exposure."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -141,7 +141,7 @@ def _unusable(frame: Frame, settings: LinkSettings) -> str:
     if header.is_stack:
         n = f" of {header.n_subs} subs" if header.n_subs else ""
         return f"it is a result of stacking{n}, no sub"
-    if header.kind == "unknown" and settings.default_kind == "ask" and header.ra_deg is None and not header.object:
+    if header.kind == "unknown" and settings.default_kind == "ask" and not header.exposure_s:
         return "neither its header nor its folder says what kind of frame it is"
     return ""
 

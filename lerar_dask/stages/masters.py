@@ -213,14 +213,14 @@ def make_set(
     dark, bias, flat = (_master(store, masters[kind]) for kind in ("dark", "bias", "flat"))
     defects = np.zeros(0, np.int32)
     if dark is not None and settings.cosmetic:
-        defects = cosmetic.defects_from_dark(dark, sigma=settings.hot_sigma)
+        defects = cosmetic.defects_from_dark(dark, sigma=settings.hot_sigma, cfa=chosen.cfa)
     if dark is not None:
         scaled = chosen.dark_scale != 1.0 and bias is not None
         pedestal = bias + np.float32(chosen.dark_scale) * (dark - bias) if scaled else dark
     else:
         pedestal = bias
     if flat is not None and settings.cosmetic:
-        bad = cosmetic.defects_from_flat(flat, sigma=settings.cold_sigma)
+        bad = cosmetic.defects_from_flat(flat, sigma=settings.cold_sigma, cfa=chosen.cfa)
         defects = np.union1d(defects, bad).astype(np.int32)
     gain = _gain_of(flat, chosen.cfa) if flat is not None else None
     at = f"calibration/{key}"

@@ -1,0 +1,95 @@
+"""Defects: pixels that do not tell what falls on them, found in the master dark, the master flat, or the subs themselves.
+
+In: a master, or sharp detections of many subs. Out: flat indices of pixels, sorted int32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import median_filter
+
+__all__ = ["defects_from_dark", "defects_from_flat", "defects_from_subs"]
+
+_COLUMN_SIGMA = 6.0
+
+
+def defects_from_dark(dark: np.ndarray, *, sigma: float, cfa: str | None = None) -> np.ndarray:
+    """Pixels of a master dark that stand out of their neighbors.
+
+    Parameters
+    ----------
+    dark : (y, x) float32     ADU
+    sigma : float             limit in robust sigma of the difference to the median of 5 x 5 neighbors (of one color)
+    """
+    return _standing_out(dark, sigma, cfa)
+
+
+def defects_from_flat(flat: np.ndarray, *, sigma: float, cfa: str | None = None) -> np.ndarray:
+    """Pixels of a master flat (mean 1) whose sensitivity is not their neighbors', and bad columns and rows."""
+    bad = np.zeros(flat.shape, bool)
+    bad.reshape(-1)[_standing_out(flat, sigma, cfa)] = True
+    for axis in (0, 1):
+        line = np.nanmedian(flat, axis=axis)
+        step = 2 if cfa else 1
+        for phase in range(step):
+            part = line[phase::step]
+            away = part - median_filter(part, 9, mode="nearest")
+            spread = _robust_sigma(away)
+            lines = np.flatnonzero(np.abs(away) > max(_COLUMN_SIGMA * spread, 0.05)) * step + phase
+            if axis == 0:
+                bad[:, lines] = True
+            else:
+                bad[lines] = True
+    bad |= ~np.isfinite(flat) | (flat < 0.05)
+    return np.flatnonzero(bad).astype(np.int32)
+
+
+def defects_from_subs(
+    spikes: list[np.ndarray], places: np.ndarray, *, shape: tuple[int, int], least: int = 3
+) -> np.ndarray:
+    """Sharp detections that stay at one pixel of the sensor while the pointing moves.
+
+    Parameters
+    ----------
+    spikes : per sub (m, 3) float64 x, y, height
+    places : (n, 2) float64     pointing of each sub on the sky, in pixels: shift of its center
+    least : int                 subs of different pointing (more than 2 px apart) in which it must be seen
+    """
+    seen: dict[int, list[int]] = {}
+    for k, table in enumerate(spikes):
+        ys, xs = np.rint(table[:, 1]).astype(int), np.rint(table[:, 0]).astype(int)
+        inside = (ys >= 0) & (xs >= 0) & (ys < shape[0]) & (xs < shape[1])
+        for index in set((ys[inside] * shape[1] + xs[inside]).tolist()):
+            seen.setdefault(index, []).append(k)
+    return np.array(sorted(i for i, subs in seen.items() if _different(places[subs]) >= least), np.int32)
+
+
+def _different(places: np.ndarray) -> int:
+    """Number of places that are more than 2 px from all before them."""
+    kept: list[np.ndarray] = []
+    for place in places:
+        if all(np.hypot(*(place - other)) > 2.0 for other in kept):
+            kept.append(place)
+    return len(kept)
+
+
+def _standing_out(image: np.ndarray, sigma: float, cfa: str | None) -> np.ndarray:
+    """Flat indices of pixels that differ from the median around them; colors apart."""
+    bad = np.zeros(image.shape, bool)
+    step = 2 if cfa else 1
+    for oy in range(step):
+        for ox in range(step):
+            plane = np.nan_to_num(image[oy::step, ox::step])
+            away = plane - _local_median(plane)
+            bad[oy::step, ox::step] = np.abs(away) > sigma * max(_robust_sigma(away), 1e-6)
+    return np.flatnonzero(bad).astype(np.int32)
+
+
+def _local_median(plane: np.ndarray) -> np.ndarray:
+    """Smooth level: mean of 8 x 8 blocks' medians would do; here the median of rows, then of columns (fast)."""
+    return median_filter(median_filter(plane, (1, 5), mode="nearest"), (5, 1), mode="nearest")
+
+
+def _robust_sigma(values: np.ndarray) -> float:
+    sample = values.reshape(-1)[:: max(1, values.size // 200_000)]
+    return float(1.4826 * np.median(np.abs(sample - np.median(sample))))

@@ -1,0 +1,264 @@
+"""Measure: everything that is to be known of a calibrated sub, in one call: background, stars, blocks.
+
+In   calibrated pixels, the raw ones beside them (saturation is told by the sensor, not by what calibration made of it)
+Out  `Measures`: blocks, grid, stars, spikes (sharp detections that are no stars), a few numbers for people
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lerar_dask.kernels.background import background_grid, interpolate_grid
+from lerar_dask.kernels.detection import detect_peaks
+from lerar_dask.kernels.moments import adaptive_moments, aperture_flux
+from lerar_dask.kernels.statistics import BLOCK_PX, block_statistics
+
+__all__ = ["STAR_COLUMNS", "Measures", "measure", "measure_shapes"]
+
+STAR_COLUMNS = ("x", "y", "flux", "flux_error", "peak", "fwhm", "e1", "e2", "snr", "flags")
+EDGE, SATURATED, DIVERGED, MOVED, BLENDED = 1, 2, 4, 8, 16
+_FIRST_FWHM = 3.0
+_CANDIDATES = 4
+"""Candidates that are measured, per star kept."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured on a sub."""
+
+    blocks: np.ndarray
+    grid: np.ndarray
+    stars: np.ndarray
+    """(n, 10) float64 in the order of STAR_COLUMNS, brightest first."""
+    spikes: np.ndarray
+    """(n, 3) float64 x, y, height."""
+    summary: dict[str, float]
+
+
+def measure_shapes(
+    shape: tuple[int, int], *, cfa: str | None, cell_px: int, max_stars: int, max_spikes: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays that `measure` makes of a frame of this shape, padded."""
+    channels = 3 if cfa else 1
+    by, bx = (-(-n // BLOCK_PX) for n in shape)
+    gy, gx = (-(-n // cell_px) for n in shape)
+    return {
+        "blocks": (channels, by, bx, 3),
+        "grid": (channels, gy, gx, 2),
+        "stars": (max_stars, len(STAR_COLUMNS)),
+        "spikes": (max_spikes, 3),
+    }
+
+
+def measure(
+    image: np.ndarray,
+    raw: np.ndarray,
+    *,
+    cfa: str | None,
+    cell_px: int,
+    detection_sigma: float,
+    max_stars: int,
+    max_spikes: int,
+    saturated_raw: float,
+    defects: np.ndarray,
+) -> Measures:
+    """Measure a calibrated sub; its defects become NaN.
+
+    Parameters
+    ----------
+    image : (y, x) float32        calibrated, C-contiguous; changed: defects are set to NaN
+    raw : (y, x)                  the same pixels as stored
+    cfa : str or None             2x2 pattern
+    saturated_raw : float         stored value from which a pixel is saturated
+    defects : (m,) int32          flat indices of pixels that are left out
+    """
+    image.reshape(-1)[defects] = np.nan
+    grid = background_grid(image, cfa=cfa, cell_px=cell_px)
+    stars, spikes = _stars(image, raw, grid, cfa, cell_px, detection_sigma, max_stars, max_spikes, saturated_raw)
+    good = stars[(stars[:, 9].astype(int) & (EDGE | SATURATED | DIVERGED | BLENDED)) == 0]
+    usable = good if len(good) else stars
+    fwhm = float(np.median(usable[:, 5])) if len(usable) else 0.0
+    roundness = np.hypot(usable[:, 6], usable[:, 7])
+    blocks = block_statistics(image, grid, cfa=cfa, cell_px=cell_px, fwhm_px=fwhm or _FIRST_FWHM)
+    level, noise = grid[..., 0], grid[..., 1]
+    summary = {
+        "background_adu": _finite_median(level),
+        "noise_adu": _finite_median(noise),
+        "gradient_adu": float(np.nanpercentile(level, 95) - np.nanpercentile(level, 5)) if np.isfinite(level).any() else 0.0,
+        "fwhm_px": fwhm,
+        # e = (a^2 - b^2) / (a^2 + b^2) of the moments; eccentricity = sqrt(1 - b^2 / a^2)
+        "eccentricity": float(np.median(np.sqrt(2 * roundness / (1 + roundness)))) if len(usable) else 0.0,
+        "n_stars": len(stars),
+    }
+    return Measures(blocks, grid, stars, spikes, summary)
+
+
+def _finite_median(values: np.ndarray) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else 0.0
+
+
+def _stars(
+    image: np.ndarray,
+    raw: np.ndarray,
+    grid: np.ndarray,
+    cfa: str | None,
+    cell_px: int,
+    sigma: float,
+    max_stars: int,
+    max_spikes: int,
+    saturated: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Stars and spikes of a sub, in its own pixels."""
+    plane, level, noise, cell, limit = image, grid[0, ..., 0], grid[0, ..., 1], cell_px, sigma
+    if cfa:
+        plane = _superpixels(image)
+        share = np.array([cfa.count(c) for c in "RGB"]) / 4.0
+        level = np.tensordot(share, grid[..., 0], 1).astype(np.float32)
+        noise = np.sqrt(np.tensordot(share / 4.0, grid[..., 1] ** 2, 1)).astype(np.float32)
+        cell = cell_px // 2
+    filled, level, noise = _without_gaps(plane, level, noise, cell)
+    peaks = detect_peaks(filled, level, noise, cell_px=cell, fwhm_px=_FIRST_FWHM, sigma=limit)
+    fwhm = _typical_fwhm(filled, peaks, level, cell)
+    if fwhm > 1.25 * _FIRST_FWHM:
+        peaks = detect_peaks(filled, level, noise, cell_px=cell, fwhm_px=fwhm, sigma=limit)
+    sharp = peaks[:, 3] < (0.12 if fwhm < 2.1 else 0.2)
+    spikes = peaks[sharp][:max_spikes]
+    peaks = peaks[~sharp][: _CANDIDATES * max_stars]
+    stars = _measured(filled, peaks, level, noise, cell, fwhm)
+    stars = stars[_like_the_others(stars)]
+    stars[:, 9] = stars[:, 9].astype(int) | _saturation(raw, stars, cfa, saturated) | _blends(stars)
+    scale, shift = (2.0, 0.5) if cfa else (1.0, 0.0)
+    if cfa:
+        stars[:, :2] = stars[:, :2] * scale + shift
+        stars[:, 5] *= scale
+        stars[:, 2:4] *= 4.0
+    stars = stars[np.argsort(-stars[:, 2], kind="stable")][:max_stars]
+    found = np.column_stack([spikes[:, 0] * scale + shift, spikes[:, 1] * scale + shift, spikes[:, 4]])
+    return stars, found
+
+
+def _superpixels(image: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels."""
+    h, w = (n // 2 * 2 for n in image.shape)
+    cut = image[:h, :w]
+    return np.ascontiguousarray((cut[::2, ::2] + cut[1::2, ::2] + cut[::2, 1::2] + cut[1::2, 1::2]) * np.float32(0.25))
+
+
+def _without_gaps(
+    plane: np.ndarray, level: np.ndarray, noise: np.ndarray, cell: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Missing pixels get the background's level, so that they neither hide stars nor make any."""
+    gaps = np.flatnonzero(~np.isfinite(plane))
+    level = np.nan_to_num(level, nan=float(np.nanmedian(level)) if np.isfinite(level).any() else 0.0)
+    noise = np.nan_to_num(noise, nan=float(np.nanmedian(noise)) if np.isfinite(noise).any() else 1.0)
+    if len(gaps):
+        plane = plane.copy()
+        ys, xs = np.divmod(gaps, plane.shape[1])
+        around = np.stack([plane[np.clip(ys + dy, 0, plane.shape[0] - 1), np.clip(xs + dx, 0, plane.shape[1] - 1)] for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))])
+        sky = interpolate_grid(level, xs.astype(float), ys.astype(float), shape=plane.shape, cell_px=cell)
+        counted = np.isfinite(around)
+        mean = np.where(counted, around, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
+        plane.reshape(-1)[gaps] = np.where(counted.any(axis=0), mean, sky)
+    return plane, level.astype(np.float32), noise.astype(np.float32)
+
+
+def _sky_at(field: np.ndarray, peaks: np.ndarray, shape: tuple[int, int], cell: int) -> np.ndarray:
+    return interpolate_grid(field, peaks[:, 0], peaks[:, 1], shape=shape, cell_px=cell)
+
+
+def _typical_fwhm(plane: np.ndarray, peaks: np.ndarray, level: np.ndarray, cell: int) -> float:
+    """Width of the frame's own stars: middle of the densest half of the brightest ones' widths."""
+    bright = peaks[peaks[:, 3] > 0.2][:200]
+    if len(bright) < 3:
+        return _FIRST_FWHM
+    table = adaptive_moments(plane, bright[:, :2], _sky_at(level, bright, plane.shape, cell), fwhm_px=_FIRST_FWHM)
+    det = table[:, 2] * table[:, 4] - table[:, 3] ** 2
+    good = (table[:, 6] == 0) & (det > 0)
+    if good.sum() < 3:
+        return _FIRST_FWHM
+    widths = np.sort(2.3548 * det[good] ** 0.25)
+    half = len(widths) // 2 + 1
+    spans = widths[half - 1 :] - widths[: len(widths) - half + 1]
+    start = int(np.argmin(spans / (widths[: len(spans)] + 1e-9)))
+    return float(np.clip(np.median(widths[start : start + half]), 1.0, 40.0))
+
+
+def _measured(
+    plane: np.ndarray, peaks: np.ndarray, level: np.ndarray, noise: np.ndarray, cell: int, fwhm: float
+) -> np.ndarray:
+    """Table of the candidates, STAR_COLUMNS."""
+    if not len(peaks):
+        return np.zeros((0, len(STAR_COLUMNS)))
+    shape = plane.shape
+    table = adaptive_moments(plane, peaks[:, :2], _sky_at(level, peaks, shape, cell), fwhm_px=fwhm)
+    flags = table[:, 6].astype(int)
+    moved = np.hypot(table[:, 0] - peaks[:, 0], table[:, 1] - peaks[:, 1]) > max(0.75 * fwhm, 1.0)
+    flags |= np.where(moved, MOVED, 0)
+    det = np.maximum(table[:, 2] * table[:, 4] - table[:, 3] ** 2, 1e-6)
+    size = np.maximum(table[:, 2] + table[:, 4], 1e-6)
+    sigma = _sky_at(noise, peaks, shape, cell)
+    light = aperture_flux(
+        plane, table[:, :2], radius_px=2.4 * fwhm, inner_px=3.5 * fwhm, outer_px=5.0 * fwhm, noise=sigma
+    )
+    spread = sigma * np.sqrt(np.maximum(light[:, 1], 1) * (1 + light[:, 1] / np.maximum(light[:, 3], 1)))
+    return np.column_stack(
+        [
+            table[:, 0], table[:, 1], light[:, 0], spread, peaks[:, 4], 2.3548 * det**0.25,
+            (table[:, 2] - table[:, 4]) / size, 2 * table[:, 3] / size, peaks[:, 2], flags,
+        ]
+    )  # fmt: skip
+
+
+def _like_the_others(stars: np.ndarray) -> np.ndarray:
+    """Which candidates look like the frame's own stars, whatever these look like."""
+    flags = stars[:, 9].astype(int)
+    keep = (flags & (EDGE | DIVERGED | MOVED)) == 0
+    keep &= np.isfinite(stars).all(axis=1) & (stars[:, 2] > 0)
+    if keep.sum() < 5:
+        return keep
+    sure = keep & (stars[:, 8] > 10)
+    model = stars[sure if sure.sum() >= 5 else keep]
+    snr = np.maximum(stars[:, 8], 1.0)
+    log_width = np.log(np.maximum(stars[:, 5], 0.3))
+    middle = np.median(np.log(model[:, 5]))
+    mad = 1.4826 * np.median(np.abs(np.log(model[:, 5]) - middle)) + 0.03
+    apart = (log_width - middle) / np.hypot(mad, 1.3 / snr)
+    # Saturated stars are wide and still stars; cosmic rays are narrow.
+    keep &= ((apart < 4.5) | (stars[:, 4] > 0.3 * stars[:, 4].max())) & (apart > -4.5) & (log_width > middle - 0.55)
+    for column in (6, 7):
+        e = model[:, column]
+        center = np.median(e)
+        width = 1.4826 * np.median(np.abs(e - center)) + 0.03
+        keep &= np.abs(stars[:, column] - center) < 4.5 * np.hypot(width, 1.5 / snr)
+    return keep
+
+
+def _saturation(raw: np.ndarray, stars: np.ndarray, cfa: str | None, saturated: float) -> np.ndarray:
+    """Flag of stars with a saturated raw pixel in their core."""
+    out = np.zeros(len(stars), int)
+    step = 2 if cfa else 1
+    for i, (x, y) in enumerate(stars[:, :2]):
+        cy, cx = int(round(y)) * step, int(round(x)) * step
+        core = raw[max(0, cy - step) : cy + 2 * step, max(0, cx - step) : cx + 2 * step]
+        if core.size and core.max() >= saturated:
+            out[i] = SATURATED
+    return out
+
+
+def _blends(stars: np.ndarray) -> np.ndarray:
+    """Flag of stars with a neighbor within 3 FWHM that has more than 5 % of their light."""
+    if len(stars) < 2:
+        return np.zeros(len(stars), int)
+    from scipy.spatial import cKDTree
+
+    reach = 3.0 * float(np.median(stars[:, 5]))
+    out = np.zeros(len(stars), int)
+    for i, j in cKDTree(stars[:, :2]).query_pairs(reach):
+        if stars[j, 2] > 0.05 * stars[i, 2]:
+            out[i] = BLENDED
+        if stars[i, 2] > 0.05 * stars[j, 2]:
+            out[j] = BLENDED
+    return out
