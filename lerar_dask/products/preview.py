@@ -26,6 +26,7 @@ _SKY_SHADE = 0.20
 """Where the sky lies in the picture; PixInsight's STF takes 0.25, too bright a sky on a screen with other things."""
 _SHADOWS = 2.8
 """Black lies this many sigma (1.4826 MAD) below the sky."""
+_DARKEST_SHARE = 0.002
 _BAND_ROWS = 256
 _BALANCE = ("#1f5fa8", "#6aa6d6", "#dfe8ee", "#f3f1ec", "#f0d9c4", "#dd8452", "#a2371f")
 
@@ -99,7 +100,9 @@ def autostretch(image: np.ndarray) -> np.ndarray:
     sigma = float(np.mean(1.4826 * np.median(np.abs(pixels), axis=1)))
     top = float(np.quantile(pixels, 0.9998))
     sigma = sigma or max(top, 1e-6) / 100  # more than half of the pixels are equal
-    black, white = -_SHADOWS * sigma, max(top, 10 * sigma)
+    # Where nebula fills the field, MAD measures it and not the sky: black is then where the image is darkest.
+    darkest = float(np.quantile(pixels.mean(axis=0), _DARKEST_SHARE))
+    black, white = min(max(-_SHADOWS * sigma, darkest), -0.5 * sigma), max(top, 10 * sigma)
     scaled = np.clip((pixels - black) / (white - black), 0, 1)
     midtone = _mtf(_SKY_SHADE, -black / (white - black))
     stretched = np.full(image.shape, np.nan, np.float32)

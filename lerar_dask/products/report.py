@@ -44,7 +44,6 @@ TABLE_COLUMNS = (
     ("n_trails", "trails", ""),
 )
 """Key, heading and unit of the table's columns; those without a value are left out."""
-_ALWAYS = ("name", "fate", "reason", "group")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +130,7 @@ def write_report(path: Path, data: ReportData) -> None:
         data=data,
         counts=_counts(frames),
         groups=[_group_view(g) for g in data.groups],
-        columns=[c for c in TABLE_COLUMNS if c[0] in _ALWAYS or any(f.get(c[0]) is not None for f in frames)],
+        columns=[c for c in TABLE_COLUMNS if c[0] == "name" or any(f.get(c[0]) not in (None, "") for f in frames)],
         table=_table_json(frames),
         plot_script=script,
         figures=figures,

@@ -4,7 +4,6 @@ import json
 
 from lerar_dask.cli.app import run
 from lerar_dask.frames.scan import scan
-from lerar_dask.settings import Link
 
 WORDS = "--subs 2 --darks 1 --flats 1 --bias 2 --width 96 --height 64 --filter Ha --target M31 --cfa GBRG"
 
@@ -13,7 +12,7 @@ def test_a_night_of_the_asked_kind_and_size(tmp_path, capsys):
     assert run(["simulate", str(tmp_path / "a night"), *WORDS.split()]) == 0
     out = capsys.readouterr().out
     assert "2 lights, 1 darks, 1 flats, 2 bias of 96 x 64 px" in out
-    frames = scan([tmp_path / "a night"], exclude=[], settings=Link())
+    frames = scan([tmp_path / "a night"]).frames
     kinds = [f.header.kind for f in frames if not f.problem]
     assert sorted(kinds) == ["bias", "bias", "dark", "flat", "light", "light"]
     light = next(f for f in frames if f.header.kind == "light")
