@@ -110,7 +110,7 @@ def growth_of_variance(sky: np.ndarray, sigma: np.ndarray, e_per_adu: np.ndarray
 
 
 def cell_weights(
-    variance: np.ndarray, typical: np.ndarray, fwhm: np.ndarray, factor: np.ndarray, *, members: np.ndarray, mode: str
+    variance: np.ndarray, typical: np.ndarray, factor: np.ndarray, *, members: np.ndarray, mode: str
 ) -> np.ndarray:
     """Weights of subs in cells, relative to the group's median sub.
 
@@ -118,27 +118,19 @@ def cell_weights(
     ----------
     variance : (m, ...) float    variance at the sky of the subs in question, by cell, output units
     typical : (n,) float         one variance for each sub of the group
-    fwhm : (n,) float            full widths, any unit; NaN where unknown
-    factor : (n,) float          further factor of each sub
+    factor : (n,) float          further factor of each sub (sharp subs for `psf`)
     members : (m,) int           which of the group's subs are in question
-    mode : inverse-variance, noise, psf or none
+    mode : inverse-variance, psf (both by cell), noise (one number per sub) or none
 
     Returns
     -------
     (m, ...) float64
     """
-    extra = [1] * (variance.ndim - 1)
-    own = factor[members].reshape(-1, *extra)
+    own = factor[members].reshape(-1, *([1] * (variance.ndim - 1)))
     if mode == "none":
         return np.broadcast_to(own, variance.shape).copy()
-    sharp = np.ones_like(typical)
-    if mode == "psf":
-        known = np.isfinite(fwhm) & (fwhm > 0)
-        if known.any():
-            sharp = np.where(known, (np.median(fwhm[known]) / np.where(known, fwhm, 1.0)) ** 2, 1.0)
-    middle = np.median(sharp / typical)
-    basis = typical[members].reshape(-1, *extra) if mode == "noise" else variance
-    weight = sharp[members].reshape(-1, *extra) / np.broadcast_to(basis, variance.shape) / middle
+    basis = typical[members].reshape(own.shape) if mode == "noise" else variance
+    weight = np.median(typical) / np.broadcast_to(basis, variance.shape)
     return np.clip(weight, *WEIGHT_RANGE) * own
 
 

@@ -25,9 +25,11 @@ _MAD_TO_SIGMA = 1.482602218505602
 _WINSOR = 1.134
 """1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 _FAST = {"contract", "nsz", "arcp"}
-_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+_ZERO, _ONE, _TINY = np.float32(0.0), np.float32(1.0), np.float32(1e-30)
 # Lanes' numbers lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
-_MIDDLE, _SIGMA, _BOUND, _SUM, _SQUARES, _BELOW, _ABOVE, _SETTLED, _PRESENT_N = (_LANES * k for k in range(9))
+_MIDDLE, _SPREAD, _BOUND, _SUM, _SQUARES, _BELOW, _ABOVE, _SETTLED, _PRESENT_N, _CHANGE = (
+    _LANES * k for k in range(10)
+)
 
 
 def reject_bounds(
@@ -108,7 +110,7 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
     n = last - first
     column = np.empty(n)
     sums = np.empty((2, n + 1))
-    lanes = np.empty(9 * _LANES, np.float32)
+    lanes = np.empty(10 * _LANES, np.float32)
     counts = np.empty(_LANES, np.int32)
     for y in range(cube.shape[0]):
         for x0 in range(0, columns, _LANES):
@@ -200,7 +202,7 @@ def _clamped_moments(block, lanes):
 def _narrow(lanes, n, factor, low, high):
     """One pass of the inner loop of all lanes: sigma, bound, and whether the lane is settled."""
     for i in range(_LANES):
-        m, bound, before = lanes[_PRESENT_N + i], lanes[_BOUND + i], lanes[_SIGMA + i]
+        m, bound, before = lanes[_PRESENT_N + i], lanes[_BOUND + i], lanes[_SPREAD + i]
         below, above, settled = lanes[_BELOW + i], lanes[_ABOVE + i], lanes[_SETTLED + i]
         # missing samples were clamped at +bound: they come off again
         absent = (n - m) * bound
@@ -208,11 +210,16 @@ def _narrow(lanes, n, factor, low, high):
         squares = lanes[_SQUARES + i] - absent * bound
         variance = (squares - total * total / max(m, _ONE)) / max(m - _ONE, _ONE)
         sigma = factor * np.sqrt(max(variance, _ZERO))
-        least = sigma - np.float32(6.0) * abs(sigma - before) - np.float32(2e-3) * sigma
+        change, last = abs(sigma - before), lanes[_CHANGE + i]
+        slope = min(change / max(last, _TINY), np.float32(0.98))
+        ahead = max(np.float32(6.0), np.float32(1.5) * slope / (_ONE - slope)) * change
+        least = sigma - ahead - np.float32(2e-3) * sigma
         inside = _ONE if below < low * least else _ZERO
         inside = inside if above < high * least else _ZERO
+        inside = inside if m > np.float32(4.0) else _ZERO
         lanes[_SETTLED + i] = max(settled, inside)
-        lanes[_SIGMA + i] = sigma
+        lanes[_SPREAD + i] = sigma
+        lanes[_CHANGE + i] = change
         lanes[_BOUND + i] = min(bound, np.float32(1.5) * sigma)
 
 
@@ -220,8 +227,8 @@ def _narrow(lanes, n, factor, low, high):
 def _settle_winsorized(block, counts, low, high, lanes):
     """Mark the lanes in which winsorized clipping certainly rejects nothing; the others stay 0.
 
-    The inner loop runs a few passes for all lanes. Its sigma falls towards the fixed point by a factor of at most 0.85
-    per pass, so it will not end below sigma - 6 |last change|: a lane whose extremes lie inside even then is settled.
+    The inner loop runs a few passes for all lanes. From how fast its changes shrink follows how far sigma can still fall:
+    a lane whose extremes lie inside even then is settled. Fewer than five samples shrink too slowly to tell.
     """
     for i in range(_LANES):
         m = int(counts[i])
@@ -232,7 +239,8 @@ def _settle_winsorized(block, counts, low, high, lanes):
         lanes[_BELOW + i] = middle - block[0, i] if m > 0 else _ZERO
         lanes[_ABOVE + i] = block[m - 1, i] - middle if m > 0 else _ZERO
         lanes[_BOUND + i] = max(lanes[_BELOW + i], lanes[_ABOVE + i])
-        lanes[_SIGMA + i] = _MISSING
+        lanes[_SPREAD + i] = _MISSING
+        lanes[_CHANGE + i] = _TINY
     n = np.float32(block.shape[0])
     for step in range(5):
         _clamped_moments(block, lanes)

@@ -143,7 +143,7 @@ def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox)
         else:
             for j in range(w):
                 to[j] = np.float32(row[j]) * a + b
-        bad = 0
+        bad = np.int32(0)
         for j in range(w):
             bad += np.int32(not (abs(to[j]) < MISSING))
         if blank == blank or bad > 0:

@@ -236,8 +236,15 @@ class _Chunk:
             if self.settings.reject == "auto":
                 combine_auto(cube, first, low=low, high=high, blur=blur, **common)
             else:
-                bounds = {"method": self.settings.reject, "low": low, "high": high, "columns": tile.shape[1]}
-                lowest, highest = reject_bounds(cube, first, first + len(owner), **bounds)
+                lowest, highest = reject_bounds(
+                    cube,
+                    first,
+                    first + len(owner),
+                    method=self.settings.reject,
+                    low=low,
+                    high=high,
+                    columns=tile.shape[1],
+                )
                 combine_between(cube, first, lowest=lowest, highest=highest, **common)
             finish_planes(planes[c], dropped[c], spare[c], self.halo, np.float32(self.table.sky_level[c]))
             first += len(owner)
@@ -428,7 +435,6 @@ class _Chunk:
             weight = cell_weights(
                 variance,
                 table.typical_variance[:, c],
-                table.fwhm,
                 table.weight_factor,
                 members=members,
                 mode=self.settings.weights,
