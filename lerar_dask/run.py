@@ -26,7 +26,7 @@ from lerar_dask.stages.normalize import Normalization
 from lerar_dask.stages.normalize import load as load_normalization
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.layout import PLANES
-from lerar_dask.tasks import Step, Task
+from lerar_dask.tasks import Step, Task, step_from_plain
 
 __all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState", "store_of"]
 
@@ -169,7 +169,7 @@ class Run:
 
     def raw(self, group: str) -> da.Array:
         """Raw pixels (sub, y, x) as stored, lazily; subs of one frame geometry."""
-        state, subs = self._group(group)
+        _, subs = self._group(group)
         names = {(s.geometry, s.shape) for s in subs}
         if len(names) > 1:
             raise UsageError(f"the subs of {group} have several sizes: their raw pixels make no one array")
@@ -183,7 +183,7 @@ class Run:
 
     def calibrated(self, group: str) -> da.Array:
         """Calibrated pixels (sub, y, x) in each sub's own geometry, ADU, lazily."""
-        state, subs = self._group(group)
+        _, subs = self._group(group)
         if len({s.shape for s in subs}) > 1:
             raise UsageError(f"the subs of {group} have several sizes: their pixels make no one array")
         return _per_sub(partial(self._block_function(group, "calibrated")), len(subs), subs[0].shape, np.dtype("f4"))
@@ -203,7 +203,8 @@ class Run:
 
     def master(self, group: str) -> da.Array:
         """The master (channel, plane, y, x), planes image, noise, coverage, rejlow, rejhigh: computed from the raw
-        pixels when asked for, region by region, with the very function that the run's tasks call."""
+        pixels when asked for, region by region, with the very function that the run's tasks call.
+        """
         state, _ = self._group(group)
         canvas = self._canvas(state)
         chunks = (
@@ -217,7 +218,8 @@ class Run:
 
     def graph(self, group: str) -> Any:
         """The dask graph from raw subs to the master's chunks, as a Delayed: visualize, compute in part, or run it on
-        a cluster of one's own. Its tasks are those of `lerar stack`; each writes what it makes into the store."""
+        a cluster of one's own. Its tasks are those of `lerar stack`; each writes what it makes into the store.
+        """
         from dask.delayed import Delayed
 
         graph: dict[str, Any] = {}
@@ -234,17 +236,31 @@ class Run:
 
     def steps(self, group: str) -> list[Step]:
         """The tasks that a group's master is made of, step by step."""
-        return graph_steps(self.store, self.state, group, self._integrate())
+        state, _ = self._group(group)
+        paths = {f"ingest/{self.state.targets[state.target].subs[i].path}" for i in state.subs}
+        others = tuple(f"{stage}/{name}" for name in self.state.groups if name != group for stage in ("normalize", "integrate"))
+
+        def belongs(task: Task) -> bool:
+            if task.key.startswith("ingest/"):
+                return task.key in paths
+            return not any(task.key == o or task.key.startswith(o + "/") for o in others)
+
+        steps = [step_from_plain(plain) for plain in self.store.read_json("steps.json")]
+        kept = [dataclasses.replace(step, tasks=[t for t in step.tasks if belongs(t)]) for step in steps]
+        return [step for step in kept if step.tasks]
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td>{html.escape(name)}</td><td>{len(g.subs)}</td></tr>" for name, g in sorted(self.state.groups.items())
+            f"<tr><td>{html.escape(name)}</td><td>{len(g.subs)}</td></tr>"
+            for name, g in sorted(self.state.groups.items())
         )
         head = f"<b>lerar run</b> {html.escape(str(self.out))}"
         return f"{head}<table><tr><th>group</th><th>subs</th></tr>{rows}</table>"
 
     def __repr__(self) -> str:
-        return f"<Run {self.out}: {', '.join(f'{n} ({len(g.subs)} subs)' for n, g in sorted(self.state.groups.items()))}>"
+        return (
+            f"<Run {self.out}: {', '.join(f'{n} ({len(g.subs)} subs)' for n, g in sorted(self.state.groups.items()))}>"
+        )
 
     # ------------------------------------------------------------------------------------------------------- helpers
 
@@ -315,11 +331,15 @@ def _raw_block(url: str, geometry: str, slots: list[int], i: int, window: Window
     return out
 
 
-def _sub_block(url: str, table: str, canvas: Canvas, settings: Integrate, what: str, i: int, window: Window) -> np.ndarray:
+def _sub_block(
+    url: str, table: str, canvas: Canvas, settings: Integrate, what: str, i: int, window: Window
+) -> np.ndarray:
     return compute_sub(url, table, canvas, settings, i, window, what=what)
 
 
-def _master_block(url: str, table: str, canvas: Canvas, settings: Integrate, block_id: tuple[int, ...] = ()) -> np.ndarray:
+def _master_block(
+    url: str, table: str, canvas: Canvas, settings: Integrate, block_id: tuple[int, ...] = ()
+) -> np.ndarray:
     return compute_chunk(url, table, canvas, settings, block_id[2], block_id[3])
 
 

@@ -230,11 +230,23 @@ def _subs(rng: np.random.Generator, kind: str, n: int, shape: tuple[int, int]) -
         plane *= rng.uniform(0.95, 1.05)
         curve *= rng.uniform(0.8, 1.2)
         c = bend + 0.5 * t
-        sky = np.array([plane * np.cos(angle), plane * np.sin(angle), curve * np.cos(c), curve * np.sin(c), -curve * np.cos(c) * 0.5])
+        sky = np.array(
+            [
+                plane * np.cos(angle),
+                plane * np.sin(angle),
+                curve * np.cos(c),
+                curve * np.sin(c),
+                -curve * np.cos(c) * 0.5,
+            ]
+        )
         if flipped:
             sky[:2] *= -1
         veiled = kind == "cirrus" and k % 2 == 1
-        veil = (rng.uniform(0.05, 0.2), rng.uniform(0, np.pi), rng.uniform(0.6, 1.5) * width, rng.uniform(0, 2 * np.pi)) if veiled else (0.0, 0.0, 1e9, 0.0)
+        veil = (
+            (rng.uniform(0.05, 0.2), rng.uniform(0, np.pi), rng.uniform(0.6, 1.5) * width, rng.uniform(0, 2 * np.pi))
+            if veiled
+            else (0.0, 0.0, 1e9, 0.0)
+        )
         subs.append(
             _Sub(
                 transform=transform,
@@ -295,7 +307,13 @@ def _veil(veil: Sequence[float], ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
 
 
 def _write_light(
-    out: Path, k: int, truth: Truth, camera: Mapping[str, np.ndarray], exposure_s: float, seed: Any, header: Mapping[str, Any]
+    out: Path,
+    k: int,
+    truth: Truth,
+    camera: Mapping[str, np.ndarray],
+    exposure_s: float,
+    seed: Any,
+    header: Mapping[str, Any],
 ) -> None:
     rng = np.random.default_rng(seed)
     sub, shape = truth.subs[k], truth.shape
@@ -327,7 +345,14 @@ def _write_light(
 
 
 def _write_calibration(
-    out: Path, folder: str, kind: str, i: int, camera: Mapping[str, np.ndarray], exposure_s: float, seed: Any, header: Mapping[str, Any]
+    out: Path,
+    folder: str,
+    kind: str,
+    i: int,
+    camera: Mapping[str, np.ndarray],
+    exposure_s: float,
+    seed: Any,
+    header: Mapping[str, Any],
 ) -> None:
     rng = np.random.default_rng(seed)
     level = {
@@ -362,10 +387,11 @@ def _nebula(blobs: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
 
 
 def _bilinear(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Grid values at rows and columns, linear between."""
     r0, c0 = np.minimum(rows.astype(int), grid.shape[0] - 2), np.minimum(columns.astype(int), grid.shape[1] - 2)
     fr, fc = (rows - r0).astype(np.float32)[:, None], (columns - c0).astype(np.float32)[None]
-    across = grid[:, c0] * (1 - fc) + grid[:, c0 + 1] * fc
-    return across[r0] * (1 - fr) + across[r0 + 1] * fr
+    across = np.take(grid, c0, 1) * (1 - fc) + np.take(grid, c0 + 1, 1) * fc
+    return np.take(across, r0, 0) * (1 - fr) + np.take(across, r0 + 1, 0) * fr
 
 
 def _colored(image: np.ndarray, pattern: str) -> np.ndarray:
@@ -383,7 +409,9 @@ def _exposed(electrons: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         noisy = rng.poisson(np.maximum(electrons, 0)).astype(np.float32)
         noisy += READ_NOISE_E * rng.standard_normal(electrons.shape, np.float32)
     else:
-        noisy = electrons + np.sqrt(np.maximum(electrons, 0) + READ_NOISE_E**2) * rng.standard_normal(electrons.shape, np.float32)
+        noisy = electrons + np.sqrt(np.maximum(electrons, 0) + READ_NOISE_E**2) * rng.standard_normal(
+            electrons.shape, np.float32
+        )
     return np.clip(np.rint(noisy / GAIN_E_ADU + OFFSET_ADU), 0, 65535).astype(np.uint16)
 
 
@@ -454,7 +482,7 @@ def _plain(sub: _Sub) -> dict[str, Any]:
 
 
 def _sub_from(plain: Mapping[str, Any]) -> _Sub:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     values["transform"] = np.array(plain["transform"])
     values["trails"] = tuple(tuple(t) for t in plain["trails"])
     return _Sub(**values)

@@ -8,11 +8,16 @@ barrier for the next. A *record* is what is remembered of a task that ran.
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Plan", "Record", "Step", "Task"]
+import numpy as np
+
+__all__ = ["Plan", "Record", "Step", "Task", "step_from_plain", "step_to_plain"]
 
 State = Literal["done", "aside", "failed"]
 
@@ -75,3 +80,78 @@ class Record:
     seconds: float = 0.0
     peak_bytes: int = 0
     host: str = ""
+
+
+def step_to_plain(step: Step) -> dict[str, Any]:
+    """A step as JSON types: functions and dataclasses by name, arrays as lists."""
+    tasks = [
+        {
+            "key": t.key,
+            "digest": t.digest,
+            "function": _name_of(t.function),
+            "arguments": {k: _plain(v) for k, v in t.arguments.items()},
+            "pixels": t.pixels,
+        }
+        for t in step.tasks
+    ]
+    return {"name": step.name, "task_bytes": step.task_bytes, "tasks": tasks}
+
+
+def step_from_plain(plain: Mapping[str, Any]) -> Step:
+    """The step that `step_to_plain` wrote; only names of this package are looked up."""
+    tasks = [
+        Task(
+            key=t["key"],
+            digest=t["digest"],
+            function=_named(t["function"]),
+            arguments={k: _value(v) for k, v in t["arguments"].items()},
+            pixels=t["pixels"],
+        )
+        for t in plain["tasks"]
+    ]
+    return Step(name=plain["name"], tasks=tasks, task_bytes=plain["task_bytes"])
+
+
+def _name_of(thing: Any) -> str:
+    return f"{thing.__module__}:{thing.__qualname__}"
+
+
+def _named(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if module.split(".")[0] != "lerar_dask" or "." in attribute:
+        raise ValueError(f"{name} is no name of lerar")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields_ = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"is": _name_of(type(value)), "fields": fields_}
+    if isinstance(value, np.ndarray):
+        return {"is": "array", "dtype": value.dtype.str, "data": value.tolist()}
+    if isinstance(value, Path):
+        return {"is": "path", "path": str(value)}
+    if isinstance(value, tuple):
+        return {"is": "tuple", "items": [_plain(v) for v in value]}
+    if isinstance(value, Mapping):
+        return {"is": "dict", "items": [[k, _plain(v)] for k, v in value.items()]}
+    if isinstance(value, list):
+        return [_plain(v) for v in value]
+    return value
+
+
+def _value(plain: Any) -> Any:
+    if isinstance(plain, list):
+        return [_value(v) for v in plain]
+    if not isinstance(plain, dict):
+        return plain
+    what = plain["is"]
+    if what == "array":
+        return np.array(plain["data"], dtype=plain["dtype"])
+    if what == "path":
+        return Path(plain["path"])
+    if what == "tuple":
+        return tuple(_value(v) for v in plain["items"])
+    if what == "dict":
+        return {k: _value(v) for k, v in plain["items"]}
+    return _named(what)(**{k: _value(v) for k, v in plain["fields"].items()})

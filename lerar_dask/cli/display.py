@@ -89,9 +89,15 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         table.add_column(Text(heading, style="dim"), justify="right" if numeric else "left", overflow="fold")
     for row in body:
         table.add_row(*map(Text, row))
+    if sys.stdout.isatty():
+        Console(highlight=False).print(table)
+        return
     # Lines of a pipe or file are not cut to the width of a terminal that is not there.
-    terminal = sys.stdout.isatty()
-    Console(width=None if terminal else 10_000, highlight=False, soft_wrap=not terminal).print(table)
+    console = Console(width=10_000, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    for line in captured.get().splitlines():
+        print(line.rstrip())
 
 
 def print_aside(aside: Iterable[tuple[str, str]]) -> None:
@@ -177,7 +183,7 @@ class _Lines:
         elif kind == "TaskFinished":
             step = self._step
             step.add(event)
-            if time.monotonic() - step.last_line > _LINE_EVERY_S:
+            if step.n_done < step.n_tasks and time.monotonic() - step.last_line > _LINE_EVERY_S:
                 step.last_line = time.monotonic()
                 self._say(f"{step.n_done} of {step.n_tasks}", step.speed, step.left, step.troubles)
         elif kind == "StepFinished":

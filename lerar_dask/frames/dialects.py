@@ -97,7 +97,11 @@ def _numbers(found: _Found) -> None:
     found.take("airmass", ("AIRMASS", "SECZ"), lambda v: _number(v, low=0.99))
     found.take("pedestal_adu", ("PEDESTAL",), lambda v: None if _number(v) is None else abs(_number(v) or 0.0))
     found.take("saturation_adu", ("SATURATE", "DATAMAX", "WHTLVLN"), lambda v: _number(v, low=1))
-    found.take("n_subs", ("STACKCNT", "NCOMBINE", "NIMAGES", "NUMFRAME", "LIGH_CNT", "DARK_CNT", "FLAT_CNT", "BIAS_CNT"), _count)
+    found.take(
+        "n_subs",
+        ("STACKCNT", "NCOMBINE", "NIMAGES", "NUMFRAME", "LIGH_CNT", "DARK_CNT", "FLAT_CNT", "BIAS_CNT"),
+        _count,
+    )
     found.take("site_lat_deg", ("SITELAT", "OBSGEO-B", "LAT-OBS", "LATITUDE", "SITE-LAT", "OBSLAT"), _degrees)
     found.take("site_lon_deg", ("OBSGEO-L", "SITELONG", "LONG-OBS", "LONGITUD", "SITE-LON", "OBSLONG"), _degrees)
     x = next((_count(found.cards[w]) for w in ("XBINNING", "CCDXBIN", "BINX") if w in found.cards), None)
@@ -216,7 +220,10 @@ def _color(found: _Found, shape: tuple[int, ...], program: str) -> None:
     cards = found.cards
     if len(shape) == 3:
         return
-    raw = next((str(cards[w]).strip().upper() for w in ("BAYERPAT", "CFAIMAGE", "COLORTYP") if isinstance(cards.get(w), str)), "")
+    raw = next(
+        (str(cards[w]).strip().upper() for w in ("BAYERPAT", "CFAIMAGE", "COLORTYP") if isinstance(cards.get(w), str)),
+        "",
+    )
     source = "BAYERPAT"
     if raw not in _PATTERNS and isinstance(cards.get("FILTER"), str) and cards["FILTER"].strip().upper() in _PATTERNS:
         raw, source = cards["FILTER"].strip().upper(), "FILTER"

@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -35,7 +35,7 @@ _BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 def probe_fits(path: Path, stat: os.stat_result) -> Frame:
     """Frame of a FITS file, also gzipped and tile-compressed; raises FrameError with the reason for a refusal."""
     zipped = _is_gzip(path)
-    with (gzip.open(path) if zipped else open(path, "rb")) as file:
+    with gzip.open(path) if zipped else open(path, "rb") as file:
         hdus = list(_hdus(file, None if zipped else stat.st_size))
         index, cards = _image_hdu(hdus)
         merged = {**hdus[0][0], **{k: v for k, v in cards.items()}}
@@ -68,7 +68,7 @@ def probe_fits(path: Path, stat: os.stat_result) -> Frame:
 
 def read_cards(path: Path, hdu: int) -> list[str]:
     """Cards of the primary and of the image HDU, verbatim (80 characters each)."""
-    with (gzip.open(path) if _is_gzip(path) else open(path, "rb")) as file:
+    with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
         size = None if _is_gzip(path) else os.path.getsize(path)
         cards: list[str] = []
         for number, (_, _, text) in enumerate(_hdus(file, size, last=hdu)):
@@ -86,9 +86,12 @@ def read_with_astropy(frame: Frame, y0: int, y1: int) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with open(frame.path, "rb") as file, fits.open(
-                file, mode="readonly", memmap=False, do_not_scale_image_data=True, lazy_load_hdus=True
-            ) as opened:
+            with (
+                open(frame.path, "rb") as file,
+                fits.open(
+                    file, mode="readonly", memmap=False, do_not_scale_image_data=True, lazy_load_hdus=True
+                ) as opened,
+            ):
                 hdu = opened[source.hdu]
                 rows = hdu.section[..., y0:y1, :] if hasattr(hdu, "section") else hdu.data[..., y0:y1, :]
     except Exception as error:
@@ -97,14 +100,16 @@ def read_with_astropy(frame: Frame, y0: int, y1: int) -> np.ndarray:
     data = np.ascontiguousarray(rows.reshape(rows.shape[-2:]))
     if source.is_unsigned and data.dtype.kind == "i":
         word = np.dtype(source.stored_dtype)
-        return np.bitwise_xor(data.astype(data.dtype.newbyteorder("=")).view(word), word.type(1 << (8 * word.itemsize - 1)))
+        return np.bitwise_xor(
+            data.astype(data.dtype.newbyteorder("=")).view(word), word.type(1 << (8 * word.itemsize - 1))
+        )
     return data.astype(data.dtype.newbyteorder("="), copy=False)
 
 
 # ------------------------------------------------------------------------------------------------------------ header
 
 
-def _hdus(file: IO[bytes], size: int | None, *, last: int = _MAX_HDUS) -> Iterator[tuple[dict[str, Any], int, str]]:
+def _hdus(file: Any, size: int | None, *, last: int = _MAX_HDUS) -> Iterator[tuple[dict[str, Any], int, str]]:
     """(cards, offset of the data, text of the header) of each HDU until one with an image was seen."""
     at = 0
     for number in range(_MAX_HDUS):
@@ -122,9 +127,9 @@ def _hdus(file: IO[bytes], size: int | None, *, last: int = _MAX_HDUS) -> Iterat
         file.seek(at)
 
 
-def _read_header(file: IO[bytes], *, first: bool) -> str:
+def _read_header(file: Any, *, first: bool) -> str:
     """Header up to its END card, as Latin-1 (every byte is a character); empty at the end of the file."""
-    blocks = []
+    blocks: list[str] = []
     for _ in range(_MAX_BLOCKS):
         try:
             block = file.read(_BLOCK)
@@ -289,5 +294,3 @@ def _is_gzip(path: Path) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:120]
-
-

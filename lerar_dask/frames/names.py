@@ -46,7 +46,8 @@ def is_result(path: PurePath) -> bool:
 
 def facts_of(path: PurePath) -> dict[str, Any]:
     """Exposure, gain, sensor temperature and binning that the file's name tells."""
-    name, facts = path.stem, {}
+    name = path.stem
+    facts: dict[str, Any] = {}
     if match := re.search(r"(?:^|_)(\d+(?:\.\d+)?)(ms|s|sec|secs)(?=_|$)", name, re.IGNORECASE):
         facts["exposure_s"] = float(match[1]) * (0.001 if match[2].lower() == "ms" else 1.0)
     elif match := re.search(r"exp_(\d+(?:\.\d+)?)", name, re.IGNORECASE):
@@ -64,7 +65,10 @@ def moment_of(path: PurePath) -> datetime | None:
     """Time stamp in the file's name; local time without a zone, good for sorting only."""
     match = re.search(r"(\d{4})-?(\d{2})-?(\d{2})[-_T](\d{2})-?(\d{2})-?(\d{2})", path.stem)
     try:
-        return datetime(*(int(g) for g in match.groups()), tzinfo=UTC) if match else None  # type: ignore[arg-type]
+        if match is None:
+            return None
+        year, month, day, hour, minute, second = (int(g) for g in match.groups())
+        return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
     except ValueError:
         return None
 
@@ -73,7 +77,9 @@ def object_of(path: PurePath) -> str | None:
     """Target by the nearest folder that is no kind, no date and no plain word."""
     for part in reversed(path.parent.parts[-4:]):
         plain = re.sub(r"_sub$", "", part)
-        is_kind = any(re.fullmatch(pattern, part, re.IGNORECASE) for _, pattern in _KINDS[1:] if not part.endswith("_sub"))
+        is_kind = any(
+            re.fullmatch(pattern, part, re.IGNORECASE) for _, pattern in _KINDS[1:] if not part.endswith("_sub")
+        )
         if is_kind or re.fullmatch(r"[\d\-_:. ]+", part) or part.lower() in _PLAIN_FOLDERS or part == path.anchor:
             continue
         return plain

@@ -16,7 +16,22 @@ from lerar_dask.frames.reader import Frame
 __all__ = ["Scan", "probe", "scan"]
 
 _FITS = {".fits", ".fit", ".fts", ".fz"}
-_LATER = {".xisf", ".ser", ".tif", ".tiff", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".dng", ".orf", ".rw2", ".pef", ".kdc"}
+_LATER = {
+    ".xisf",
+    ".ser",
+    ".tif",
+    ".tiff",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".dng",
+    ".orf",
+    ".rw2",
+    ".pef",
+    ".kdc",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +111,9 @@ def _files(top: Path, barred: set[Path], troubles: list[Frame]) -> Iterator[Path
     for folder, folders, files in os.walk(top, onerror=note):
         here = Path(folder)
         folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and not f.endswith(".zarr") and (here / f).resolve() not in barred
+            f
+            for f in folders
+            if not f.startswith(".") and not f.endswith(".zarr") and (here / f).resolve() not in barred
         )
         if "lerar.toml" in files and "store.zarr" in os.listdir(here):
             folders.clear()

@@ -65,7 +65,9 @@ _TIERS = ((1, 1, 25), (1, 1, 40), (2, 1, 25), (1, 2, 25), (3, 1, 25), (1, 3, 25)
 """Windows of the first list, of the second, and stars per window: from the usual to the rare case."""
 
 
-def match_stars(first: StarList, second: StarList, *, sigma_px: float, accept: float, deepest: int = len(_TIERS)) -> Match | None:
+def match_stars(
+    first: StarList, second: StarList, *, sigma_px: float, accept: float, deepest: int = len(_TIERS)
+) -> Match | None:
     """Match two star lists.
 
     Parameters
@@ -83,7 +85,11 @@ def match_stars(first: StarList, second: StarList, *, sigma_px: float, accept: f
     for parts_a, parts_b, count in _TIERS[:deepest]:
         for place_a, place_b in product(first.windows(parts_a), second.windows(parts_b)):
             found = _try_windows(
-                first, second, first.triangles(parts_a, place_a, count), second.triangles(parts_b, place_b, count), sigma_px
+                first,
+                second,
+                first.triangles(parts_a, place_a, count),
+                second.triangles(parts_b, place_b, count),
+                sigma_px,
             )
             if found is not None and found.log_odds > accept and found.n_pairs >= _MIN_PAIRS:
                 return found

@@ -86,7 +86,9 @@ def measure(
     summary = {
         "background_adu": _finite_median(level),
         "noise_adu": _finite_median(noise),
-        "gradient_adu": float(np.nanpercentile(level, 95) - np.nanpercentile(level, 5)) if np.isfinite(level).any() else 0.0,
+        "gradient_adu": float(np.nanpercentile(level, 95) - np.nanpercentile(level, 5))
+        if np.isfinite(level).any()
+        else 0.0,
         "fwhm_px": fwhm,
         # e = (a^2 - b^2) / (a^2 + b^2) of the moments; eccentricity = sqrt(1 - b^2 / a^2)
         "eccentricity": float(np.median(np.sqrt(2 * roundness / (1 + roundness)))) if len(usable) else 0.0,
@@ -157,7 +159,12 @@ def _without_gaps(
     if len(gaps):
         plane = plane.copy()
         ys, xs = np.divmod(gaps, plane.shape[1])
-        around = np.stack([plane[np.clip(ys + dy, 0, plane.shape[0] - 1), np.clip(xs + dx, 0, plane.shape[1] - 1)] for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))])
+        around = np.stack(
+            [
+                plane[np.clip(ys + dy, 0, plane.shape[0] - 1), np.clip(xs + dx, 0, plane.shape[1] - 1)]
+                for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
+            ]
+        )
         sky = interpolate_grid(level, xs.astype(float), ys.astype(float), shape=plane.shape, cell_px=cell)
         counted = np.isfinite(around)
         mean = np.where(counted, around, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)

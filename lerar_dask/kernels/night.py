@@ -23,7 +23,16 @@ from lerar_dask.kernels.gauge import (
     sky_modes,
     solve_gauge,
 )
-from lerar_dask.kernels.normalize import Scene, Slab, Solution, components, make_slab, regress_scales, scene_canvas, solve
+from lerar_dask.kernels.normalize import (
+    Scene,
+    Slab,
+    Solution,
+    components,
+    make_slab,
+    regress_scales,
+    scene_canvas,
+    solve,
+)
 from lerar_dask.kernels.scales import combine_scales, fit_linear
 from lerar_dask.kernels.surface import axis_matrix, fit_surface, surface_shape
 

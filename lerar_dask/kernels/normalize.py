@@ -543,7 +543,7 @@ def _sample(scene: np.ndarray, row: np.ndarray, column: np.ndarray, out: np.ndar
 def _residual(
     value: np.ndarray, scene: np.ndarray, row: np.ndarray, column: np.ndarray, scale: np.ndarray, out: np.ndarray
 ) -> None:
-    """out (the sky) becomes value - scale * scene - sky."""
+    """Out (the sky) becomes value - scale * scene - sky."""
     for k in range(row.shape[0]):
         for i in range(row.shape[1]):
             for j in range(row.shape[2]):
@@ -564,7 +564,7 @@ def _normal(
     work: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """work (a sky) becomes weight * (scale * scene + sky); its scene part is added to out. Fixed order of subs."""
+    """Work (a sky) becomes weight * (scale * scene + sky); its scene part is added to out. Fixed order of subs."""
     for k in range(row.shape[0]):
         s = scale[k]
         for i in range(row.shape[1]):
@@ -595,7 +595,7 @@ def _gather(
     gradient: np.ndarray,
     diagonal: np.ndarray,
 ) -> None:
-    """residual becomes weight * residual; gradient and diagonal of the scene are added to."""
+    """Residual becomes weight * residual; gradient and diagonal of the scene are added to."""
     for k in range(row.shape[0]):
         s = scale[k]
         for i in range(row.shape[1]):
@@ -625,7 +625,7 @@ def _reweight(
     f: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """f = measured over formal variance, from the median |z| of a sub (histogram of 1/256 steps); Tukey weights."""
+    """F = measured over formal variance, from the median |z| of a sub (histogram of 1/256 steps); Tukey weights."""
     n_bins = 256 * 64
     histogram = np.zeros(n_bins + 1, np.int64)
     for k in range(residual.shape[0]):

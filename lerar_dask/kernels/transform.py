@@ -60,7 +60,9 @@ def describe(transform: np.ndarray, shape: tuple[int, int]) -> Described:
     )
 
 
-def fit(source: np.ndarray, target: np.ndarray, weight: np.ndarray, *, model: str, mirrored: bool = False) -> np.ndarray:
+def fit(
+    source: np.ndarray, target: np.ndarray, weight: np.ndarray, *, model: str, mirrored: bool = False
+) -> np.ndarray:
     """Weighted least squares for a transform that takes `source` to `target`.
 
     Parameters

@@ -93,7 +93,9 @@ def needs_gather(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
 def warp_scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Work arrays of `warp_plane` for rows of `columns` pixels out of windows of `window_columns`."""
     width = max(columns, window_columns) + 2 * NODE
-    return np.empty((4, width), np.float32), np.empty((width, 3), np.int64), np.empty((2, columns // NODE + 8))
+    floats = np.empty((5, width), np.float32)
+    floats[4] = np.arange(width)
+    return floats, np.empty((2 * width, 3), np.int64), np.empty((2, columns // NODE + 8))
 
 
 def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -128,7 +130,16 @@ def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox)
     missing = 0
     for i in range(h):
         row, to = raw[i], out[oy + i, ox : ox + w]
-        if pedestal.size > 0 and gain.size > 0:
+        if raw.itemsize > 2:
+            # numbers that float32 cannot hold: the pedestal comes off in float64
+            for j in range(w):
+                number = np.float64(row[j]) * scale + zero
+                if pedestal.size > 0:
+                    number -= pedestal[y0 + i, x0 + j]
+                if gain.size > 0:
+                    number *= gain[y0 + i, x0 + j]
+                to[j] = np.float32(number)
+        elif pedestal.size > 0 and gain.size > 0:
             p, g = pedestal[y0 + i, x0 : x0 + w], gain[y0 + i, x0 : x0 + w]
             for j in range(w):
                 to[j] = (np.float32(row[j]) * a + b - p[j]) * g[j]
@@ -254,10 +265,22 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
                         m += 1
             if m > 0:
                 break
-        repaired[d] = np.median(near[:m]) if m > 0 else level
+        repaired[d] = _median(near[:m]) if m > 0 else level
     for d in range(n):
         window[found[d, 0], found[d, 1]] = repaired[d]
     return n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _median(values):
+    """Median of a few values, which are sorted in place."""
+    for i in range(1, values.size):
+        v, j = values[i], i
+        while j > 0 and values[j - 1] > v:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = v
+    return np.float32(0.5) * (values[(values.size - 1) // 2] + values[values.size // 2])
 
 
 # -------------------------------------------------------------------------------------------------------------- warp
@@ -310,19 +333,19 @@ def _reach(xs, ys, first, x0, x1, height, width):
     return start, stop
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _fractions(base, step, start, to):
-    """Fractional part - 1/2 of base + (start + i) * step, which is exact in start + i: bits do not depend on start."""
+@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+def _ramp(first, step, numbers, to):
+    """to = first + step * numbers."""
     for i in range(to.size):
-        x = base + (start + float(i)) * step
-        to[i] = np.float32(x - np.floor(x) - 0.5)
+        to[i] = first + step * numbers[i]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _along_row(xs, first, a, b, fraction, runs):
+def _along_row(xs, first, a, b, numbers, fraction, runs):
     """Fractions - 1/2 of the source columns of canvas columns [a, b), and runs (start, stop, floor(x) - column).
 
-    Starts and stops count from a.
+    Starts and stops count from a. Whether a stretch between nodes is one run is decided for the whole stretch, and its
+    fractions count from its node, so that no bit depends on a and b.
     """
     n = 0
     column = a
@@ -331,43 +354,46 @@ def _along_row(xs, first, a, b, fraction, runs):
         node = (first + k) * NODE
         end = min(b, node + NODE)
         base, step = xs[k], (xs[k + 1] - xs[k]) / NODE
-        _fractions(base, step, float(column - node), fraction[column - a : end - a])
-        low = int(np.floor(base + float(column - node) * step)) - column
-        high = int(np.floor(base + float(end - 1 - node) * step)) - (end - 1)
+        low = int(np.floor(base)) - node
+        high = int(np.floor(base + (NODE - 1) * step)) - (node + NODE - 1)
         if low == high:
+            origin = np.float32(base - float(node + low) - 0.5)
+            _ramp(origin, np.float32(step - 1.0), numbers[column - node : end - node], fraction[column - a : end - a])
             n = _add_run(runs, n, column - a, end - a, low)
         else:
             for c in range(column, end):
-                shift = int(np.floor(base + float(c - node) * step)) - c
-                n = _add_run(runs, n, c - a, c + 1 - a, shift)
+                x = base + float(c - node) * step
+                fraction[c - a] = np.float32(x - np.floor(x) - 0.5)
+                n = _add_run(runs, n, c - a, c + 1 - a, int(np.floor(x)) - c)
         column = end
     return n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _up_columns(xs, ys, c0, c1, fraction, runs):
+def _up_columns(xs, ys, c0, c1, numbers, fraction, runs):
     """Fractions - 1/2 of the source rows of source columns [c0, c1) on the line of an output row, and their runs.
 
-    Runs are (start, stop, floor(y)); starts and stops count from c0.
+    Runs are (start, stop, floor(y)); starts and stops count from c0. Decisions as in `_along_row`.
     """
     n, c, k = 0, c0, 0
     while c < c1:
         while k < xs.size - 2 and xs[k + 1] <= c:
             k += 1
-        end = c1
-        if k < xs.size - 2:
-            end = min(c1, int(np.ceil(xs[k + 1])))
-        base, left = ys[k], xs[k]
+        begin, after = int(np.ceil(xs[k])), int(np.ceil(xs[k + 1]))
+        end = min(c1, after) if k < xs.size - 2 else c1
         slope = (ys[k + 1] - ys[k]) / (xs[k + 1] - xs[k])
-        base -= left * slope
-        _fractions(base, slope, float(c), fraction[c - c0 : end - c0])
-        low = int(np.floor(base + float(c) * slope))
-        high = int(np.floor(base + float(end - 1) * slope))
-        if low == high:
+        base = ys[k] + (float(begin) - xs[k]) * slope
+        low = int(np.floor(base))
+        high = int(np.floor(base + float(after - 1 - begin) * slope))
+        if low == high and c >= begin and end <= after and after - begin <= numbers.size:
+            origin = np.float32(base - float(low) - 0.5)
+            _ramp(origin, np.float32(slope), numbers[c - begin : end - begin], fraction[c - c0 : end - c0])
             n = _add_run(runs, n, c - c0, end - c0, low)
         else:
             for x in range(c, end):
-                n = _add_run(runs, n, x - c0, x + 1 - c0, int(np.floor(base + float(x) * slope)))
+                y = base + float(x - begin) * slope
+                fraction[x - c0] = np.float32(y - np.floor(y) - 0.5)
+                n = _add_run(runs, n, x - c0, x + 1 - c0, int(np.floor(y)))
         c = end
     return n
 
@@ -450,7 +476,7 @@ def _horizontal(line, start, fraction, kind, clamping, gain, sky, to):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
+def _sky_row(surface, sy0, sx0, row, x0, gain, offset, numbers, sky):
     """Sky of one canvas row, bilinear between nodes, as it is subtracted: (b + offset) * gain."""
     k = row // SURFACE_NODE
     t = np.float32(row - k * SURFACE_NODE) / np.float32(SURFACE_NODE)
@@ -463,10 +489,8 @@ def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
         b1 = upper[j - sx0 + 1] + t * (lower[j - sx0 + 1] - upper[j - sx0 + 1])
         b0 = (b0 + offset) * gain
         slope = ((b1 + offset) * gain - b0) / np.float32(SURFACE_NODE)
-        begin = np.float32(column - j * SURFACE_NODE)
-        to = sky[column - x0 : end - x0]
-        for i in range(end - column):
-            to[i] = b0 + slope * (begin + np.float32(i))
+        begin = column - j * SURFACE_NODE
+        _ramp(b0, slope, numbers[begin : begin + end - column], sky[column - x0 : end - x0])
         column = end
 
 
@@ -525,7 +549,7 @@ def warp_plane(
     first = (x0 - NODE) // NODE
     n_nodes = (x1 - 1 + NODE) // NODE + 2 - first
     xs, ys = nodes[0, :n_nodes], nodes[1, :n_nodes]
-    line, up, along, sky = floats[0], floats[1], floats[2], floats[3, :columns]
+    line, up, along, sky, numbers = floats[0], floats[1], floats[2], floats[3, :columns], floats[4]
     samples = 0
     for r in range(cube.shape[0]):
         row = y0 + r
@@ -538,16 +562,16 @@ def warp_plane(
             continue
         if r >= halo and r < cube.shape[0] - halo:
             samples += max(0, min(b, x1 - halo) - max(a, x0 + halo))
-        _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky)
+        _sky_row(surface, sy0, sx0, row, x0, gain, offset, numbers, sky)
         if gathered:
             for c in range(a, b):
                 x, y = _position(xs, ys, first, c)
                 to[c - x0] = gain * _gather(window, wy0, wx0, x, y, kind, clamping, offset) - sky[c - x0]
             continue
-        n = _along_row(xs, first, a, b, along, runs)
+        n = _along_row(xs, first, a, b, numbers, along, runs)
         c0 = int(runs[0, 0] + a + runs[0, 2]) - 2
         c1 = int(runs[n - 1, 1] - 1 + a + runs[n - 1, 2]) + 4
-        m = _up_columns(xs, ys, c0, c1, up, runs[n:])
+        m = _up_columns(xs, ys, c0, c1, numbers, up, runs[n:])
         for i in range(n, n + m):
             start, stop = runs[i, 0], runs[i, 1]
             left, row = start + c0 - wx0, runs[i, 2] - wy0
@@ -587,7 +611,8 @@ def drop_footprints(
     """
     height, width = shape
     low_y, high_y, low_x, high_x = _bounds(matrix, y0, x0, cube.shape[0], columns, height, width)
-    radius = 0.5 + step * max(abs(inverse[0, 0]) + abs(inverse[0, 1]), abs(inverse[1, 0]) + abs(inverse[1, 1])) * 1.2
+    across = 1.05 * step * (abs(inverse[0, 0]) + abs(inverse[0, 1]))
+    down = 1.05 * step * (abs(inverse[1, 0]) + abs(inverse[1, 1]))
     dropped = 0
     for y in range(low_y, high_y):
         if y % step != phase_y:
@@ -601,16 +626,14 @@ def drop_footprints(
             z = inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2]
             center_x = (inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) / z
             center_y = (inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) / z
-            for i in range(
-                max(y0, int(np.ceil(center_y - radius))), min(y0 + cube.shape[0], int(center_y + radius) + 1)
-            ):
-                for j in range(max(x0, int(np.ceil(center_x - radius))), min(x0 + columns, int(center_x + radius) + 1)):
+            for i in range(max(y0, int(np.ceil(center_y - down))), min(y0 + cube.shape[0], int(center_y + down) + 1)):
+                for j in range(max(x0, int(np.ceil(center_x - across))), min(x0 + columns, int(center_x + across) + 1)):
                     value = cube[i - y0, plane, j - x0]
                     if value == MISSING:
                         continue
-                    z = matrix[2, 0] * j + matrix[2, 1] * i + matrix[2, 2]
-                    dx = abs((matrix[0, 0] * j + matrix[0, 1] * i + matrix[0, 2]) / z - x) / step
-                    dy = abs((matrix[1, 0] * j + matrix[1, 1] * i + matrix[1, 2]) / z - y) / step
+                    z = 1.0 / (matrix[2, 0] * j + matrix[2, 1] * i + matrix[2, 2])
+                    dx = abs((matrix[0, 0] * j + matrix[0, 1] * i + matrix[0, 2]) * z - x) / step
+                    dy = abs((matrix[1, 0] * j + matrix[1, 1] * i + matrix[1, 2]) * z - y) / step
                     if dx < 1.0 and dy < 1.0 and (1.0 - dx) * (1.0 - dy) > 0.02:
                         spare[0, i - y0, j - x0] += weight * value
                         spare[1, i - y0, j - x0] += weight

@@ -91,7 +91,10 @@ class Links:
         for group in self.groups:
             linked: dict[LightLink, int] = Counter(self.of[f.path] for f in group.frames)  # type: ignore[assignment]
             for link, n in linked.items():
-                lines = [self._line(kind, choice) for kind, choice in (("dark", link.dark), ("flat", link.flat), ("bias", link.bias))]
+                lines = [
+                    self._line(kind, choice)
+                    for kind, choice in (("dark", link.dark), ("flat", link.flat), ("bias", link.bias))
+                ]
                 if link.dark and link.dark_scale != 1.0:
                     lines[0] += f"; scaled by {link.dark_scale:.3g}"
                 near = [m for c in (link.dark, link.flat, link.bias) if c for m in c.near_misses]
@@ -129,7 +132,11 @@ def link_frames(frames: Sequence[Frame], settings: LinkSettings) -> Links:
     cache: dict[Any, LightLink] = {}
     for group in groups:
         for frame in group.frames:
-            key = (_identity(frame), frame.header.night, tuple(pins.pins(frame.path, k) for k in ("dark", "flat", "bias")))
+            key = (
+                _identity(frame),
+                frame.header.night,
+                tuple(pins.pins(frame.path, k) for k in ("dark", "flat", "bias")),
+            )
             if pins.pinned or pins.forbidden or key not in cache:
                 cache[key] = _link(frame, masters, settings, pins)
             of[frame.path] = cache[key]
@@ -337,10 +344,18 @@ def _groups(lights: Sequence[Frame]) -> list[LightGroup]:
     for frame in lights:
         h = frame.header
         target = h.object or _folder_name(frame.path)
-        key = (_safe(target), _safe(h.filter or ""), _camera_key(h.camera), h.binning or (1, 1), h.cfa or "", frame.shape)
+        key = (
+            _safe(target),
+            _safe(h.filter or ""),
+            _camera_key(h.camera),
+            h.binning or (1, 1),
+            h.cfa or "",
+            frame.shape,
+        )
         sets[key].append(frame)
     plain = Counter((key[0].lower(), key[1].lower()) for key in sets)
-    named, taken = [], Counter()
+    named: list[LightGroup] = []
+    taken: Counter[str] = Counter()
     for key in sorted(sets, key=str):
         target, filter_, camera, binning, _, shape = key
         parts = [target, filter_]

@@ -76,10 +76,17 @@ def rules_for(kind: str, settings: Link) -> tuple[Rule, ...]:
         return (
             *sensor,
             Rule("filter", lambda f: f.header.filter, lambda a, b: 0.0 if a.lower() == b.lower() else 2.0, str),
-            Rule("rotator", lambda f: f.header.rotator_deg, _turned(settings.rotator_tolerance_deg), lambda v: f"{v:g} deg"),
+            Rule(
+                "rotator",
+                lambda f: f.header.rotator_deg,
+                _turned(settings.rotator_tolerance_deg),
+                lambda v: f"{v:g} deg",
+            ),
             Rule("night", _day, lambda a, b: min(abs(a - b) / 365.0, 1.0), lambda v: _date(v), 3.0),
         )
-    thermal = Rule("temperature", _temperature, _temperatures(settings.temperature_tolerance_c), lambda v: f"{v:g} C", 5.0)
+    thermal = Rule(
+        "temperature", _temperature, _temperatures(settings.temperature_tolerance_c), lambda v: f"{v:g} C", 5.0
+    )
     nights = Rule("night", _day, lambda a, b: min(abs(a - b) / 3650.0, 0.9), lambda v: _date(v))
     if kind == "bias":
         return (*sensor, *electronics, nights)
@@ -97,7 +104,9 @@ def exposure_distance(a: float | None, b: float | None, settings: Link) -> float
 
 def same_camera(a: str, b: str) -> bool:
     """Whether two names may mean one camera: drivers add words to a name, so one may contain the other."""
-    words_a, words_b = (set(re.findall(r"[a-z]*\d+[a-z]*|[a-z]+", n.lower())) - {"zwo", "ccd", "camera", "ascom", "asi"} for n in (a, b))
+    words_a, words_b = (
+        set(re.findall(r"[a-z]*\d+[a-z]*|[a-z]+", n.lower())) - {"zwo", "ccd", "camera", "ascom", "asi"} for n in (a, b)
+    )
     return not words_a or not words_b or words_a <= words_b or words_b <= words_a
 
 

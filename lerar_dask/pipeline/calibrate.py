@@ -26,11 +26,7 @@ def make_masters(session: Session, night: Night) -> dict[Path, str]:
     failed |= _failures(found)
     levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
     failed |= _failures(session.run(masters.plan_stacks(store.url, links, settings.masters, flats=True, levels=levels)))
-    good = {
-        key: item
-        for key, item in night.sets.items()
-        if not {item.dark, item.bias, item.flat} & set(failed)
-    }
+    good = {key: item for key, item in night.sets.items() if not {item.dark, item.bias, item.flat} & set(failed)}
     step = masters.plan_sets(store.url, links, list(good.values()), settings.masters, settings.ingest)
     session.run(step, keep=lambda task: store.has(f"calibration/{task.arguments['key']}/defects"))
     bad = {}

@@ -47,13 +47,17 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         groups.append(plan)
         height, width = plan.shape
         n_chunks = len(list(Canvas((0, 0), plan.shape).chunks()))
-        tasks += Counter({"ingest": plan.n_new, "register": 1 + plan.n_lights // 50, "normalize": 1, "integrate": n_chunks})
+        tasks += Counter(
+            {"ingest": plan.n_new, "register": 1 + plan.n_lights // 50, "normalize": 1, "integrate": n_chunks}
+        )
         samples["ingest"] += plan.n_new * height * width
         samples["integrate"] += plan.n_lights * height * width
         task_bytes = max(task_bytes, largest)
     read = sum(light.frame.size for light in night.lights if str(light.frame.path) in new)
     read += sum(f.size for m in masters for f in m.frames)
-    written = sum(2 * light.frame.shape[0] * light.frame.shape[1] for light in night.lights if str(light.frame.path) in new)
+    written = sum(
+        2 * light.frame.shape[0] * light.frame.shape[1] for light in night.lights if str(light.frame.path) in new
+    )
     written += sum(2 * 20 * p.shape[0] * p.shape[1] for p in groups)
     seconds = _STARTUP_S + sum(RATES_NS[k] * 1e-9 * n for k, n in samples.items()) / threads
     return DryRun(

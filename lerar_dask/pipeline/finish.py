@@ -179,7 +179,9 @@ def carry_wcs(header: Mapping[str, Any], transform: np.ndarray, canvas: Canvas) 
             steps = np.diag([float(header["CDELT1"]), float(header["CDELT2"])])
             turn = np.deg2rad(float(header.get("CROTA2", 0.0)))
             c, s = np.cos(turn), np.sin(turn)
-            matrix = steps @ np.array([[float(header.get(f"PC{i}_{j}", (c, -s, s, c)[2 * i + j - 3])) for j in (1, 2)] for i in (1, 2)])
+            matrix = steps @ np.array(
+                [[float(header.get(f"PC{i}_{j}", (c, -s, s, c)[2 * i + j - 3])) for j in (1, 2)] for i in (1, 2)]
+            )
     except (KeyError, ValueError):
         return None
     back = invert(transform)
@@ -233,7 +235,13 @@ def write_run_report(
             )
         )
     stages = [
-        report.StageTiming(name=name, n_tasks=session.counts[name], wall_s=session.walls[name], task_s=seconds, pixels=session.pixels[name])
+        report.StageTiming(
+            name=name,
+            n_tasks=session.counts[name],
+            wall_s=session.walls[name],
+            task_s=seconds,
+            pixels=session.pixels[name],
+        )
         for name, seconds in session.seconds.items()
     ]
     data = report.ReportData(
@@ -271,9 +279,7 @@ def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
     return surfaces
 
 
-def _group_pictures(
-    store: Store, out: Path, state: RunState, name: str, result: Mapping[str, Any]
-) -> dict[str, Any]:
+def _group_pictures(store: Store, out: Path, state: RunState, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """Maps and facts of a group that has a master."""
     group: GroupState = state.groups[name]
     canvas = state.targets[group.target].canvas

@@ -29,6 +29,8 @@ class Session:
         self.settings = settings
         self.bus = bus
         self.executor = executor
+        self.steps: list[Step] = []
+        """Every step of this run, done before or now."""
         self.n_run = 0
         self.n_failed = 0
         self.seconds: dict[str, float] = {}
@@ -61,6 +63,8 @@ class Session:
         ----------
         keep : says of a task that the ledger calls done whether what it made is still there
         """
+        if step.tasks:
+            self.steps.append(step)
         todo = [t for t in step.tasks if not (self.is_done(t) and keep(t))]
         if todo:
             self._run_tasks(dataclasses.replace(step, tasks=todo))

@@ -10,11 +10,11 @@ import numpy as np
 
 from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
+from lerar_dask.kernels.night import Site
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.settings import digest
 from lerar_dask.stages import integrate, normalize, register
-from lerar_dask.kernels.night import Site
 from lerar_dask.stages.normalize import Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
@@ -67,6 +67,10 @@ def solve_target(
     )
     for group in sorted({sub.group for sub in subs}):
         members = [i for i, sub in enumerate(subs) if sub.group == group and not reasons[i]]
+        offered = sum(sub.group == group for sub in subs)
+        if len(members) == 1 and offered >= 3:
+            _give_up(subs, members[0], reasons, fates)
+            members = []
         if not members or canvas is None:
             problems[group] = _why_none([r for s, r in zip(subs, reasons, strict=True) if s.group == group])
             continue
@@ -89,7 +93,12 @@ def _register(
     store, settings = session.store, session.settings.register
     members = [
         register.Member(
-            geometry=s.geometry, slot=s.slot, measure=s.measure, shape=s.shape, group=s.group, name=s.path.rpartition("/")[2]
+            geometry=s.geometry,
+            slot=s.slot,
+            measure=s.measure,
+            shape=s.shape,
+            group=s.group,
+            name=s.path.rpartition("/")[2],
         )
         for s in subs
     ]
@@ -139,6 +148,12 @@ def _canvas(session: Session, subs: Sequence[Sub], registration: Registration, r
         inside.remove(i)
         reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
     return Canvas.union(registration.transforms[inside], shapes[inside])
+
+
+def _give_up(subs: Sequence[Sub], only: int, reasons: list[str], fates: dict[str, str]) -> None:
+    """One sub of three or more that matches only itself is no stack."""
+    reasons[only] = "no other sub of its group matches it"
+    fates[subs[only].path] = reasons[only]
 
 
 def _why_none(reasons: Sequence[str]) -> str:
@@ -235,9 +250,35 @@ def _site(store: Store, subs: Sequence[Sub], solved: Solved) -> Site | None:
     ]
     if len(known) < len(headers) or not known:
         return None
-    first = known[0]
-    scale = first.get("scale_arcsec_px")
-    return None if scale is None else None
+    parity = _parity(store, subs)
+    scale = known[0].get("scale_arcsec_px")
+    if parity is None or scale is None:
+        return None
+    return Site(
+        latitude_deg=known[0]["site_lat_deg"],
+        longitude_deg=known[0]["site_lon_deg"],
+        ra_deg=known[0]["ra_deg"],
+        dec_deg=known[0]["dec_deg"],
+        parity=parity,
+        field_deg=scale * max(subs[0].shape) / 3600.0,
+    )
+
+
+def _parity(store: Store, subs: Sequence[Sub]) -> int | None:
+    """Handedness of the picture by a plate solution in a header; None without one."""
+    for sub in subs[:20]:
+        cards = dict(
+            (card[:8].strip(), card[10:].split("/")[0].strip())
+            for card in store.frame(sub.geometry, sub.slot)["cards"]
+            if card[8:10] == "= " and card.startswith(("CD1_", "CD2_"))
+        )
+        try:
+            a, b, c, d = (float(cards[f"CD{i}_{j}"]) for i in (1, 2) for j in (1, 2))
+        except (KeyError, ValueError):
+            continue
+        # From x to y as from east to north: positive determinant of (east, north) over (x, y).
+        return 1 if a * d - b * c > 0 else -1
+    return None
 
 
 def _table(session: Session, solved: Solved, members: list[int], normalization: Normalization) -> StackTable:
@@ -300,5 +341,3 @@ def _stop_on_failure(records: dict[str, Any]) -> None:
     for record in records.values():
         if record["state"] != "done":
             raise LerarError(f"{record['key']}: {record['reason']}")
-
-

@@ -22,6 +22,7 @@ from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, to_toml
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.tasks import step_to_plain
 
 __all__ = ["stack"]
 
@@ -42,7 +43,9 @@ def stack(
     _check_out(out, Path(url))
     night = survey([Path(n) for n in nights], settings, exclude=[out, Path(url)])
     if not night.lights:
-        raise LerarError(_no_lights(nights, night), "lights are found by IMAGETYP in the header, or by a folder `lights`")
+        raise LerarError(
+            _no_lights(nights, night), "lights are found by IMAGETYP in the header, or by a folder `lights`"
+        )
     if dry_run:
         return make_dry_run(night, out, url, settings)
     try:
@@ -77,7 +80,11 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     for sub in subs:
         targets[_target_of(sub, night)].append(sub)
     state = RunState(
-        nights=[str(n) for n in nights], settings=dataclasses.asdict(settings), targets={}, groups={}, links=night.links.explain()
+        nights=[str(n) for n in nights],
+        settings=dataclasses.asdict(settings),
+        targets={},
+        groups={},
+        links=night.links.explain(),
     )
     problems: dict[str, str] = {}
     solved = [solve.solve_target(session, name, members, fates, problems) for name, members in sorted(targets.items())]
@@ -89,6 +96,8 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     )
     state = dataclasses.replace(state, frames=frame_rows(session, night, solved, fates))
     session.store.write_json("run.json", state.to_json())
+    if session.n_run:
+        session.store.write_json("steps.json", [step_to_plain(step) for step in session.steps])
     return _finish(session, night, state, solved, problems, fates, out)
 
 
@@ -100,11 +109,14 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
 
     def is_there(task: Any) -> bool:
         item = task.arguments["item"]
-        return store.raw(item.geometry).has(item.slot) and store.measures(item.geometry, task.arguments["key"]).has(item.slot)
+        return store.raw(item.geometry).has(item.slot) and store.measures(item.geometry, task.arguments["key"]).has(
+            item.slot
+        )
 
     step = ingest.plan(store.url, items, settings.ingest)
     records = session.run(step, keep=is_there)
-    subs, seen = [], {}
+    subs: list[Sub] = []
+    seen: dict[str, str] = {}
     for light in sorted(lights, key=lambda item: str(item.frame.path)):
         path = str(light.frame.path)
         record = records.get(f"ingest/{path}")
@@ -156,7 +168,8 @@ def _finish(
     calibrate.write_files(session, night, out)
     facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
     records = session.run(
-        finish.plan_products(store, out, state, settings, facts), keep=lambda t: (out / f"{t.arguments['name']}.fits").exists()
+        finish.plan_products(store, out, state, settings, facts),
+        keep=lambda t: (out / f"{t.arguments['name']}.fits").exists(),
     )
     results = {key.partition("/")[2]: record.get("result", {}) for key, record in records.items()}
     for key, record in records.items():
@@ -164,7 +177,9 @@ def _finish(
             problems = {**problems, key.partition("/")[2]: record["reason"]}
     did_nothing = session.n_run == 0 and (out / "report.html").exists()
     if not did_nothing:
-        (out / "lerar.toml").write_text(to_toml(settings, nights=[Path(n) for n in state.nights], out=out), encoding="utf-8")
+        (out / "lerar.toml").write_text(
+            to_toml(settings, nights=[Path(n) for n in state.nights], out=out), encoding="utf-8"
+        )
         if settings.products.report:
             finish.write_run_report(store, out, state, session=session, results=results, problems=problems)
     lights = {str(light.frame.path) for light in night.lights}
@@ -172,7 +187,10 @@ def _finish(
     report = out / "report.html"
     return Summary(
         out=out,
-        groups=[_group_summary(state, name, out, problems) for name in [*state.groups, *(p for p in problems if p not in state.groups)]],
+        groups=[
+            _group_summary(state, name, out, problems)
+            for name in [*state.groups, *(p for p in problems if p not in state.groups)]
+        ],
         n_lights=len(lights),
         n_used=used,
         n_aside=len(lights) - used,
@@ -211,7 +229,9 @@ def _check_out(out: Path, store: Path) -> None:
         return
     others = [p.name for p in out.iterdir() if p.name not in ("lerar.log", "store.zarr") and not p.name.startswith(".")]
     if others:
-        raise StoreError(f"{out} holds something else ({', '.join(sorted(others)[:3])})", "give an empty or a new folder")
+        raise StoreError(
+            f"{out} holds something else ({', '.join(sorted(others)[:3])})", "give an empty or a new folder"
+        )
 
 
 def _no_lights(nights: Sequence[Path], night: Night) -> str:

@@ -20,7 +20,7 @@ def frame_rows(
     session: Session, night: Night, solved: Sequence[Solved], fates: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """One row per light and per frame that was set aside, lights in order of their start."""
-    measured = {}
+    measured: dict[str, dict[str, Any]] = {}
     for one in solved:
         measured |= _measured(session, one)
     rows = []

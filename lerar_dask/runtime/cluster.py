@@ -62,7 +62,9 @@ class Cluster:
         try:
             self._client = Client(self._cluster or address, timeout="20s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
-            raise LerarError(f"no dask scheduler answers at {address}", "is it running, and is the address right?") from error
+            raise LerarError(
+                f"no dask scheduler answers at {address}", "is it running, and is the address right?"
+            ) from error
         if address is not None:
             self._client.wait_for_workers(1, timeout=60)
             slots = sum(w["nthreads"] for w in self._client.scheduler_info(n_workers=-1)["workers"].values())
@@ -78,7 +80,7 @@ class Cluster:
         def submit(task: Task) -> None:
             # The task travels as one value: dask must not look into it.
             future = self._client.submit(_call, [task], key=f"{task.key}#{task.digest[:8]}", pure=False)
-            live[future.key] = task
+            live[str(future.key)] = task
             completed.add(future)
 
         for task in islice(tasks, 2 * slots):
@@ -86,7 +88,7 @@ class Cluster:
         if not live:
             return
         for future in completed:
-            task = live.pop(future.key)
+            task = live.pop(str(future.key))
             if future.status == "finished":
                 yield future.result()
             else:

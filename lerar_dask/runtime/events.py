@@ -10,7 +10,17 @@ from typing import IO, Any
 
 from lerar_dask.tasks import Record
 
-__all__ = ["Bus", "Event", "Note", "RunFinished", "RunStarted", "StepFinished", "StepStarted", "TaskFinished", "json_lines"]
+__all__ = [
+    "Bus",
+    "Event",
+    "Note",
+    "RunFinished",
+    "RunStarted",
+    "StepFinished",
+    "StepStarted",
+    "TaskFinished",
+    "json_lines",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

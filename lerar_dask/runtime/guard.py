@@ -32,7 +32,9 @@ def guarded(task: Task) -> Record | SpaceError:
         state, reason = "failed", error.message
     except OSError as error:
         if error.errno in _FULL:
-            return SpaceError(f"{os.strerror(error.errno or 0)}: {error.filename or task.key}", "make room and call again")
+            return SpaceError(
+                f"{os.strerror(error.errno or 0)}: {error.filename or task.key}", "make room and call again"
+            )
         state, reason = "failed", f"{type(error).__name__}: {error}"
         _log.error("%s failed\n%s", task.key, traceback.format_exc())
     except Exception as error:

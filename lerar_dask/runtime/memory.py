@@ -15,7 +15,17 @@ from pathlib import Path
 
 from lerar_dask.errors import UsageError
 
-__all__ = ["RESERVED_BYTES", "PeakSampler", "available_bytes", "budget_bytes", "cpu_count", "format_bytes", "parse_bytes", "trim_often", "tree_bytes"]
+__all__ = [
+    "RESERVED_BYTES",
+    "PeakSampler",
+    "available_bytes",
+    "budget_bytes",
+    "cpu_count",
+    "format_bytes",
+    "parse_bytes",
+    "tree_bytes",
+    "trim_often",
+]
 
 RESERVED_BYTES = 420 << 20
 """What a process with all libraries loaded and kernels compiled holds before it has any pixel."""
@@ -183,7 +193,9 @@ def _cgroup_folders(controller: str) -> list[tuple[Path, int]]:
 def _cgroup_limits() -> list[int]:
     limits = []
     for folder, version in _cgroup_folders("memory"):
-        name, used = ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        name, used = (
+            ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        )
         try:
             limit = int((folder / name).read_text())
         except (OSError, ValueError):

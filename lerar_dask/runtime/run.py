@@ -53,7 +53,11 @@ def run_step(step: Step, executor: Executor, bus: Bus) -> Iterator[Record]:
         yield record
         bus.emit(TaskFinished(step=step.name, record=record, pixels=pixels[record.key]))
     seconds = time.monotonic() - start
-    bus.emit(StepFinished(step=step.name, seconds=seconds, n_done=counts["done"], n_aside=counts["aside"], n_failed=counts["failed"]))
+    bus.emit(
+        StepFinished(
+            step=step.name, seconds=seconds, n_done=counts["done"], n_aside=counts["aside"], n_failed=counts["failed"]
+        )
+    )
 
 
 def check_memory(step: Step, executor: Executor) -> int:

@@ -164,7 +164,7 @@ def _take_in(store: Store, item: Item) -> tuple[np.ndarray, dict[str, Any], int]
     saturation = header.saturation_adu or 0.98 * (limit * raw.scale + raw.zero)
     assert frame.pixels is not None
     record = {
-        "id": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(raw.data)),
+        "id": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(raw.data).data),
         "path": str(frame.path),
         "scale": raw.scale,
         "zero": raw.zero,

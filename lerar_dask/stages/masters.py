@@ -58,7 +58,9 @@ def master_key(spec: MasterSpec, links: Links, settings: Masters) -> str:
 
 def set_key(chosen: CalibrationSet, links: Links, masters: Masters, ingest: Ingest) -> str:
     """Identity of a calibration set."""
-    keys = [master_key(links.masters[m], links, masters) if m else None for m in (chosen.dark, chosen.bias, chosen.flat)]
+    keys = [
+        master_key(links.masters[m], links, masters) if m else None for m in (chosen.dark, chosen.bias, chosen.flat)
+    ]
     cosmetics = (ingest.cosmetic, ingest.hot_sigma, ingest.cold_sigma)
     return digest("set", CODE_VERSION, keys, round(chosen.dark_scale, 6), chosen.cfa, cosmetics)[:20]
 
@@ -138,7 +140,7 @@ def combine_band(
     store = open_store(store_url)
     y0, y1 = rows
     stack = np.empty((y1 - y0, len(frames), frames[0].shape[1]), np.float32)
-    pedestal = store.open_array(f"calibration/{pedestal_key}/image")[y0:y1] if pedestal_key else None
+    pedestal = np.asarray(store.open_array(f"calibration/{pedestal_key}/image")[y0:y1]) if pedestal_key else None
     for i, frame in enumerate(frames):
         band = band_of(frame, y0, y1).astype(np.float32)
         if pedestal is not None:
@@ -166,10 +168,10 @@ def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
 def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str | None) -> dict[str, Any]:
     """Mean level of each flat above its pedestal, from every 16th row."""
     store = open_store(store_url)
-    pedestal = store.open_array(f"calibration/{pedestal_key}/image")[::_LEVEL_STEP] if pedestal_key else np.float32(0)
+    below = store.read_array(f"calibration/{pedestal_key}/image")[::_LEVEL_STEP] if pedestal_key else np.zeros((1, 1))
     levels = []
     for frame in frames:
-        sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - pedestal
+        sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - below
         level = float(np.nanmean(sample, dtype=np.float64))
         if not level > 0:
             raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
@@ -180,9 +182,7 @@ def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str 
 # ------------------------------------------------------------------------------------------------------ calibration sets
 
 
-def plan_sets(
-    store_url: str, links: Links, chosen: Sequence[CalibrationSet], masters: Masters, ingest: Ingest
-) -> Step:
+def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], masters: Masters, ingest: Ingest) -> Step:
     """Tasks that make pedestal, gain and defects of each calibration set."""
     tasks, task_bytes = [], 0
     for item in chosen:
@@ -252,7 +252,7 @@ def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _cached_master(url: str, key: str) -> np.ndarray:
-    return open_store(url).open_array(f"calibration/{key}/image")[:]
+    return open_store(url).read_array(f"calibration/{key}/image")
 
 
 def _master(store: Store, key: str | None) -> np.ndarray | None:

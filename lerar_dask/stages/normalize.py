@@ -68,7 +68,9 @@ class Normalization:
     notes: dict[str, Any]
 
 
-def normalization_key(members: Sequence[Member], registration: str, settings: Normalize, trails: bool, order: Any) -> str:
+def normalization_key(
+    members: Sequence[Member], registration: str, settings: Normalize, trails: bool, order: Any
+) -> str:
     """Identity of a group's normalization."""
     return digest("normalize", CODE_VERSION, list(members), registration, settings, trails, order)[:20]
 
@@ -124,7 +126,9 @@ def solve_group(
     results = []
     for channel in range(n_channels):
         parts = _cells(members, blocks, grids, transforms, catalogue, fwhm, channel, cell_px)
-        results.append(_solve(parts, transforms, ln_scale, scale_error, members, settings, cell_px, tile_px, reference, site))
+        results.append(
+            _solve(parts, transforms, ln_scale, scale_error, members, settings, cell_px, tile_px, reference, site)
+        )
     _write(store_url, key, results, settings, tile_px, [g[..., 0] for g in grids], shapes)
     return {"model": results[0].model, "cell_px": cell_px}
 
@@ -135,13 +139,14 @@ def load(store_url: str, key: str) -> Normalization:
     at = f"normalization/{key}"
     names = ("scale", "scale_error", "coefficients", "error", "f", "sky_level", "level", "trails")
     notes = store.read_json(f"{at}/notes.json")
-    return Normalization(*(store.read_array(f"{at}/{name}") for name in names), notes["tile_px"], notes)
+    columns = {name: store.read_array(f"{at}/{name}") for name in names}
+    return Normalization(tile_px=notes["tile_px"], notes=notes, **columns)
 
 
 def _star_scales(
     stars: Sequence[np.ndarray], transforms: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """ln scale and its error of each sub; common stars (m, 3): x, y in the reference plane, flux."""
+    """Ln scale and its error of each sub; common stars (m, 3): x, y in the reference plane, flux."""
     places, subs = [], []
     for k, table in enumerate(stars):
         places.append(tf.apply(tf.invert(transforms[k]), table[:, :2]))

@@ -76,9 +76,7 @@ def choose_reference(summaries: Sequence[dict[str, Any]]) -> list[int]:
     return [int(i) for i in np.argsort(-score, kind="stable")]
 
 
-def plan_match(
-    store_url: str, members: Sequence[Member], reference: Member, settings: Register, key: str
-) -> Step:
+def plan_match(store_url: str, members: Sequence[Member], reference: Member, settings: Register, key: str) -> Step:
     """One task per batch of subs."""
     tasks = []
     for start in range(0, len(members), BATCH):
@@ -100,7 +98,7 @@ def match_batch(
     """Match subs to the reference; a similarity with its log-odds for each, or nothing."""
     store = open_store(store_url)
     first = _list_of(store, reference)
-    found = []
+    found: list[dict[str, Any] | None] = []
     for member in members:
         if member == reference:
             found.append({"transform": np.eye(3).ravel().tolist(), "log_odds": 1e6, "n_pairs": len(first.xy)})
@@ -168,8 +166,10 @@ def load(store_url: str, key: str) -> Registration:
     store = open_store(store_url)
     at = f"registration/{key}"
     notes = store.read_json(f"{at}/notes.json")
-    columns = [store.read_array(f"{at}/{name}") for name in ("transforms", "accepted", "rms_px", "n_pairs", "log_odds")]
-    return Registration(columns[0], columns[1].astype(bool), *columns[2:], notes["reasons"], notes["model"])
+    names = ("transforms", "rms_px", "n_pairs", "log_odds")
+    columns = {name: store.read_array(f"{at}/{name}") for name in names}
+    accepted = store.read_array(f"{at}/accepted").astype(bool)
+    return Registration(accepted=accepted, reasons=notes["reasons"], model=notes["model"], **columns)
 
 
 # ---------------------------------------------------------------------------------------------------------- star lists
@@ -190,7 +190,9 @@ def _list_of(store: Store, member: Member) -> StarList:
     return StarList(_stars_of(store, member)[:_MATCH_STARS, :2], member.shape)
 
 
-def _pairs(transform: np.ndarray, catalogue: np.ndarray, tree_points: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+def _pairs(
+    transform: np.ndarray, catalogue: np.ndarray, tree_points: np.ndarray, radius: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of catalogue stars and sub stars that are each other's nearest within `radius` px of the sub."""
     if not len(catalogue) or not len(tree_points):
         return np.zeros(0, int), np.zeros(0, int)
@@ -244,7 +246,12 @@ def _joint(
     for radius in (3.0, 1.5):
         catalogue, weight = _catalogue(transforms, stars, home)
         linked = {
-            i: _pairs(transforms[i], catalogue, stars[i][:, :2], radius + 0.1 / max(abs(np.linalg.det(transforms[i])) ** 0.5, 0.1))
+            i: _pairs(
+                transforms[i],
+                catalogue,
+                stars[i][:, :2],
+                radius + 0.1 / max(abs(np.linalg.det(transforms[i])) ** 0.5, 0.1),
+            )
             for i in range(n)
             if np.isfinite(transforms[i, 0, 0])
         }
@@ -260,11 +267,15 @@ def _joint(
             sigma = np.sqrt(stars[i][b, 2] ** 2 + 1.0 / np.maximum(weight[a], 1e-6))
             model = _model_for(models[members[i].group], len(a))
             mirrored = np.linalg.det(transforms[i][:2, :2]) < 0
-            transforms[i], residual = tf.robust_fit(catalogue[a], stars[i][b, :2], sigma, model=model, mirrored=bool(mirrored))
+            transforms[i], residual = tf.robust_fit(
+                catalogue[a], stars[i][b, :2], sigma, model=model, mirrored=bool(mirrored)
+            )
             good = residual < 4
             pairs[i] = int(good.sum())
             away = np.hypot(*(tf.apply(transforms[i], catalogue[a]) - stars[i][b, :2]).T)
-            rms[i] = float(np.sqrt(np.average(away[good] ** 2, weights=1 / sigma[good] ** 2) / 2)) if good.any() else np.nan
+            rms[i] = (
+                float(np.sqrt(np.average(away[good] ** 2, weights=1 / sigma[good] ** 2) / 2)) if good.any() else np.nan
+            )
     return models, transforms, rms, pairs
 
 
@@ -318,7 +329,10 @@ def _model_for(model: str, n_pairs: int) -> str:
 
 def _reasons(transforms: np.ndarray, members: Sequence[Member], stars: Sequence[np.ndarray]) -> list[str]:
     """Why subs do not register, in words."""
-    counts = {g: float(np.median([len(s) for s, m in zip(stars, members, strict=True) if m.group == g])) for g in {m.group for m in members}}
+    counts = {
+        g: float(np.median([len(s) for s, m in zip(stars, members, strict=True) if m.group == g]))
+        for g in {m.group for m in members}
+    }
     reasons = []
     for i, member in enumerate(members):
         n = len(stars[i])
@@ -345,7 +359,9 @@ def _write(
 ) -> None:
     at = f"registration/{key}"
     accepted = np.isfinite(transforms[:, 0, 0]).astype(np.uint8)
-    store.write_array(f"{at}/transforms", transforms, dims=("sub", "row", "column"), unit="px", meaning="reference plane to sub")
+    store.write_array(
+        f"{at}/transforms", transforms, dims=("sub", "row", "column"), unit="px", meaning="reference plane to sub"
+    )
     for name, column in (("accepted", accepted), ("rms_px", rms), ("n_pairs", pairs), ("log_odds", log_odds)):
         store.write_array(f"{at}/{name}", column, dims=("sub",))
     store.write_json(f"{at}/notes.json", {"reasons": reasons, "model": models})

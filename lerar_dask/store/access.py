@@ -31,7 +31,7 @@ from lerar_dask.store.shard import INNER_CHUNK, encode_shard, write_atomically
 
 __all__ = ["Store", "open_store"]
 
-_ALWAYS_WRITE = {"write_empty_chunks": True}
+_ALWAYS_WRITE: Any = {"write_empty_chunks": True}
 
 
 class Store:
@@ -83,7 +83,8 @@ class Store:
             raise StoreError(f"{path} is not a lerar store")
         if number > FORMAT_VERSION:
             raise StoreError(
-                f"{path} has format {number}; this program knows formats up to {FORMAT_VERSION}", "install a newer lerar"
+                f"{path} has format {number}; this program knows formats up to {FORMAT_VERSION}",
+                "install a newer lerar",
             )
         return cls(str(path))
 
@@ -219,7 +220,7 @@ class Store:
         if data.size:
             separator = "/".join(["c", *["0"] * data.ndim])
             raw = data.astype(data.dtype.newbyteorder("<"), copy=False)
-            body = memoryview(raw.reshape(-1)).cast("B")
+            body = raw.reshape(-1).data.cast("B")
             write_atomically(partial / separator, [body, crc32c(bytes(body)).to_bytes(4, "little")])
         del target
         if final.exists():
@@ -293,7 +294,7 @@ class Store:
         """Write one chunk of a master, (channel, plane, h, w); bytes written."""
         full = np.full((*data.shape[:2], *CHUNK_SHAPE), np.nan, "<f4")
         full[:, :, : data.shape[2], : data.shape[3]] = data
-        body = memoryview(full.reshape(-1)).cast("B")
+        body = full.reshape(-1).data.cast("B")
         return write_atomically(self._chunk(key, cy, cx), [body, crc32c(bytes(body)).to_bytes(4, "little")])
 
     def read_chunk(self, key: str, cy: int, cx: int) -> np.ndarray:
