@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from scipy.ndimage import uniform_filter
-from scipy.optimize import curve_fit
+from scipy.optimize import least_squares
 
 __all__ = ["Line", "add_to_scene", "block_residuals", "extent_windows", "find_lines", "refine_line", "scene_of"]
 
@@ -286,18 +286,17 @@ def _gaussian(profile: np.ndarray, reach: float) -> tuple[float, float, float, f
     start = int(np.flatnonzero(inside)[smooth[inside].argmax()])
     guess = (max(float(smooth[start]), 1e-3), float(axis[start]), 1.7)
     near = np.abs(axis - guess[1]) <= 16
-    try:
-        (peak, center, width), _ = curve_fit(_bell, axis[near], profile[near], p0=guess, maxfev=200)
-    except (RuntimeError, ValueError):
-        return (*guess, noise)
-    width = abs(float(width))
+    fit = least_squares(_misfit, guess, method="lm", max_nfev=200, args=(axis[near], profile[near]))
+    peak, center, width = (float(v) for v in fit.x)
+    width = abs(width)
     if not (0.4 < width < 12 and abs(center - guess[1]) < 4):
         return (*guess, noise)
-    return float(peak), float(center), width, noise
+    return peak, center, width, noise
 
 
-def _bell(x: np.ndarray, peak: float, center: float, width: float) -> np.ndarray:
-    return peak * np.exp(-0.5 * ((x - center) / width) ** 2)
+def _misfit(bell: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Bell (peak, center, sigma) less data."""
+    return bell[0] * np.exp(-0.5 * ((x - bell[1]) / bell[2]) ** 2) - y
 
 
 def _segment_shifts(profiles: np.ndarray, width: float, *, reach: float) -> tuple[np.ndarray, np.ndarray]:
@@ -306,7 +305,8 @@ def _segment_shifts(profiles: np.ndarray, width: float, *, reach: float) -> tupl
     trial = np.arange(-reach, reach + 0.25, 0.5)
     kernels = np.exp(-0.5 * ((axis[None, :] - trial[:, None]) / width) ** 2)
     kernels /= np.sqrt((kernels**2).sum(axis=1, keepdims=True))
-    filled = np.nan_to_num(profiles - np.nanmedian(profiles, axis=1, keepdims=True))
+    level = np.array([np.median(p[np.isfinite(p)]) if np.isfinite(p).any() else 0.0 for p in profiles])
+    filled = np.nan_to_num(profiles - level[:, None])
     score = filled @ kernels.T
     best = score.argmax(axis=1)
     noise = 1.4826 * np.median(np.abs(filled), axis=1) + 1e-3
