@@ -127,8 +127,7 @@ def test_a_fault_before_there_is_a_folder_is_kept_elsewhere(pipeline, capsys, tm
 
 
 STOPPED = """
-import hashlib, sys, time
-import lerar_dask.pipeline
+import hashlib, sys, time, types
 from lerar_dask.cli import app
 
 def stack(*args, **kwargs):
@@ -138,7 +137,7 @@ def stack(*args, **kwargs):
     finally:
         print("closed", flush=True)
 
-lerar_dask.pipeline.stack = stack
+sys.modules["lerar_dask.pipeline"] = types.SimpleNamespace(stack=stack)
 sys.argv = ["lerar", "stack", ".", "-o", "out"]
 app.main()
 """
