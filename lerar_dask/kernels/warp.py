@@ -93,9 +93,7 @@ def needs_gather(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
 def warp_scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Work arrays of `warp_plane` for rows of `columns` pixels out of windows of `window_columns`."""
     width = max(columns, window_columns) + 2 * NODE
-    floats = np.empty((5, width), np.float32)
-    floats[4] = np.arange(width)
-    return floats, np.empty((2 * width, 3), np.int64), np.empty((2, columns // NODE + 8))
+    return np.empty((4, width), np.float32), np.empty((2 * width, 3), np.int64), np.empty((2, columns // NODE + 8))
 
 
 def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -334,14 +332,14 @@ def _reach(xs, ys, first, x0, x1, height, width):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _ramp(first, step, numbers, to):
-    """to = first + step * numbers."""
+def _ramp(first, step, start, to):
+    """Write first + step * (start + i), i = 0, 1, ..."""
     for i in range(to.size):
-        to[i] = first + step * numbers[i]
+        to[i] = first + step * (start + np.float32(i))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _along_row(xs, first, a, b, numbers, fraction, runs):
+def _along_row(xs, first, a, b, fraction, runs):
     """Fractions - 1/2 of the source columns of canvas columns [a, b), and runs (start, stop, floor(x) - column).
 
     Starts and stops count from a. Whether a stretch between nodes is one run is decided for the whole stretch, and its
@@ -358,7 +356,7 @@ def _along_row(xs, first, a, b, numbers, fraction, runs):
         high = int(np.floor(base + (NODE - 1) * step)) - (node + NODE - 1)
         if low == high:
             origin = np.float32(base - float(node + low) - 0.5)
-            _ramp(origin, np.float32(step - 1.0), numbers[column - node : end - node], fraction[column - a : end - a])
+            _ramp(origin, np.float32(step - 1.0), np.float32(column - node), fraction[column - a : end - a])
             n = _add_run(runs, n, column - a, end - a, low)
         else:
             for c in range(column, end):
@@ -370,7 +368,7 @@ def _along_row(xs, first, a, b, numbers, fraction, runs):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _up_columns(xs, ys, c0, c1, numbers, fraction, runs):
+def _up_columns(xs, ys, c0, c1, fraction, runs):
     """Fractions - 1/2 of the source rows of source columns [c0, c1) on the line of an output row, and their runs.
 
     Runs are (start, stop, floor(y)); starts and stops count from c0. Decisions as in `_along_row`.
@@ -385,9 +383,9 @@ def _up_columns(xs, ys, c0, c1, numbers, fraction, runs):
         base = ys[k] + (float(begin) - xs[k]) * slope
         low = int(np.floor(base))
         high = int(np.floor(base + float(after - 1 - begin) * slope))
-        if low == high and c >= begin and end <= after and after - begin <= numbers.size:
+        if low == high and c >= begin and end <= after:
             origin = np.float32(base - float(low) - 0.5)
-            _ramp(origin, np.float32(slope), numbers[c - begin : end - begin], fraction[c - c0 : end - c0])
+            _ramp(origin, np.float32(slope), np.float32(c - begin), fraction[c - c0 : end - c0])
             n = _add_run(runs, n, c - c0, end - c0, low)
         else:
             for x in range(c, end):
@@ -476,7 +474,7 @@ def _horizontal(line, start, fraction, kind, clamping, gain, sky, to):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sky_row(surface, sy0, sx0, row, x0, gain, offset, numbers, sky):
+def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
     """Sky of one canvas row, bilinear between nodes, as it is subtracted: (b + offset) * gain."""
     k = row // SURFACE_NODE
     t = np.float32(row - k * SURFACE_NODE) / np.float32(SURFACE_NODE)
@@ -490,7 +488,7 @@ def _sky_row(surface, sy0, sx0, row, x0, gain, offset, numbers, sky):
         b0 = (b0 + offset) * gain
         slope = ((b1 + offset) * gain - b0) / np.float32(SURFACE_NODE)
         begin = column - j * SURFACE_NODE
-        _ramp(b0, slope, numbers[begin : begin + end - column], sky[column - x0 : end - x0])
+        _ramp(b0, slope, np.float32(begin), sky[column - x0 : end - x0])
         column = end
 
 
@@ -549,7 +547,7 @@ def warp_plane(
     first = (x0 - NODE) // NODE
     n_nodes = (x1 - 1 + NODE) // NODE + 2 - first
     xs, ys = nodes[0, :n_nodes], nodes[1, :n_nodes]
-    line, up, along, sky, numbers = floats[0], floats[1], floats[2], floats[3, :columns], floats[4]
+    line, up, along, sky = floats[0], floats[1], floats[2], floats[3, :columns]
     samples = 0
     for r in range(cube.shape[0]):
         row = y0 + r
@@ -562,16 +560,16 @@ def warp_plane(
             continue
         if r >= halo and r < cube.shape[0] - halo:
             samples += max(0, min(b, x1 - halo) - max(a, x0 + halo))
-        _sky_row(surface, sy0, sx0, row, x0, gain, offset, numbers, sky)
+        _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky)
         if gathered:
             for c in range(a, b):
                 x, y = _position(xs, ys, first, c)
                 to[c - x0] = gain * _gather(window, wy0, wx0, x, y, kind, clamping, offset) - sky[c - x0]
             continue
-        n = _along_row(xs, first, a, b, numbers, along, runs)
+        n = _along_row(xs, first, a, b, along, runs)
         c0 = int(runs[0, 0] + a + runs[0, 2]) - 2
         c1 = int(runs[n - 1, 1] - 1 + a + runs[n - 1, 2]) + 4
-        m = _up_columns(xs, ys, c0, c1, numbers, up, runs[n:])
+        m = _up_columns(xs, ys, c0, c1, up, runs[n:])
         for i in range(n, n + m):
             start, stop = runs[i, 0], runs[i, 1]
             left, row = start + c0 - wx0, runs[i, 2] - wy0

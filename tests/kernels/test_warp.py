@@ -206,3 +206,11 @@ def test_calibration_is_the_published_formula(dtype):
     assert n == blank.sum()
     np.testing.assert_allclose(out[1:10, 2:13][~blank], expected[~blank], rtol=2e-6, atol=1e-3)
     assert (out[1:10, 2:13][blank] == warp.MISSING).all()
+
+
+def test_numbers_beyond_float32_keep_their_difference_to_the_pedestal():
+    raw = np.array([[-(2**31) + 16_777_217 + 3]], np.int32)
+    pedestal = np.array([[16_777_216.0]], np.float32)
+    out = np.zeros((1, 1), np.float32)
+    warp.calibrate_into(raw, 1.0, 2.0**31, np.nan, pedestal, np.zeros((0, 0), np.float32), 0, 0, out, 0, 0)
+    assert out[0, 0] == 4
