@@ -390,8 +390,8 @@ def _bilinear(grid: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nda
     """Grid values at rows and columns, linear between."""
     r0, c0 = np.minimum(rows.astype(int), grid.shape[0] - 2), np.minimum(columns.astype(int), grid.shape[1] - 2)
     fr, fc = (rows - r0).astype(np.float32)[:, None], (columns - c0).astype(np.float32)[None]
-    across = np.take(grid, c0, 1) * (1 - fc) + np.take(grid, c0 + 1, 1) * fc
-    return np.take(across, r0, 0) * (1 - fr) + np.take(across, r0 + 1, 0) * fr
+    across = grid.take(c0, 1) * (1 - fc) + grid.take(c0 + 1, 1) * fc
+    return across.take(r0, 0) * (1 - fr) + across.take(r0 + 1, 0) * fr
 
 
 def _colored(image: np.ndarray, pattern: str) -> np.ndarray:

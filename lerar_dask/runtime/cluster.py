@@ -75,7 +75,7 @@ class Cluster:
         from distributed import as_completed
 
         live: dict[str, Task] = {}
-        completed = as_completed()
+        completed = as_completed(loop=self._client.loop)
 
         def submit(task: Task) -> None:
             # The task travels as one value: dask must not look into it.
