@@ -13,9 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 
 from lerar_dask.errors import StoreError, UsageError
@@ -27,6 +26,9 @@ from lerar_dask.stages.normalize import load as load_normalization
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.layout import PLANES
 from lerar_dask.tasks import Step, Task, step_from_plain
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 __all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState", "store_of"]
 
@@ -205,6 +207,8 @@ class Run:
         """The master (channel, plane, y, x), planes image, noise, coverage, rejlow, rejhigh: computed from the raw
         pixels when asked for, region by region, with the very function that the run's tasks call.
         """
+        import dask.array as da
+
         state, _ = self._group(group)
         canvas = self._canvas(state)
         chunks = (
@@ -238,7 +242,9 @@ class Run:
         """The tasks that a group's master is made of, step by step."""
         state, _ = self._group(group)
         paths = {f"ingest/{self.state.targets[state.target].subs[i].path}" for i in state.subs}
-        others = tuple(f"{stage}/{name}" for name in self.state.groups if name != group for stage in ("normalize", "integrate"))
+        others = tuple(
+            f"{stage}/{name}" for name in self.state.groups if name != group for stage in ("normalize", "integrate")
+        )
 
         def belongs(task: Task) -> bool:
             if task.key.startswith("ingest/"):
@@ -284,6 +290,8 @@ class Run:
         return partial(_sub_block, self.store.url, state.table, self._canvas(state), self._integrate(), what)
 
     def _on_canvas(self, group: str, what: str) -> da.Array:
+        import dask.array as da
+
         state, subs = self._group(group)
         canvas = self._canvas(state)
         chunks = ((1,) * len(subs), (state.n_channels,), *(_axis_chunks(n, BLOCK_PX) for n in canvas.shape))
@@ -305,6 +313,8 @@ def _axis_chunks(length: int, size: int) -> tuple[int, ...]:
 
 def _per_sub(make: Any, n: int, shape: tuple[int, int], dtype: np.dtype) -> da.Array:
     """Array (sub, y, x) with one block per sub and BLOCK_PX square."""
+    import dask.array as da
+
     chunks = ((1,) * n, _axis_chunks(shape[0], BLOCK_PX), _axis_chunks(shape[1], BLOCK_PX))
     return da.map_blocks(
         partial(_plain_block, make, shape), chunks=chunks, dtype=dtype, meta=np.empty((0, 0, 0), dtype)

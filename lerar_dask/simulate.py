@@ -381,8 +381,9 @@ def _nebula(blobs: np.ndarray, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
     total = np.zeros(cx.shape, np.float32)
     for x, y, sx, sy, peak in blobs:
         total += (peak * np.exp(-0.5 * (((cx - x) / sx) ** 2 + ((cy - y) / sy) ** 2))).astype(np.float32)
-    rows = np.minimum(np.arange(xs.shape[0]) / step, total.shape[0] - 1)
-    columns = np.minimum(np.arange(xs.shape[1]) / step, total.shape[1] - 1)
+    (height, width), (last_row, last_column) = xs.shape, (n - 1 for n in cx.shape)
+    rows = np.minimum(np.arange(height) / step, last_row)
+    columns = np.minimum(np.arange(width) / step, last_column)
     return _bilinear(total, rows, columns)
 
 

@@ -32,6 +32,8 @@ _KINDS = {
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
 _PICTTYPE = {1: "light", 2: "bias", 3: "dark", 4: "flat"}
 _NOTHING = {"", "none", "unknown", "n/a", "null", "nofilter", "no filter"}
+_MASKED = re.compile(r"x+", re.IGNORECASE)
+"""What some programs put over a value they hide."""
 _PATTERNS = {"RGGB", "BGGR", "GRBG", "GBRG"}
 
 
@@ -289,7 +291,7 @@ def _temperature(value: Any) -> float | None:
 
 def _text(value: Any) -> str | None:
     text = " ".join(str(value).split())
-    return text if text.lower() not in _NOTHING else None
+    return None if text.lower() in _NOTHING or _MASKED.fullmatch(text) else text
 
 
 def _filter(value: Any) -> str | None:

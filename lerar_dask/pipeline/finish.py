@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.grid import CHUNK_SHAPE, Canvas
+from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.kernels.surface import evaluate_surface, surface_shape
 from lerar_dask.kernels.transform import apply, invert
 from lerar_dask.pipeline.prepare import Night
@@ -152,7 +152,7 @@ def _wcs(store: Store, subs: Sequence[Sub], target: Any, group: GroupState) -> d
         if not any(card.startswith("CTYPE1") and "RA---TAN" in card for card in cards):
             continue
         header = astropy_fits.Header.fromstring("".join(card.ljust(80) for card in cards if _is_wcs(card)))
-        solution = carry_wcs(dict(header), registration.transforms[i], target.canvas)
+        solution = carry_wcs(dict(header), registration.transforms[i])
         if solution:
             return solution
     return None
@@ -163,8 +163,8 @@ def _is_wcs(card: str) -> bool:
     return card.startswith(words) and card[8:10] == "= "
 
 
-def carry_wcs(header: Mapping[str, Any], transform: np.ndarray, canvas: Canvas) -> dict[str, Any] | None:
-    """TAN solution of a sub, expressed on the canvas; None when it is incomplete.
+def carry_wcs(header: Mapping[str, Any], transform: np.ndarray) -> dict[str, Any] | None:
+    """TAN solution of a sub, expressed in the reference plane; None when it is incomplete.
 
     Parameters
     ----------
@@ -196,8 +196,8 @@ def carry_wcs(header: Mapping[str, Any], transform: np.ndarray, canvas: Canvas) 
         "CTYPE2": "DEC--TAN",
         "CRVAL1": value[0],
         "CRVAL2": value[1],
-        "CRPIX1": float(here[0] - canvas.origin_yx[1] + 1),
-        "CRPIX2": float(here[1] - canvas.origin_yx[0] + 1),
+        "CRPIX1": float(here[0] + 1),
+        "CRPIX2": float(here[1] + 1),
         **{f"CD{i + 1}_{j + 1}": float(moved[i, j]) for i in (0, 1) for j in (0, 1)},
         "RADESYS": str(header.get("RADESYS", "ICRS")),
     }
@@ -228,7 +228,7 @@ def write_run_report(
                 n_used=len(used),
                 n_aside=len(rows) - len(used),
                 exposure_s=sum(row["exposure_s"] or 0.0 for row in used),
-                links=[line for link in state.links if link["group"] == name for line in link["lines"]],
+                links=_link_lines(state, name),
                 problem=problems.get(name, ""),
                 surfaces=_surfaces(store, state, name) if known else (),
                 **(_group_pictures(store, out, state, name, results.get(name, {})) if known else {}),
@@ -258,6 +258,12 @@ def write_run_report(
     path = out / "report.html"
     report.write_report(path, data)
     return path
+
+
+def _link_lines(state: RunState, name: str) -> list[str]:
+    """Choices and near misses of a group, in words."""
+    rows = [row for row in state.links if row["group"] == name]
+    return [line for row in rows for line in (*row["lines"], *(f"near miss: {m}" for m in row["near_misses"]))]
 
 
 def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
