@@ -247,8 +247,8 @@ def _describe(above, here, below, q, level, shape):
         shape[_MEAN + j] = here[_TOTAL + j]
         shape[_SIGNAL + j] = signal
         shape[_SLOPE + j] = across * across + down * down
-        # twenty times the variance of one pixel is the Laplacian's own; three sigma of it do not count as structure
-        shape[_BEND + j] = max(bend * bend - np.float32(180.0) * q * variance, _ZERO)
+        # twenty times the variance of one pixel is the Laplacian's own; two sigma of it do not count as structure
+        shape[_BEND + j] = max(bend * bend - np.float32(80.0) * q * variance, _ZERO)
         shape[_ERROR + j] = q * variance
         shape[_INVERSE + j] = np.float32(-2.0) * inverse
         shape[_NOISE + j] = variance
