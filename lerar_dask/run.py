@@ -54,6 +54,8 @@ class Sub:
     exposure_s: float
     shape: tuple[int, int]
     cfa: str | None
+    has_dark: bool = False
+    """Whether a dark tells its hot pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)

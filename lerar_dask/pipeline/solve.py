@@ -11,10 +11,11 @@ import numpy as np
 from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
 from lerar_dask.kernels.night import Site
+from lerar_dask.kernels.transform import describe
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.settings import digest
-from lerar_dask.stages import integrate, normalize, register
+from lerar_dask.stages import integrate, masters, normalize, register
 from lerar_dask.stages.normalize import Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
@@ -172,9 +173,10 @@ def _solve_group(session: Session, solved: Solved, group: str, members: list[int
     store, settings = session.store, session.settings
     subs = [solved.target.subs[i] for i in members]
     key, normalization = _normalize(session, solved, members)
-    table = _table(session, solved, members, normalization)
+    calibration = _found_defects(session, solved, members)
+    table = _table(session, solved, members, normalization, calibration)
     table_key = digest(
-        "table", integrate.CODE_VERSION, [(s.id, s.geometry, s.slot, s.measure, s.calibration) for s in subs],
+        "table", integrate.CODE_VERSION, [(s.id, s.geometry, s.slot, s.measure, c) for s, c in zip(subs, calibration, strict=True)],
         solved.target.registration, members, key, settings.integrate.weights,
     )[:20]  # fmt: skip
     save_table(store, table_key, table)
@@ -239,6 +241,17 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         site=_site(store, subs, solved),
     )
     _stop_on_failure(session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale")))
+    if settings.integrate.trails and len(own) > 1:
+        step = normalize.plan_trails(
+            store.url,
+            own,
+            solved.registration.transforms[members],
+            [s.cfa for s in subs],
+            key=key,
+            name=subs[0].group,
+        )
+        made = f"normalization/{key}/trails"
+        _stop_on_failure(session.run(step, keep=lambda t: store.has(f"{made}/{t.arguments['first']}")))
     return key, normalize.load(store.url, key)
 
 
@@ -281,14 +294,37 @@ def _parity(store: Store, subs: Sequence[Sub]) -> int | None:
     return None
 
 
-def _table(session: Session, solved: Solved, members: list[int], normalization: Normalization) -> StackTable:
+def _found_defects(session: Session, solved: Solved, members: list[int]) -> list[str | None]:
+    """Calibration set of each sub; for subs without a dark, one with the defects that the subs themselves tell."""
+    subs = [solved.target.subs[i] for i in members]
+    keys = [s.calibration for s in subs]
+    if not session.settings.ingest.cosmetic:
+        return keys
+    for geometry, base in sorted({(s.geometry, s.calibration) for s in subs if not s.has_dark}, key=str):
+        own = [k for k, s in enumerate(subs) if (s.geometry, s.calibration, s.has_dark) == (geometry, base, False)]
+        if len(own) < 3:
+            continue
+        shape = subs[own[0]].shape
+        at = [describe(solved.registration.transforms[members[k]], shape) for k in own]
+        places = np.array([[d.shift_x, d.shift_y] for d in at])
+        named = [(subs[k].geometry, subs[k].slot, subs[k].measure) for k in own]
+        key, step = masters.plan_found(session.store.url, named, places, shape, base)
+        _stop_on_failure(session.run(step, keep=lambda t: session.store.has(f"calibration/{t.arguments['key']}/defects")))
+        for k in own:
+            keys[k] = key
+    return keys
+
+
+def _table(
+    session: Session, solved: Solved, members: list[int], normalization: Normalization, keys: Sequence[str | None]
+) -> StackTable:
     """Everything integration must know, in the order of the subs."""
     store, settings = session.store, session.settings
     subs = [solved.target.subs[i] for i in members]
     summaries = [solved.summaries[i] for i in members]
     frames = [store.frame(s.geometry, s.slot) for s in subs]
     geometries = sorted({s.geometry for s in subs})
-    calibrations = sorted({s.calibration for s in subs if s.calibration})
+    calibrations = sorted({key for key in keys if key})
     grids = [store.measures(s.geometry, s.measure).read_grid(s.slot) for s in subs]
     largest = tuple(max(g.shape[a] for g in grids) for a in (0, 1, 2))
     noise = np.full((len(subs), *largest), np.nan, np.float32)
@@ -309,7 +345,7 @@ def _table(session: Session, solved: Solved, members: list[int], normalization: 
         zero=np.array([f["zero"] for f in frames]),
         blank=np.array([np.nan if f["blank"] is None else f["blank"] for f in frames]),
         saturation=np.array([f["saturation_adu"] for f in frames]),
-        calibration=np.array([calibrations.index(s.calibration) if s.calibration else -1 for s in subs], np.int32),
+        calibration=np.array([calibrations.index(key) if key else -1 for key in keys], np.int32),
         transform=solved.registration.transforms[members],
         ln_scale=normalization.scale,
         ln_coefficients=normalization.coefficients,

@@ -141,6 +141,7 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
                 exposure_s=light.frame.header.exposure_s or 0.0,
                 shape=light.frame.shape,
                 cfa=light.frame.header.cfa,
+                has_dark=light.calibration.dark is not None,
             )
         )
     return sorted(subs, key=lambda sub: (sub.start, sub.id))

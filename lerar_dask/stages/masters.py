@@ -28,7 +28,7 @@ from lerar_dask.settings import Ingest, Masters, digest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["BAND_ROWS", "CalibrationSet", "combine_band", "flat_levels", "make_set", "plan_sets", "plan_stacks"]
+__all__ = ["BAND_ROWS", "CalibrationSet", "combine_band", "find_defects", "flat_levels", "make_set", "plan_found", "plan_sets", "plan_stacks"]
 
 CODE_VERSION = 1
 BAND_ROWS = 256
@@ -232,6 +232,45 @@ def make_set(
             store.write_array(f"{at}/{name}", array.astype(np.float32), dims=("y", "x"), unit=unit, meaning=meaning)
     store.write_array(f"{at}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted")
     return {"n_defects": len(defects)}
+
+
+def plan_found(
+    store_url: str, subs: Sequence[tuple[str, int, str]], places: np.ndarray, shape: tuple[int, int], base: str | None
+) -> tuple[str, Step]:
+    """Key and task of a calibration set whose defects the subs themselves tell, for subs without a dark.
+
+    Parameters
+    ----------
+    subs : (geometry, slot, measure key) of subs of one sensor
+    places : (n, 2) float64     where each sub points, in pixels
+    base : key of the set that calibrated them, or None
+    """
+    key = digest("found", CODE_VERSION, list(subs), places.round(1).tolist(), base)[:20]
+    arguments = {"store_url": store_url, "key": key, "subs": tuple(subs), "places": places, "shape": shape, "base": base}
+    task = Task(key=f"defects/{key}", digest=digest("found", key), function=find_defects, arguments=arguments)
+    return key, Step(name="defects", tasks=[task], task_bytes=16 * shape[0] * shape[1])
+
+
+def find_defects(
+    *,
+    store_url: str,
+    key: str,
+    subs: tuple[tuple[str, int, str], ...],
+    places: np.ndarray,
+    shape: tuple[int, int],
+    base: str | None,
+) -> dict[str, Any]:
+    """Write a calibration set with the defects that stay at one place of the sensor while the sky moves."""
+    store = open_store(store_url)
+    spikes = [store.measures(geometry, measure).read_spikes(slot) for geometry, slot, measure in subs]
+    found = cosmetic.defects_from_subs(spikes, places, shape=shape)
+    for name in ("pedestal", "gain") if base else ():
+        if store.has(f"calibration/{base}/{name}"):
+            store.write_array(f"calibration/{key}/{name}", store.read_array(f"calibration/{base}/{name}"), dims=("y", "x"))
+    known = store.read_array(f"calibration/{base}/defects") if base else np.zeros(0, np.int32)
+    defects = np.union1d(known, found).astype(np.int32)
+    store.write_array(f"calibration/{key}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted")
+    return {"n_defects": len(defects), "n_found": len(found)}
 
 
 def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Normalize: scale and sky of every sub of a group, all solved together; trails.
+"""Normalize: scale and sky of every sub of a group, all solved together; then the trails in each sub.
 
-Reads   blocks, noise grids and star lists; the registration
-Writes  normalization/<key>/{scale,scale_error,coefficients,f,trails,...}, scene and notes beside them
-One task for a group (channels one after the other). `load` gives a `Normalization`.
+Reads   blocks, noise grids and star lists; the registration; for the few lines found, pixels of the raw shard beside them
+Writes  normalization/<key>/{scale,scale_error,coefficients,error,f,...} and notes; normalization/<key>/trails/<batch>
+Two steps: `plan` solves a group in one task (channels one after the other); `plan_trails` looks for lines, one task per
+batch of subs. `load` gives a `Normalization`. A sky is in the sub's own pixels and has the common gradient in it already:
+normalized = (value - sky) / scale + sky_level, nothing else.
 """
 
 from __future__ import annotations
@@ -13,21 +15,27 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.kernels import trails
 from lerar_dask.kernels import transform as tf
-from lerar_dask.kernels.cells import bin_cells, cell_size, mask_blocks, mask_radius
+from lerar_dask.kernels.cells import BLOCK_PX, bin_cells, cell_size, mask_blocks, mask_radius
 from lerar_dask.kernels.night import Cells, Site, Skies, linear_fit_skies, solve_skies
+from lerar_dask.kernels.normalize import scene_canvas
 from lerar_dask.kernels.scales import match_stars, solve_scales
-from lerar_dask.kernels.surface import surface_shape
+from lerar_dask.kernels.surface import axis_matrix, surface_shape
 from lerar_dask.settings import Normalize, digest
-from lerar_dask.store.access import open_store
+from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["Member", "Normalization", "load", "normalization_key", "plan", "solve_group"]
+__all__ = ["Member", "Normalization", "find_trails", "load", "normalization_key", "plan", "plan_trails", "solve_group"]
 
-CODE_VERSION = 1
-_SATURATED, _BLENDED = 2, 16
+CODE_VERSION = 2
+TRAIL_BATCH = 8
+"""Subs whose trails one task looks for."""
+SCENE_SUBS = 64
+"""Subs, spread over the group, that make the scene at block scale."""
+_EDGE, _SATURATED, _DIVERGED, _BLENDED = 1, 2, 4, 16
 _KEEP_SHARE = 0.45
-"""At least this share of the blocks stays outside the star mask."""
+"""At least this share of the pixels stays outside the star mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +63,7 @@ class Normalization:
     coefficients: np.ndarray
     """(n, channel, py, px) float32, `kernels.surface.evaluate_surface`; (n, channel, 0, 0): no sky is taken off."""
     error: np.ndarray
-    """(n, channel, ty, tx) float32: sigma of the sky on its tiles, ADU."""
+    """(n, channel, ty, tx) float32: sigma of the sky on its tiles, ADU; NaN beyond a smaller frame's tiles."""
     f: np.ndarray
     """(n, channel) float64: measured over formal variance of the cells."""
     sky_level: np.ndarray
@@ -96,9 +104,45 @@ def plan(
         "reference": reference,
         "site": site,
     }
-    pixels = sum(m.shape[0] * m.shape[1] for m in members)
-    task = Task(key=f"normalize/{name}", digest=digest(key), function=solve_group, arguments=arguments, pixels=pixels)
-    return Step(name="normalize", tasks=[task], task_bytes=pixels // 5 + (64 << 20))
+    task = Task(
+        key=f"normalize/{name}",
+        digest=digest(key),
+        function=solve_group,
+        arguments=arguments,
+        pixels=sum(m.shape[0] * m.shape[1] for m in members),
+    )
+    # 40 bytes per cell (values, weights, positions, work) and a few subs' blocks.
+    cell_px = cell_size(max(m.shape for m in members), len(members))
+    cells = sum(m.shape[0] * m.shape[1] for m in members) // cell_px**2
+    return Step(name="normalize", tasks=[task], task_bytes=40 * cells + (96 << 20))
+
+
+def plan_trails(
+    store_url: str, members: Sequence[Member], transforms: np.ndarray, cfas: Sequence[str | None], *, key: str, name: str
+) -> Step:
+    """Tasks that look for trails in a solved group, one per batch of subs."""
+    tasks = []
+    for first in range(0, len(members), TRAIL_BATCH):
+        batch = slice(first, first + TRAIL_BATCH)
+        arguments = {
+            "store_url": store_url,
+            "members": tuple(members[batch]),
+            "transforms": transforms[batch],
+            "cfas": tuple(cfas[batch]),
+            "key": key,
+            "first": first,
+        }
+        tasks.append(
+            Task(
+                key=f"trails/{name}/{first}",
+                digest=digest(key, "trails", first),
+                function=find_trails,
+                arguments=arguments,
+                pixels=sum(m.shape[0] * m.shape[1] for m in members[batch]),
+            )
+        )
+    pixels = max(m.shape[0] * m.shape[1] for m in members)
+    return Step(name="trails", tasks=tasks, task_bytes=2 * pixels + (48 << 20))
 
 
 def solve_group(
@@ -113,34 +157,160 @@ def solve_group(
 ) -> dict[str, Any]:
     """Solve all subs of a group together and write the normalization."""
     store = open_store(store_url)
-    readers = [store.measures(m.geometry, m.measure) for m in members]
-    stars = [r.read_stars(m.slot) for r, m in zip(readers, members, strict=True)]
-    blocks = [r.read_blocks(m.slot) for r, m in zip(readers, members, strict=True)]
-    grids = [r.read_grid(m.slot) for r, m in zip(readers, members, strict=True)]
-    ln_scale, scale_error, catalogue = _star_scales(stars, transforms, len(members))
-    fwhm = max((float(np.median(s[:, 5])) for s in stars if len(s)), default=3.0)
-    n_channels = blocks[0].shape[0]
-    shapes = [m.shape for m in members]
-    cell_px = cell_size(max(shapes), len(members))
+    group = _Group.of(store, members, transforms)
+    cell_px = cell_size(max(m.shape for m in members), len(members))
     tile_px = settings.tile_px * max(1, cell_px // 16)
-    results = []
-    for channel in range(n_channels):
-        parts = _cells(members, blocks, grids, transforms, catalogue, fwhm, channel, cell_px)
-        results.append(
-            _solve(parts, transforms, ln_scale, scale_error, members, settings, cell_px, tile_px, reference, site)
-        )
-    _write(store_url, key, results, settings, tile_px, [g[..., 0] for g in grids], shapes)
+    method = settings.normalization
+    known = {
+        "exposure_s": np.array([m.exposure_s for m in members]),
+        "time_s": np.array([m.start or np.nan for m in members]),
+        "cell_px": cell_px,
+        "tile_px": tile_px,
+        "reference": reference,
+        "site": site,
+    }
+    local, results = [], []
+    for channel, parts in enumerate(group.cells(cell_px)):
+        solved = solve_skies(parts, transforms, ln_scale=group.ln_scale, scale_error=group.scale_error, **known)
+        local.append(solved)
+        if method == "linear-fit":
+            # Legacy: no star mask.
+            bare = group.cells(cell_px, channels=[channel], masked=False)[0]
+            solved = linear_fit_skies(bare, transforms, cell_px=cell_px, tile_px=tile_px, reference=reference)
+        elif method == "global":
+            solved = solve_skies(
+                parts, transforms, ln_scale=group.ln_scale, scale_error=group.scale_error, constant_only=True, **known
+            )
+        results.append(solved)
+    skies = _Surfaces.of(local, [m.shape for m in members], tile_px)
+    _write_trail_inputs(store, key, group, skies)
+    _write(store, key, results, method, tile_px, group)
     return {"model": results[0].model, "cell_px": cell_px}
 
 
-def load(store_url: str, key: str) -> Normalization:
-    """The normalization that `solve_group` wrote."""
+def find_trails(
+    *,
+    store_url: str,
+    members: tuple[Member, ...],
+    transforms: np.ndarray,
+    cfas: tuple[str | None, ...],
+    key: str,
+    first: int,
+) -> dict[str, Any]:
+    """Look for trails in a batch of subs and write them: (m, 7) sub, y0, x0, y1, x1, half width, SNR."""
     store = open_store(store_url)
     at = f"normalization/{key}"
-    names = ("scale", "scale_error", "coefficients", "error", "f", "sky_level", "level", "trails")
     notes = store.read_json(f"{at}/notes.json")
-    columns = {name: store.read_array(f"{at}/{name}") for name in names}
-    return Normalization(tile_px=notes["tile_px"], notes=notes, **columns)
+    mask, scenes = store.read_array(f"{at}/mask"), store.read_array(f"{at}/block_scene")
+    skies = _Surfaces(
+        store.read_array(f"{at}/local_scale"), store.read_array(f"{at}/local_coefficients"), notes["tile_px"]
+    )
+    rows: list[tuple[float, ...]] = []
+    for i, (member, pull, cfa) in enumerate(zip(members, transforms, cfas, strict=True)):
+        reader = store.measures(member.geometry, member.measure)
+        blocks, grid = reader.read_blocks(member.slot), reader.read_grid(member.slot)
+        masked = _masked(mask, pull, member.shape)
+        total = np.zeros(blocks.shape[1:3], np.float32)
+        for channel in range(len(blocks)):
+            total += trails.block_residuals(
+                blocks[channel],
+                masked,
+                skies.on_blocks(first + i, channel, member.shape),
+                pull,
+                scenes[channel],
+                scale=float(skies.scale[first + i, channel]),
+                noise=np.ascontiguousarray(grid[channel, ..., 1]),
+                noise_cell_px=member.noise_cell_px,
+                origin_xy=tuple(notes["block_origin_xy"]),
+            )
+        total /= np.float32(np.sqrt(len(blocks)))
+        for line in trails.find_lines(total, shape=member.shape):
+            for fine in _refined(store, member, line, cfa):
+                rows.append((first + i, fine.y0, fine.x0, fine.y1, fine.x1, fine.half_width, fine.snr))
+    table = np.array(rows, np.float64).reshape(-1, 7)
+    store.write_array(f"{at}/trails/{first}", table, dims=("trail", "column"), unit="px", meaning="lines to leave out")
+    return {"n_trails": len(table)}
+
+
+def load(store_url: str, key: str) -> Normalization:
+    """The normalization that `solve_group` and `find_trails` wrote."""
+    store = open_store(store_url)
+    at = f"normalization/{key}"
+    names = ("scale", "scale_error", "coefficients", "error", "f", "sky_level", "level")
+    notes = store.read_json(f"{at}/notes.json")
+    arrays = [store.read_array(f"{at}/{name}") for name in names]
+    parts = [
+        store.read_array(f"{at}/trails/{first}")
+        for first in range(0, len(arrays[0]), TRAIL_BATCH)
+        if store.has(f"{at}/trails/{first}")
+    ]
+    return Normalization(*arrays, np.concatenate([np.zeros((0, 7)), *parts]), notes["tile_px"], notes)
+
+
+# ---------------------------------------------------------------------------------------------------- stars and cells
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Subs of a group with the stars they have in common."""
+
+    store: Store
+    members: Sequence[Member]
+    transforms: np.ndarray
+    ln_scale: np.ndarray
+    scale_error: np.ndarray
+    mask: np.ndarray
+    """(m, 3) float64: x, y in the reference plane, radius in px: masked in all subs."""
+    levels: np.ndarray
+    """(n, channel) median background."""
+
+    @classmethod
+    def of(cls, store: Store, members: Sequence[Member], transforms: np.ndarray) -> _Group:
+        stars, noise, levels = [], [], []
+        for m in members:
+            reader = store.measures(m.geometry, m.measure)
+            stars.append(reader.read_stars(m.slot))
+            grid = reader.read_grid(m.slot)
+            noise.append(np.nanmedian(grid[..., 1]))
+            levels.append(np.nanmedian(grid[..., 0], axis=(1, 2)))
+        ln_scale, error, catalogue = _star_scales(stars, transforms, len(members))
+        sizes = [float(np.median(s[:, 5])) for s in stars if len(s) >= 5]
+        # A sub with a failed focus must not mask the whole field.
+        fwhm = min(max(sizes), 2.0 * float(np.median(sizes))) if sizes else 3.0
+        mask = _common_mask(catalogue, fwhm, float(np.nanmedian(noise)), members[0].shape)
+        return cls(store, members, transforms, ln_scale, error, mask, np.array(levels))
+
+    def cells(self, cell_px: int, *, channels: Sequence[int] | None = None, masked: bool = True) -> list[list[Cells]]:
+        """Cells by channel and frame shape, under one star mask; blocks are read sub by sub."""
+        parts: list[list[Cells]] = []
+        for shape in sorted({m.shape for m in self.members}):
+            own = [k for k, m in enumerate(self.members) if m.shape == shape]
+            found = [self._cells_of(k, cell_px, channels, masked) for k in own]
+            for i in range(len(found[0])):
+                value, weight = (np.stack([f[i][j] for f in found]) for j in (0, 1))
+                if i == len(parts):
+                    parts.append([])
+                parts[i].append(Cells(np.array(own, np.int64), shape, value, weight))
+        return parts
+
+    def _cells_of(
+        self, k: int, cell_px: int, channels: Sequence[int] | None, masked: bool
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        m = self.members[k]
+        reader = self.store.measures(m.geometry, m.measure)
+        blocks, grid = reader.read_blocks(m.slot), reader.read_grid(m.slot)
+        hidden = _masked(self.mask if masked else self.mask[:0], self.transforms[k], m.shape)
+        return [
+            bin_cells(
+                blocks[c],
+                hidden,
+                grid[c, ..., 1],
+                shape=m.shape,
+                cell_px=cell_px,
+                noise_cell_px=m.noise_cell_px,
+            )
+            for c in (channels if channels is not None else range(len(blocks)))
+        ]
 
 
 def _star_scales(
@@ -156,42 +326,14 @@ def _star_scales(
         return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
     found = match_stars(xy, sub, tolerance_px=2.0)
     picked = rows[found.row]
+    if not len(picked):
+        return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
     flags = picked[:, 9].astype(int)
-    clean = (flags & (_SATURATED | _BLENDED)) == 0
+    clean = (flags & (_EDGE | _SATURATED | _DIVERGED | _BLENDED)) == 0
     ln, error, _ = solve_scales(found.sub[clean], found.star[clean], picked[clean, 2], picked[clean, 3], n_subs=n)
     total = np.bincount(found.star, picked[:, 2] * np.exp(-np.nan_to_num(ln)[found.sub]), len(found.xy))
     count = np.bincount(found.star, minlength=len(found.xy))
     return ln, error, np.column_stack([found.xy, total / np.maximum(count, 1)])
-
-
-def _cells(
-    members: Sequence[Member],
-    blocks: Sequence[np.ndarray],
-    grids: Sequence[np.ndarray],
-    transforms: np.ndarray,
-    catalogue: np.ndarray,
-    fwhm: float,
-    channel: int,
-    cell_px: int,
-) -> list[Cells]:
-    """Cells of all subs under one star mask, by frame shape."""
-    noise = float(np.nanmedian([np.nanmedian(g[channel, ..., 1]) for g in grids]))
-    mask = _common_mask(catalogue, fwhm, noise, members[0].shape)
-    parts = []
-    for shape in sorted({m.shape for m in members}):
-        own = [k for k, m in enumerate(members) if m.shape == shape]
-        values, weights = [], []
-        for k in own:
-            p = tf.apply(transforms[k], mask[:, :2]) if len(mask) else np.zeros((0, 2))
-            masked = mask_blocks(p[:, 0], p[:, 1], mask[:, 2], shape=shape)
-            value, weight = bin_cells(
-                blocks[k][channel], masked, grids[k][channel, ..., 1], shape=shape, cell_px=cell_px,
-                noise_cell_px=members[k].noise_cell_px,
-            )  # fmt: skip
-            values.append(value)
-            weights.append(weight)
-        parts.append(Cells(np.array(own, np.int64), shape, np.stack(values), np.stack(weights)))
-    return parts
 
 
 def _common_mask(catalogue: np.ndarray, fwhm: float, noise: float, shape: tuple[int, int]) -> np.ndarray:
@@ -199,86 +341,138 @@ def _common_mask(catalogue: np.ndarray, fwhm: float, noise: float, shape: tuple[
     faintest = 5.0 * noise * fwhm * 1.5
     while True:
         chosen = catalogue[catalogue[:, 2] > faintest]
-        radius = mask_radius(chosen[:, 2], fwhm_px=fwhm, faintest=0.1 * noise)
-        if np.pi * np.sum(radius**2) < (1 - _KEEP_SHARE) * shape[0] * shape[1] or not len(chosen):
+        radius = mask_radius(chosen[:, 2], fwhm_px=fwhm, faintest=0.05 * noise)
+        if np.pi * np.sum((radius + 3) ** 2) < (1 - _KEEP_SHARE) * shape[0] * shape[1] or not len(chosen):
             return np.column_stack([chosen[:, :2], radius])
         faintest *= 2.0
 
 
-def _solve(
-    parts: list[Cells],
-    transforms: np.ndarray,
-    ln_scale: np.ndarray,
-    scale_error: np.ndarray,
-    members: Sequence[Member],
-    settings: Normalize,
-    cell_px: int,
-    tile_px: int,
-    reference: int,
-    site: Site | None,
-) -> Skies:
-    """Skies of one channel by the method in force."""
-    if settings.normalization == "linear-fit":
-        return linear_fit_skies(parts, transforms, cell_px=cell_px, tile_px=tile_px, reference=reference)
-    start = np.array([m.start or np.nan for m in members])
-    return solve_skies(
-        parts,
-        transforms,
-        ln_scale=ln_scale,
-        scale_error=scale_error,
-        exposure_s=np.array([m.exposure_s for m in members]),
-        time_s=start,
-        cell_px=cell_px,
-        tile_px=tile_px,
-        reference=reference,
-        site=site,
-        constant_only=settings.normalization == "global",
-    )
+def _masked(mask: np.ndarray, pull: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Blocks of a sub that lie under the common stars."""
+    places = tf.apply(pull, mask[:, :2]) if len(mask) else np.zeros((0, 2))
+    size = np.sqrt(abs(float(np.linalg.det(pull[:2, :2]))))
+    return mask_blocks(places[:, 0], places[:, 1], mask[:, 2] * size, shape=shape)
+
+
+# -------------------------------------------------------------------------------------------------------------- trails
+
+
+@dataclass(frozen=True)
+class _Surfaces:
+    """Scales and skies of all subs in arrays."""
+
+    scale: np.ndarray
+    """(n, channel) float64"""
+    coefficients: np.ndarray
+    """(n, channel, py, px) float32"""
+    tile_px: int
+
+    @classmethod
+    def of(cls, results: Sequence[Skies], shapes: Sequence[tuple[int, int]], tile_px: int) -> _Surfaces:
+        largest = [max(v) + 3 for v in zip(*(surface_shape(s, tile_px) for s in shapes), strict=True)]
+        coefficients = np.zeros((len(shapes), len(results), *largest), np.float32)
+        for c, skies in enumerate(results):
+            for k, part in enumerate(skies.coefficients):
+                coefficients[k, c, : part.shape[0], : part.shape[1]] = part
+        return cls(np.stack([s.scale for s in results], axis=1), coefficients, tile_px)
+
+    def on_blocks(self, k: int, channel: int, shape: tuple[int, int]) -> np.ndarray:
+        """Sky of a sub at its block centers, (by, bx) float32."""
+        pieces = surface_shape(shape, self.tile_px)
+        rows, columns = (
+            axis_matrix(np.arange(-(-length // BLOCK_PX)) * BLOCK_PX + (BLOCK_PX - 1) / 2, length, n)
+            for length, n in zip(shape, pieces, strict=True)
+        )
+        table = self.coefficients[k, channel, : pieces[0] + 3, : pieces[1] + 3].astype(np.float64)
+        return (rows @ table @ columns.T).astype(np.float32)
+
+
+def _write_trail_inputs(store: Store, key: str, group: _Group, skies: _Surfaces) -> None:
+    """Star mask, scene at block scale, and the local skies: what `find_trails` compares a sub with."""
+    at = f"normalization/{key}"
+    shapes = np.array([m.shape for m in group.members])
+    canvas = scene_canvas(group.transforms, shapes, cell_px=BLOCK_PX)
+    n_channels = skies.scale.shape[1]
+    known: np.ndarray | None = None
+    chosen = np.unique(np.linspace(0, len(shapes) - 1, SCENE_SUBS).astype(int))
+    for _ in range(2):
+        sums = np.zeros((2, n_channels, *canvas.shape))
+        for k in chosen:
+            m = group.members[k]
+            reader = store.measures(m.geometry, m.measure)
+            blocks, grid = reader.read_blocks(m.slot), reader.read_grid(m.slot)
+            hidden = _masked(group.mask, group.transforms[k], m.shape)
+            for c in range(n_channels):
+                trails.add_to_scene(
+                    blocks[c],
+                    hidden,
+                    skies.on_blocks(k, c, m.shape),
+                    group.transforms[k],
+                    scale=float(skies.scale[k, c]),
+                    sigma=float(np.nanmedian(grid[c, ..., 1])),
+                    origin_xy=canvas.origin_xy,
+                    total=sums[0, c],
+                    weight=sums[1, c],
+                    known=None if known is None else known[c],
+                )
+        known = np.stack([trails.scene_of(sums[0, c], sums[1, c]) for c in range(n_channels)])
+    assert known is not None
+    store.write_array(f"{at}/mask", group.mask, dims=("star", "column"), unit="px", meaning="x, y, radius")
+    store.write_array(f"{at}/block_scene", known.astype(np.float32), dims=("channel", "by", "bx"), unit="adu")
+    store.write_array(f"{at}/local_scale", skies.scale, dims=("sub", "channel"), unit="1")
+    store.write_array(f"{at}/local_coefficients", skies.coefficients, dims=("sub", "channel", "py", "px"), unit="adu")
+    store.write_json(f"{at}/blocks.json", {"origin_xy": list(canvas.origin_xy)})
+
+
+def _refined(store: Store, member: Member, line: trails.Line, cfa: str | None) -> list[trails.Line]:
+    """A line with position and width from the raw pixels beside it."""
+    raw = store.raw(member.geometry)
+    windows = trails.extent_windows(line, member.shape)
+    pixels = []
+    for y0, y1, x0, x1 in windows:
+        out = np.empty((y1 - y0, x1 - x0), raw.dtype)
+        raw.window(member.slot, int(y0), int(y1), int(x0), int(x1), out)
+        pixels.append(np.nan_to_num(out.astype(np.float32)))
+    return trails.refine_line(line, windows, pixels, shape=member.shape, cfa=bool(cfa))
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
 
 
 def _write(
-    store_url: str,
-    key: str,
-    results: Sequence[Skies],
-    settings: Normalize,
-    tile_px: int,
-    levels: Sequence[np.ndarray],
-    shapes: Sequence[tuple[int, int]],
+    store: Store, key: str, results: Sequence[Skies], method: str, tile_px: int, group: _Group
 ) -> None:
-    store, at = open_store(store_url), f"normalization/{key}"
-    n = len(shapes)
-    largest = [max(v) + 3 for v in zip(*(surface_shape(s, tile_px) for s in shapes), strict=True)]
-    coefficients = np.zeros((n, len(results), *largest), np.float32)
-    error = np.full((n, len(results), largest[0], largest[1]), np.nan, np.float32)
+    """Everything that others read; `scale` last, as the sign that all is there."""
+    at = f"normalization/{key}"
+    shapes = [m.shape for m in group.members]
+    surfaces = _Surfaces.of(results, shapes, tile_px)
+    scale, coefficients = surfaces.scale, surfaces.coefficients
+    tiles = [max(v) for v in zip(*(surface_shape(s, tile_px) for s in shapes), strict=True)]
+    error = np.full((len(shapes), len(results), *tiles), np.nan, np.float32)
     for c, skies in enumerate(results):
-        for k in range(n):
-            part = skies.coefficients[k]
-            coefficients[k, c, : part.shape[0], : part.shape[1]] = part
-            tiles = skies.error[k]
-            error[k, c, : tiles.shape[0], : tiles.shape[1]] = tiles
-    scale = np.stack([s.scale for s in results], axis=1)
+        for k, part in enumerate(skies.error):
+            error[k, c, : part.shape[0], : part.shape[1]] = part
     sky_level = np.array([s.sky_level for s in results])
     level = np.zeros(len(results))
-    if settings.normalization == "none":
+    if method == "none":
         scale = np.ones_like(scale)
         coefficients = coefficients[:, :, :0, :0]
         sky_level = np.zeros(len(results))
-        level = np.array([np.median([np.nanmedian(v[c]) for v in levels]) for c in range(len(results))])
+    if method in ("none", "linear-fit"):
+        level = np.nanmedian(group.levels, axis=0)
     columns = {
-        "scale": (scale, ("sub", "channel"), "1"),
         "scale_error": (np.stack([s.scale_error for s in results], axis=1), ("sub", "channel"), "1"),
         "coefficients": (coefficients, ("sub", "channel", "py", "px"), "adu"),
         "error": (error, ("sub", "channel", "ty", "tx"), "adu"),
         "f": (np.stack([s.f for s in results], axis=1), ("sub", "channel"), "1"),
+        "rejected": (np.stack([s.rejected for s in results], axis=1), ("sub", "channel"), "1"),
         "sky_level": (sky_level, ("channel",), "adu"),
         "level": (level, ("channel",), "adu"),
-        "trails": (np.zeros((0, 7)), ("trail", "column"), "px"),
         "scene": (np.stack([s.scene for s in results]), ("channel", "sy", "sx"), "adu"),
         "common": (np.stack([s.common for s in results]), ("channel", "term"), "adu"),
         "common_error": (np.stack([s.common_error for s in results]), ("channel", "term"), "adu"),
+        "scale": (scale, ("sub", "channel"), "1"),
     }
-    for name, (array, dims, unit) in columns.items():
-        store.write_array(f"{at}/{name}", array, dims=dims, unit=unit)
     grid = results[0].scene_grid
     notes = {
         "tile_px": tile_px,
@@ -286,5 +480,9 @@ def _write(
         "scene_origin_xy": list(grid.origin_xy),
         "cell_px": grid.cell_px,
         "components": int(max(s.component.max(initial=0) for s in results)) + 1,
+        "block_origin_xy": store.read_json(f"{at}/blocks.json")["origin_xy"],
+        "gradient_error": [float(np.sqrt((s.common_error[1:] ** 2).sum())) for s in results],
     }
     store.write_json(f"{at}/notes.json", notes)
+    for name, (array, dims, unit) in columns.items():
+        store.write_array(f"{at}/{name}", array, dims=dims, unit=unit)
