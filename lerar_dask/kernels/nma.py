@@ -36,6 +36,8 @@ _CLIP_LOSS = np.float32(1.02)
 _PURGE, _SETTLE, _DONE = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 _ZERO, _ONE, _LEAST = np.float32(0.0), np.float32(1.0), np.float32(1e-3)
 _MAX_PASSES = 40
+_QUORUM = np.float32(5.0)
+"""From this many samples on, a set of less than half of them is not believed."""
 _FEW = 24
 """Up to this many planes the highest sample is left out of the image that slopes are taken from."""
 # Work arrays are flat, with rows at constant offsets: the compiler then sees that they do not overlap.
@@ -71,8 +73,7 @@ def combine_auto(
     low, high : float                            limits in sigma
     model : (gx, gy, 4, m) float32               by cell: weight, variance at the sky (white) A, its growth per ADU of
         signal B, and the factor q by which resampling lowers both
-    blur : (2, m) float32                        g^2, error of registration in px^2; h^2, half the excess of the PSF's
-        variance over the common one, squared, px^4
+    blur : (2, m) float32                        factors of |grad mu|^2, px^2, and of (lap mu)^2, px^4 (`blur_terms`)
     level : float                                value of the sky in the samples
     row_cell : int                               canvas row of the strip's first row, counted from row 0 of cell 0
     owner : (m,) int64                           sub of each plane
@@ -530,8 +531,9 @@ def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
     y, column = place[0, j], place[1, j]
     total, weight = float(lanes[_QTOTAL + j]), float(lanes[_QWEIGHT + j])
     a, b, n = lanes[_QSUM_A + j], lanes[_QSUM_B + j], lanes[_QCOUNT + j]
-    if n == _ZERO:
-        # nothing agrees with anything: the plain mean that the row pass left there stands
+    offered = planes[2, y, column]
+    if n == _ZERO or (offered >= _QUORUM and n + n < offered):
+        # no majority agrees: the plain mean that the row pass left there stands
         return
     if x.shape[0] > _GROUP:
         total, weight = 0.0, 0.0
@@ -541,7 +543,7 @@ def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
             weight += c
     mean = total / weight
     signal = max(mean - level, 0.0)
-    dropped = planes[2, y, column] - n
+    dropped = offered - n
     planes[0, y, column] = mean
     planes[1, y, column] = np.sqrt((a + b * signal) * _CLIP_LOSS) / weight
     planes[2, y, column] = n

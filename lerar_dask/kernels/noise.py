@@ -30,7 +30,7 @@ WEIGHT_RANGE = (0.02, 10.0)
 FWHM_TO_SIGMA = 1.0 / 2.3548
 _PHASES = 1024
 _BLUR_FLOOR = 0.04
-"""Part of the PSF's variance that may differ between subs of equal FWHM (guiding, interpolation)."""
+"""Part of the PSF's sigma that may differ between subs of equal FWHM (guiding, interpolation)."""
 _LATTICE_BLUR = 0.25
 """px^2: what a color's lattice, two pixels wide, misses of a star's core."""
 
@@ -135,7 +135,12 @@ def cell_weights(
 
 
 def blur_terms(fwhm: np.ndarray, registration_px: np.ndarray, *, lattice: bool) -> np.ndarray:
-    """Squares of how far registration and seeing let a star differ from the mean star.
+    """How far registration and seeing let a star differ from the mean star, as factors of its slope and its curvature.
+
+    A PSF that is wider by the part e of its sigma changes a star by e (r |grad| - 2 star): in the core that is the
+    Laplacian times half the difference of variance, further out the slope times e r, for which two sigma are taken. As
+    the mean star is not the median one and moves when samples are dropped, each sub gets the group's spread on top of
+    its own difference.
 
     Parameters
     ----------
@@ -144,11 +149,12 @@ def blur_terms(fwhm: np.ndarray, registration_px: np.ndarray, *, lattice: bool) 
     Returns
     -------
     (2, n) float64
-        registration error squared, px^2; half the difference of the PSF's variance squared, px^4
+        factor of |grad|^2, px^2; factor of the squared Laplacian, px^4
     """
-    variance = (np.where(fwhm > 0, fwhm, np.nan) * FWHM_TO_SIGMA) ** 2
-    common = np.nanmedian(variance) if np.isfinite(variance).any() else 1.5
-    differs = np.where(np.isfinite(variance), np.abs(variance - common), 0.5 * common)
-    half = 0.5 * differs + _BLUR_FLOOR * common + (_LATTICE_BLUR if lattice else 0.0)
-    shift = np.where(np.isfinite(registration_px), registration_px, 0.1)
-    return np.stack([np.maximum(shift, 0.03) ** 2, half**2])
+    sigma = np.where(fwhm > 0, fwhm, np.nan) * FWHM_TO_SIGMA
+    common = float(np.nanmedian(sigma)) if np.isfinite(sigma).any() else 1.3
+    wider = np.where(np.isfinite(sigma), np.abs(sigma / common - 1), 0.2)
+    wider = np.sqrt(wider**2 + np.mean(wider**2))
+    half = (wider + _BLUR_FLOOR) * common**2 + (_LATTICE_BLUR if lattice else 0.0)
+    shift = np.maximum(np.where(np.isfinite(registration_px), registration_px, 0.1), 0.03)
+    return np.stack([shift**2 + (wider * 2 * common) ** 2, half**2])

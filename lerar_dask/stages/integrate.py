@@ -32,7 +32,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _SMALLEST = (16, NOISE_CELL_PX)
 """Rows and columns of the smallest tile."""
 _PLANES = 5
