@@ -21,10 +21,12 @@ import numpy as np
 from lerar_dask.grid import CHUNK_SHAPE, NOISE_CELL_PX, SURFACE_NODE_PX, Canvas, Window
 from lerar_dask.kernels import warp
 from lerar_dask.kernels.integrate import combine_between, finish_planes
+from lerar_dask.kernels.masks import drop_footprints, drop_lines
 from lerar_dask.kernels.nma import PITCH_PAD, combine_auto
 from lerar_dask.kernels.noise import blur_terms, cell_weights, phase_factor, sample_variance
 from lerar_dask.kernels.reject import reject_bounds
 from lerar_dask.kernels.surface import evaluate_surface, surface_shape
+from lerar_dask.kernels.window import MISSING, calibrate_into, mirror_edges, repair_defects, take_plane
 from lerar_dask.settings import Integrate, digest
 from lerar_dask.stages.stack_table import LATTICES, Plane, StackTable, load_table
 from lerar_dask.store.access import open_store
@@ -210,7 +212,7 @@ class _Chunk:
         out = np.empty((self.table.n_channels, *tile.shape), np.float32)
         for c in range(self.table.n_channels):
             own = samples[:, [k for k, channel in enumerate(channels) if channel == c]]
-            present = own < warp.MISSING
+            present = own < MISSING
             total, count = np.where(present, own, 0).sum(axis=1), present.sum(axis=1)
             out[c] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
         return out
@@ -268,7 +270,7 @@ class _Chunk:
         rows, columns = tile.shape[0] + 2 * halo, tile.shape[1] + 2 * halo
         n = len(self.members)
         cube = _buffer("cube", (rows, n * per_sub, _pitch(tile.shape[1])), np.float32)
-        cube[:, :, columns:] = warp.MISSING
+        cube[:, :, columns:] = MISSING
         dropped = np.zeros((self.table.n_channels, rows, columns), np.int32)
         spare = np.zeros((self.table.n_channels, 4, rows, columns))
         at = self.window.y0 + tile.y0 - halo, self.window.x0 + tile.x0 - halo
@@ -298,7 +300,7 @@ class _Chunk:
         for plane in planes:
             to = _cube_plane(k, plane, planes, len(self.members))
             if window is None:
-                cube[:, to, :columns] = warp.MISSING
+                cube[:, to, :columns] = MISSING
                 continue
             self.offered[k] += self._warp(k, plane, window, cube, to, at, columns, normalized=normalized)
             if masks:
@@ -322,14 +324,14 @@ class _Chunk:
         pixels = _buffer("window", (y1 - y0, x1 - x0), np.float32)
         pedestal, gain, defects = _calibration(self.store_url, table, i)
         to = inside.y0 - y0, inside.x0 - x0
-        missing = warp.calibrate_into(
+        missing = calibrate_into(
             raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, inside.y0, inside.x0, pixels, *to
         )
         if missing:
             part = pixels[to[0] : to[0] + inside.shape[0], to[1] : to[1] + inside.shape[1]]
-            ys, xs = np.nonzero(part == warp.MISSING)
+            ys, xs = np.nonzero(part == MISSING)
             defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
-        warp.repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(table.sky[i].mean()))
+        repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(table.sky[i].mean()))
         return _Source(pixels, y0, x0, defects)
 
     def _warp(
@@ -350,7 +352,7 @@ class _Chunk:
         if plane.step != 1 or plane.turn != (False, False, False):
             pixels, y0, x0 = _turned(source, plane)
         height, width = plane.turned_shape
-        warp.mirror_edges(pixels, y0, x0, height, width)
+        mirror_edges(pixels, y0, x0, height, width)
         sigma = np.sqrt(table.typical_variance[i, c]) * table.ln_scale[i, c]
         offset = np.float32(12.0 * sigma - table.sky[i, c])
         gain = np.float32(1.0 / table.ln_scale[i, c]) if normalized else np.float32(1.0)
@@ -381,13 +383,13 @@ class _Chunk:
         lines = table.trails[table.trail_start[i] : table.trail_start[i + 1]]
         weight, variance = (float(v) for v in self.models[c][0][0, 0, :2, self._column(k, plane)])
         if len(lines) and self.settings.trails:
-            n = warp.drop_lines(
+            n = drop_lines(
                 lines, matrices[0], cube, to, *at, columns, self.halo, weight, variance, dropped[c], spare[c]
             )
             self.counts[k, 1] += n
         if len(source.defects):
             shape = (int(table.shape[i, 0]), int(table.shape[i, 1]))
-            n = warp.drop_footprints(
+            n = drop_footprints(
                 source.defects, *matrices, plane.step, plane.phase_y, plane.phase_x, shape,
                 cube, to, *at, columns, self.halo, weight, variance, spare[c],
             )  # fmt: skip
@@ -559,7 +561,7 @@ def _turned(source: _Source, plane: Plane) -> tuple[np.ndarray, int, int]:
         low.reverse()
         high.reverse()
     out = _buffer("turned", (high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
-    warp.take_plane(
+    take_plane(
         source.pixels, source.y0, source.x0, plane.step, plane.phase_y, plane.phase_x, *plane.shape, *plane.turn,
         out, low[0], low[1],
     )  # fmt: skip
@@ -597,8 +599,6 @@ def _calibrated(store_url: str, table: StackTable, i: int, window: Window) -> np
     reader.window(int(table.slot[i]), window.y0, window.y1, window.x0, window.x1, raw)
     pedestal, gain, _ = _calibration(store_url, table, i)
     out = np.empty(window.shape, np.float32)
-    warp.calibrate_into(
-        raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, window.y0, window.x0, out, 0, 0
-    )
-    out[out >= warp.MISSING] = np.nan
+    calibrate_into(raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, window.y0, window.x0, out, 0, 0)
+    out[out >= MISSING] = np.nan
     return out

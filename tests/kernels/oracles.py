@@ -46,6 +46,22 @@ def pad_mirrored(image, n):
     return np.pad(image, n, mode="reflect")
 
 
+def rotation(degrees, center, shift=(0.0, 0.0), scale=1.0):
+    a = np.deg2rad(degrees)
+    m = np.eye(3)
+    m[:2, :2] = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
+    m[:2, 2] = np.array(center) - m[:2, :2] @ center + shift
+    return m
+
+
+def positions(matrix, rows, columns, at=(0, 0)):
+    y, x = np.mgrid[at[0] : at[0] + rows, at[1] : at[1] + columns].astype(float)
+    z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
+    sx = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / z
+    sy = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / z
+    return sy, sx
+
+
 # -------------------------------------------------------------------------------------- rejection, one pixel at a time
 
 

@@ -1,4 +1,4 @@
-"""Resampling against 36 taps computed the slow way, and the rules at edges, defects and lines."""
+"""Resampling against 36 taps computed the slow way, and the rules at edges."""
 
 from __future__ import annotations
 
@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lerar_dask.kernels import warp
-from tests.kernels.oracles import bilinear_sample, lanczos_sample, pad_mirrored
-
-
-def rotation(degrees, center, shift=(0.0, 0.0), scale=1.0):
-    a = np.deg2rad(degrees)
-    m = np.eye(3)
-    m[:2, :2] = scale * np.array([[np.cos(a), -np.sin(a)], [np.sin(a), np.cos(a)]])
-    m[:2, 2] = np.array(center) - m[:2, :2] @ center + shift
-    return m
+from lerar_dask.kernels import window as window_kernels
+from tests.kernels.oracles import bilinear_sample, lanczos_sample, pad_mirrored, positions, rotation
 
 
 def resample(image, matrix, *, rows, columns, kind=warp.LANCZOS3, clamping=1e30, at=(0, 0), surface=None, gain=1.0):
@@ -25,8 +18,8 @@ def resample(image, matrix, *, rows, columns, kind=warp.LANCZOS3, clamping=1e30,
     shape = image.shape[::-1] if turn[0] else image.shape
     pad = warp.HALO + 1
     window = np.empty((shape[0] + 2 * pad, shape[1] + 2 * pad), np.float32)
-    warp.take_plane(image, 0, 0, 1, 0, 0, *image.shape, *turn, window, -pad, -pad)
-    warp.mirror_edges(window, -pad, -pad, *shape)
+    window_kernels.take_plane(image, 0, 0, 1, 0, 0, *image.shape, *turn, window, -pad, -pad)
+    window_kernels.mirror_edges(window, -pad, -pad, *shape)
     cube = np.full((rows, 1, columns), 7, np.float32)
     if surface is None:
         surface = np.zeros((rows // 32 + 3, columns // 32 + 3), np.float32)
@@ -48,14 +41,6 @@ def smooth(shape, seed=0):
         cy, cx, width = rng.uniform(0, shape[0]), rng.uniform(0, shape[1]), rng.uniform(2.0, 5.0)
         image += rng.uniform(50, 500) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / 2 / width**2)
     return (image + 100).astype(np.float32)
-
-
-def positions(matrix, rows, columns, at=(0, 0)):
-    y, x = np.mgrid[at[0] : at[0] + rows, at[1] : at[1] + columns].astype(float)
-    z = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2]
-    sx = (matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2]) / z
-    sy = (matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2]) / z
-    return sy, sx
 
 
 @pytest.mark.parametrize("degrees", [0, 0.05, 1.5, 8, 40, 90, 91, 180, 179.7, -90])
@@ -127,90 +112,3 @@ def test_clamping_holds_rings_and_leaves_noise_alone():
     noise = np.random.default_rng(3).normal(1000, 30, (60, 60)).astype(np.float32)
     a, b = (resample(noise, rotation(0.1, (30, 30), (0.4, 0.5)), rows=50, columns=50, clamping=c) for c in (0.3, 1e30))
     np.testing.assert_allclose(a, b, atol=1e-3)
-
-
-@pytest.mark.parametrize("step", [1, 2])
-def test_defects_become_the_median_of_good_neighbors(step):
-    rng = np.random.default_rng(2)
-    image = rng.normal(100, 5, (40, 50)).astype(np.float32)
-    bad = [(10, 10), (10, 10 + step), (20, 0), (39, 49), (30, 20)]
-    defects = np.array(sorted(y * 50 + x for y, x in bad), np.int32)
-    window = image.copy()
-    window.reshape(-1)[defects] = 9000
-    assert warp.repair_defects(window, 0, 0, 40, 50, defects, step, np.float32(0)) == len(bad)
-    mask = np.zeros(image.shape, bool)
-    mask.reshape(-1)[defects] = True
-    np.testing.assert_array_equal(window[~mask], image[~mask])
-    for y, x in bad:
-        near = [
-            image[y + a, x + b]
-            for a in (-step, 0, step)
-            for b in (-step, 0, step)
-            if 0 <= y + a < 40 and 0 <= x + b < 50 and not mask[y + a, x + b]
-        ]
-        assert window[y, x] == np.float32(np.median(near))
-
-
-def test_a_bad_column_three_wide_is_bridged():
-    image = np.full((20, 20), 50, np.float32)
-    image[:, 9:12] = 9000
-    defects = np.array([y * 20 + x for y in range(20) for x in (9, 10, 11)], np.int32)
-    warp.repair_defects(image, 0, 0, 20, 20, defects, 1, np.float32(1))
-    np.testing.assert_array_equal(image, 50)
-
-
-def test_footprints_of_defects_leave_the_cube_and_are_kept_aside():
-    matrix = rotation(0.5, (30, 30), (0.3, 0.6))
-    cube = np.full((60, 1, 60), 5, np.float32)
-    spare = np.zeros((4, 60, 60))
-    defects = np.array([31 * 64 + 33, 32 * 64 + 12], np.int32)
-    n = warp.drop_footprints(
-        defects, matrix, np.linalg.inv(matrix), 1, 0, 0, (64, 64), cube, 0, 0, 0, 60, 0, 2.0, 3.0, spare
-    )
-    sy, sx = positions(matrix, 60, 60)
-    expected = np.zeros((60, 60), bool)
-    for d in defects:
-        dy, dx = abs(sy - d // 64), abs(sx - d % 64)
-        expected |= np.maximum(1 - dy, 0) * np.maximum(1 - dx, 0) > 0.02
-    np.testing.assert_array_equal(cube[:, 0] > 1e29, expected)
-    assert n == expected.sum()
-    np.testing.assert_array_equal(spare[0], np.where(expected, 10, 0))
-    np.testing.assert_array_equal(spare[3], np.where(expected, 12, 0))
-
-
-def test_lines_leave_the_cube_and_are_counted():
-    matrix = rotation(0.5, (30, 30), (0.3, 0.6))
-    cube = np.full((60, 1, 64), 5, np.float32)
-    high, spare = np.zeros((60, 64), np.int32), np.zeros((4, 60, 64))
-    line = np.array([[5.0, 2.0, 50.0, 60.0, 2.5]])
-    n = warp.drop_lines(line, matrix, cube, 0, 0, 0, 64, 0, 1.0, 1.0, high, spare)
-    sy, sx = positions(matrix, 60, 64)
-    direction = np.array([45.0, 58.0]) / np.hypot(45, 58)
-    across = (sx - 2) * direction[0] - (sy - 5) * direction[1]
-    along = (sx - 2) * direction[1] + (sy - 5) * direction[0]
-    expected = (abs(across) <= 2.5) & (along >= 0) & (along <= np.hypot(45, 58))
-    np.testing.assert_array_equal(cube[:, 0] > 1e29, expected)
-    assert n == high.sum() == expected.sum() > 300
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-def test_calibration_is_the_published_formula(dtype):
-    rng = np.random.default_rng(4)
-    raw = rng.integers(0, 30000, (9, 11)).astype(dtype)
-    pedestal = rng.normal(200, 5, (30, 40)).astype(np.float32)
-    gain = rng.normal(1, 0.1, (30, 40)).astype(np.float32)
-    out = np.zeros((12, 15), np.float32)
-    n = warp.calibrate_into(raw, 2.0, 10.0, float(raw[2, 3]), pedestal, gain, 5, 6, out, 1, 2)
-    expected = (raw * np.float32(2) + np.float32(10) - pedestal[5:14, 6:17]) * gain[5:14, 6:17]
-    blank = raw == raw[2, 3]
-    assert n == blank.sum()
-    np.testing.assert_allclose(out[1:10, 2:13][~blank], expected[~blank], rtol=2e-6, atol=1e-3)
-    assert (out[1:10, 2:13][blank] == warp.MISSING).all()
-
-
-def test_numbers_beyond_float32_keep_their_difference_to_the_pedestal():
-    raw = np.array([[-(2**31) + 16_777_217 + 3]], np.int32)
-    pedestal = np.array([[16_777_216.0]], np.float32)
-    out = np.zeros((1, 1), np.float32)
-    warp.calibrate_into(raw, 1.0, 2.0**31, np.nan, pedestal, np.zeros((0, 0), np.float32), 0, 0, out, 0, 0)
-    assert out[0, 0] == 4

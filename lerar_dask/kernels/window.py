@@ -1,0 +1,190 @@
+"""Windows of subs before they are resampled: calibrate, repair, take a lattice and turn it, mirror the edges.
+
+In   raw pixels of a window, calibration of the whole sub
+Out  float32 windows that may begin outside the frame; `MISSING` (1e30) marks pixels without data until they are repaired
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = ["MISSING", "calibrate_into", "mirror_edges", "repair_defects", "take_plane"]
+
+MISSING = np.float32(1e30)
+"""Stands for "no sample" in windows and cubes: it sorts to the end and comparisons stay simple."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox):
+    """Calibrate a raw window into a part of a buffer: (raw * scale + zero - pedestal) * gain.
+
+    Parameters
+    ----------
+    raw : (h, w) any dtype                 its first pixel is (y0, x0) of the sub
+    blank : float64                        raw value that stands for "no data" (NaN: none); such pixels, and those that
+        are not finite, become `MISSING`
+    pedestal, gain : (H, W) float32        of the whole sub; (0, 0) when there is none
+    out : float32                          out[oy + i, ox + j] is written
+
+    Returns
+    -------
+    int
+        number of pixels without data
+    """
+    h, w = raw.shape
+    a, b = np.float32(scale), np.float32(zero)
+    missing = 0
+    for i in range(h):
+        row, to = raw[i], out[oy + i, ox : ox + w]
+        if raw.itemsize > 2:
+            # numbers that float32 cannot hold: the pedestal comes off in float64
+            for j in range(w):
+                number = np.float64(row[j]) * scale + zero
+                if pedestal.size > 0:
+                    number -= pedestal[y0 + i, x0 + j]
+                if gain.size > 0:
+                    number *= gain[y0 + i, x0 + j]
+                to[j] = np.float32(number)
+        elif pedestal.size > 0 and gain.size > 0:
+            p, g = pedestal[y0 + i, x0 : x0 + w], gain[y0 + i, x0 : x0 + w]
+            for j in range(w):
+                to[j] = (np.float32(row[j]) * a + b - p[j]) * g[j]
+        elif pedestal.size > 0:
+            p = pedestal[y0 + i, x0 : x0 + w]
+            for j in range(w):
+                to[j] = np.float32(row[j]) * a + b - p[j]
+        elif gain.size > 0:
+            g = gain[y0 + i, x0 : x0 + w]
+            for j in range(w):
+                to[j] = (np.float32(row[j]) * a + b) * g[j]
+        else:
+            for j in range(w):
+                to[j] = np.float32(row[j]) * a + b
+        bad = np.int32(0)
+        for j in range(w):
+            bad += np.int32(not (abs(to[j]) < MISSING))
+        if blank == blank or bad > 0:
+            for j in range(w):
+                if row[j] == blank or not abs(to[j]) < MISSING:
+                    to[j] = MISSING
+                    missing += 1
+    return missing
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def take_plane(source, sy0, sx0, step, phase_y, phase_x, height, width, transpose, flip_y, flip_x, out, oy0, ox0):
+    """Copy a lattice of a window, turned, into a window of the turned plane.
+
+    Parameters
+    ----------
+    source : (h, w) float32     window of the sub whose first pixel is (sy0, sx0)
+    step, phase_y, phase_x      lattice: sub pixel = phase + step * plane pixel
+    height, width               shape of the lattice's plane before it is turned
+    out : (oh, ow) float32      window of the turned plane; its first pixel is (oy0, ox0), which may lie outside; pixels
+        that the source does not hold are left alone
+    """
+    rows = width if transpose else height
+    columns = height if transpose else width
+    for i in range(out.shape[0]):
+        y = oy0 + i
+        if y < 0 or y >= rows:
+            continue
+        for j in range(out.shape[1]):
+            x = ox0 + j
+            if x < 0 or x >= columns:
+                continue
+            a = x if transpose else y
+            b = y if transpose else x
+            if flip_y:
+                a = height - 1 - a
+            if flip_x:
+                b = width - 1 - b
+            a = phase_y + step * a - sy0
+            b = phase_x + step * b - sx0
+            if a >= 0 and b >= 0 and a < source.shape[0] and b < source.shape[1]:
+                out[i, j] = source[a, b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def mirror_edges(window, wy0, wx0, height, width):
+    """Fill the pixels of a window that lie outside its plane with the mirrored inside, in place.
+
+    Parameters
+    ----------
+    window : (h, w) float32    its first pixel is (wy0, wx0) of a plane of (height, width)
+    """
+    h, w = window.shape
+    top, bottom = max(0, -wy0), min(h, height - wy0)
+    left, right = max(0, -wx0), min(w, width - wx0)
+    for i in range(top, bottom):
+        for j in range(left):
+            window[i, j] = window[i, min(2 * left - j, right - 1)]
+        for j in range(right, w):
+            window[i, j] = window[i, max(2 * (right - 1) - j, left)]
+    for i in range(top):
+        window[i, :] = window[min(2 * top - i, bottom - 1), :]
+    for i in range(bottom, h):
+        window[i, :] = window[max(2 * (bottom - 1) - i, top), :]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def repair_defects(window, y0, x0, height, width, defects, step, level):
+    """Replace defects by the median of their good neighbors of the same color, in place.
+
+    A defect without a good neighbor in the ring around it looks one ring further; then `level` is taken. The repair
+    only keeps the kernel from smearing the defect; the samples themselves are left out by `drop_footprints`.
+
+    Parameters
+    ----------
+    window : (h, w) float32    calibrated; first pixel (y0, x0) of a sub of (height, width), may begin outside it
+    defects : int32            sorted flat indices into the sub
+    step : int                 1, or 2 for a CFA sub
+    """
+    top, bottom = max(0, -y0), min(window.shape[0], height - y0)
+    left, right = max(0, -x0), min(window.shape[1], width - x0)
+    found = np.empty((64, 2), np.int64)
+    n = 0
+    for i in range(top, bottom):
+        origin = np.int64(y0 + i) * width + x0
+        at = np.searchsorted(defects, origin + left)
+        while at < defects.size and defects[at] < origin + right:
+            if n == found.shape[0]:
+                grown = np.empty((2 * n, 2), np.int64)
+                grown[:n] = found
+                found = grown
+            found[n, 0], found[n, 1] = i, defects[at] - origin
+            n += 1
+            at += 1
+    for d in range(n):
+        window[found[d, 0], found[d, 1]] = MISSING
+    repaired = np.empty(n, np.float32)
+    near = np.empty(24, np.float32)
+    for d in range(n):
+        m = 0
+        for ring in (1, 2):
+            for a in range(-ring, ring + 1):
+                for b in range(-ring, ring + 1):
+                    i, j = found[d, 0] + a * step, found[d, 1] + b * step
+                    inside = i >= top and j >= left and i < bottom and j < right
+                    if max(abs(a), abs(b)) == ring and inside and window[i, j] < MISSING:
+                        near[m] = window[i, j]
+                        m += 1
+            if m > 0:
+                break
+        repaired[d] = _median(near[:m]) if m > 0 else level
+    for d in range(n):
+        window[found[d, 0], found[d, 1]] = repaired[d]
+    return n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _median(values):
+    """Median of a few values, which are sorted in place."""
+    for i in range(1, values.size):
+        v, j = values[i], i
+        while j > 0 and values[j - 1] > v:
+            values[j] = values[j - 1]
+            j -= 1
+        values[j] = v
+    return np.float32(0.5) * (values[(values.size - 1) // 2] + values[values.size // 2])
