@@ -131,7 +131,7 @@ def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
     rows = map_pixels(frame)[y0:y1:step]
     if source.is_unsigned:
         word = np.dtype(source.stored_dtype)
-        flipped = rows.view(word.newbyteorder(">")).astype(word)
+        flipped = np.asarray(rows).view(word.newbyteorder(">")).astype(word)
         return np.bitwise_xor(flipped, word.type(1 << (8 * word.itemsize - 1)), out=flipped)
     return np.ascontiguousarray(rows, np.dtype(source.dtype).newbyteorder("="))
 

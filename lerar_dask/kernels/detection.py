@@ -18,7 +18,7 @@ from lerar_dask.kernels.background import cell_centers
 __all__ = ["detect_peaks"]
 
 _PIECE = 64
-_WIDEST = 5.0
+_WIDEST = 3.5
 """Stars wider than this, in pixels, are looked for on binned pixels."""
 _ROOM = 20_000
 """Candidates that are kept while the rows go by; when full, the fainter half goes."""

@@ -68,20 +68,23 @@ def measure(
 
     Parameters
     ----------
-    image : (y, x) float32        calibrated, C-contiguous; changed: defects are set to NaN
+    image : (y, x) float32        calibrated, C-contiguous; used up: defects are filled from their neighbors
     raw : (y, x)                  the same pixels as stored
     cfa : str or None             2x2 pattern
     saturated_raw : float         stored value from which a pixel is saturated
     defects : (m,) int32          flat indices of pixels that are left out
     """
     image.reshape(-1)[defects] = np.nan
+    gaps = defects if raw.dtype.kind in "ui" else np.flatnonzero(~np.isfinite(image))
     grid = background_grid(image, cfa=cfa, cell_px=cell_px)
-    stars, spikes = _stars(image, raw, grid, cfa, cell_px, detection_sigma, max_stars, max_spikes, saturated_raw)
+    first = _first_look(image, gaps, grid, cfa, cell_px, detection_sigma)
+    blocks = block_statistics(image, grid, cfa=cfa, cell_px=cell_px, fwhm_px=first * (2.0 if cfa else 1.0))
+    stars, spikes = _stars(image, raw, gaps, grid, cfa, cell_px, detection_sigma, max_stars, max_spikes, saturated_raw, first)
     good = stars[(stars[:, 9].astype(int) & (EDGE | SATURATED | DIVERGED | BLENDED)) == 0]
     usable = good if len(good) else stars
     fwhm = float(np.median(usable[:, 5])) if len(usable) else 0.0
-    roundness = np.hypot(usable[:, 6], usable[:, 7])
-    blocks = block_statistics(image, grid, cfa=cfa, cell_px=cell_px, fwhm_px=fwhm or _FIRST_FWHM)
+    # The shape common to the stars: noise makes each of them look a little long.
+    roundness = float(np.hypot(np.median(usable[:, 6]), np.median(usable[:, 7]))) if len(usable) else 0.0
     level, noise = grid[..., 0], grid[..., 1]
     summary = {
         "background_adu": _finite_median(level),
@@ -91,7 +94,7 @@ def measure(
         else 0.0,
         "fwhm_px": fwhm,
         # e = (a^2 - b^2) / (a^2 + b^2) of the moments; eccentricity = sqrt(1 - b^2 / a^2)
-        "eccentricity": float(np.median(np.sqrt(2 * roundness / (1 + roundness)))) if len(usable) else 0.0,
+        "eccentricity": float(np.sqrt(2 * roundness / (1 + roundness))),
         "n_stars": len(stars),
     }
     return Measures(blocks, grid, stars, spikes, summary)
@@ -105,6 +108,7 @@ def _finite_median(values: np.ndarray) -> float:
 def _stars(
     image: np.ndarray,
     raw: np.ndarray,
+    gaps: np.ndarray,
     grid: np.ndarray,
     cfa: str | None,
     cell_px: int,
@@ -112,25 +116,22 @@ def _stars(
     max_stars: int,
     max_spikes: int,
     saturated: float,
+    first: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Stars and spikes of a sub, in its own pixels."""
-    plane, level, noise, cell, limit = image, grid[0, ..., 0], grid[0, ..., 1], cell_px, sigma
-    if cfa:
-        plane = _superpixels(image)
-        share = np.array([cfa.count(c) for c in "RGB"]) / 4.0
-        level = np.tensordot(share, grid[..., 0], 1).astype(np.float32)
-        noise = np.sqrt(np.tensordot(share / 4.0, grid[..., 1] ** 2, 1)).astype(np.float32)
-        cell = cell_px // 2
-    filled, level, noise = _without_gaps(plane, level, noise, cell)
-    peaks = detect_peaks(filled, level, noise, cell_px=cell, fwhm_px=_FIRST_FWHM, sigma=limit)
+    level, noise, cell = _luminance(grid, cfa, cell_px)
+    _fill_gaps(image, gaps, step=2 if cfa else 1, level=float(np.median(level)))
+    filled = _superpixels(image) if cfa else image
+    peaks = detect_peaks(filled, level, noise, cell_px=cell, fwhm_px=first, sigma=sigma)
     fwhm = _typical_fwhm(filled, peaks, level, cell)
-    if fwhm > 1.25 * _FIRST_FWHM:
-        peaks = detect_peaks(filled, level, noise, cell_px=cell, fwhm_px=fwhm, sigma=limit)
     sharp = peaks[:, 3] < (0.12 if fwhm < 2.1 else 0.2)
     spikes = peaks[sharp][:max_spikes]
     peaks = peaks[~sharp][: _CANDIDATES * max_stars]
-    stars = _measured(filled, peaks, level, noise, cell, fwhm)
+    stars = _shapes(filled, peaks, level, cell, fwhm)
     stars = stars[_like_the_others(stars)]
+    stars = stars[np.argsort(-stars[:, 2], kind="stable")][:max_stars]
+    _add_light(filled, stars, noise, cell, fwhm)
+    stars = stars[np.isfinite(stars[:, 2]) & (stars[:, 2] > 0)]
     stars[:, 9] = stars[:, 9].astype(int) | _saturation(raw, stars, cfa, saturated) | _blends(stars)
     scale, shift = (2.0, 0.5) if cfa else (1.0, 0.0)
     if cfa:
@@ -149,27 +150,53 @@ def _superpixels(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((cut[::2, ::2] + cut[1::2, ::2] + cut[::2, 1::2] + cut[1::2, 1::2]) * np.float32(0.25))
 
 
-def _without_gaps(
-    plane: np.ndarray, level: np.ndarray, noise: np.ndarray, cell: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Missing pixels get the background's level, so that they neither hide stars nor make any."""
-    gaps = np.flatnonzero(~np.isfinite(plane))
-    level = np.nan_to_num(level, nan=float(np.nanmedian(level)) if np.isfinite(level).any() else 0.0)
-    noise = np.nan_to_num(noise, nan=float(np.nanmedian(noise)) if np.isfinite(noise).any() else 1.0)
-    if len(gaps):
-        plane = plane.copy()
-        ys, xs = np.divmod(gaps, plane.shape[1])
-        around = np.stack(
-            [
-                plane[np.clip(ys + dy, 0, plane.shape[0] - 1), np.clip(xs + dx, 0, plane.shape[1] - 1)]
-                for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0))
-            ]
-        )
-        sky = interpolate_grid(level, xs.astype(float), ys.astype(float), shape=plane.shape, cell_px=cell)
-        counted = np.isfinite(around)
-        mean = np.where(counted, around, 0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
-        plane.reshape(-1)[gaps] = np.where(counted.any(axis=0), mean, sky)
-    return plane, level.astype(np.float32), noise.astype(np.float32)
+def _luminance(grid: np.ndarray, cfa: str | None, cell_px: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Level and noise on cells of the plane that stars are looked for on, and the side of its cells."""
+    level, noise = grid[0, ..., 0], grid[0, ..., 1]
+    if cfa:
+        share = np.array([cfa.count(c) for c in "RGB"]) / 4.0
+        level = np.tensordot(share, grid[..., 0], 1)
+        noise = np.sqrt(np.tensordot(share / 4.0, grid[..., 1] ** 2, 1))
+    known = np.isfinite(level) & np.isfinite(noise)
+    middle = (float(np.median(level[known])), float(np.median(noise[known]))) if known.any() else (0.0, 1.0)
+    level, noise = (np.where(known, v, m).astype(np.float32) for v, m in zip((level, noise), middle, strict=True))
+    return level, noise, cell_px // 2 if cfa else cell_px
+
+
+def _first_look(
+    image: np.ndarray, gaps: np.ndarray, grid: np.ndarray, cfa: str | None, cell_px: int, sigma: float
+) -> float:
+    """Width of the stars in the middle of the sub: what the whole is then filtered with."""
+    size = 16 * cell_px
+    (y0, y1), (x0, x1) = (_middle_cells(n, cell_px, size) for n in image.shape)
+    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    cells = grid[:, y0 // cell_px : -(-y1 // cell_px), x0 // cell_px : -(-x1 // cell_px)]
+    level, noise, cell = _luminance(cells, cfa, cell_px)
+    _fill_gaps(part, np.flatnonzero(~np.isfinite(part)), step=2 if cfa else 1, level=float(np.median(level)))
+    plane = _superpixels(part) if cfa else part
+    peaks = detect_peaks(plane, level, noise, cell_px=cell, fwhm_px=_FIRST_FWHM, sigma=sigma)
+    return _typical_fwhm(plane, peaks, level, cell)
+
+
+def _middle_cells(length: int, cell_px: int, size: int) -> tuple[int, int]:
+    """Whole cells in the middle of an axis, `size` pixels at most."""
+    if length <= size:
+        return 0, length
+    start = (length - size) // 2 // cell_px * cell_px
+    return start, start + size
+
+
+def _fill_gaps(plane: np.ndarray, gaps: np.ndarray, *, step: int, level: float) -> None:
+    """Give missing pixels the mean of their neighbors, so that they neither hide stars nor make any."""
+    ys, xs = np.divmod(gaps, plane.shape[1])
+    height, width = plane.shape
+    total, count = np.zeros(len(gaps)), np.zeros(len(gaps))
+    for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
+        near = plane[np.clip(ys + dy, 0, height - 1), np.clip(xs + dx, 0, width - 1)]
+        good = np.isfinite(near)
+        total += np.where(good, near, 0.0)
+        count += good
+    plane[ys, xs] = np.where(count > 0, total / np.maximum(count, 1), level)
 
 
 def _sky_at(field: np.ndarray, peaks: np.ndarray, shape: tuple[int, int], cell: int) -> np.ndarray:
@@ -193,30 +220,34 @@ def _typical_fwhm(plane: np.ndarray, peaks: np.ndarray, level: np.ndarray, cell:
     return float(np.clip(np.median(widths[start : start + half]), 1.0, 40.0))
 
 
-def _measured(
-    plane: np.ndarray, peaks: np.ndarray, level: np.ndarray, noise: np.ndarray, cell: int, fwhm: float
-) -> np.ndarray:
-    """Table of the candidates, STAR_COLUMNS."""
+def _shapes(plane: np.ndarray, peaks: np.ndarray, level: np.ndarray, cell: int, fwhm: float) -> np.ndarray:
+    """Table of the candidates, STAR_COLUMNS, with the flux of their Gaussian."""
     if not len(peaks):
         return np.zeros((0, len(STAR_COLUMNS)))
-    shape = plane.shape
-    table = adaptive_moments(plane, peaks[:, :2], _sky_at(level, peaks, shape, cell), fwhm_px=fwhm)
+    table = adaptive_moments(plane, peaks[:, :2], _sky_at(level, peaks, plane.shape, cell), fwhm_px=fwhm)
     flags = table[:, 6].astype(int)
     moved = np.hypot(table[:, 0] - peaks[:, 0], table[:, 1] - peaks[:, 1]) > max(0.75 * fwhm, 1.0)
     flags |= np.where(moved, MOVED, 0)
     det = np.maximum(table[:, 2] * table[:, 4] - table[:, 3] ** 2, 1e-6)
     size = np.maximum(table[:, 2] + table[:, 4], 1e-6)
-    sigma = _sky_at(noise, peaks, shape, cell)
-    light = aperture_flux(
-        plane, table[:, :2], radius_px=2.4 * fwhm, inner_px=3.5 * fwhm, outer_px=5.0 * fwhm, noise=sigma
-    )
-    spread = sigma * np.sqrt(np.maximum(light[:, 1], 1) * (1 + light[:, 1] / np.maximum(light[:, 3], 1)))
     return np.column_stack(
         [
-            table[:, 0], table[:, 1], light[:, 0], spread, peaks[:, 4], 2.3548 * det**0.25,
+            table[:, 0], table[:, 1], table[:, 5], np.zeros(len(table)), peaks[:, 4], 2.3548 * det**0.25,
             (table[:, 2] - table[:, 4]) / size, 2 * table[:, 3] / size, peaks[:, 2], flags,
         ]
     )  # fmt: skip
+
+
+def _add_light(plane: np.ndarray, stars: np.ndarray, noise: np.ndarray, cell: int, fwhm: float) -> None:
+    """Flux in an aperture that grows with the seeing, so that every sub sees the same share of a star; and its error."""
+    if not len(stars):
+        return
+    sigma = _sky_at(noise, stars, plane.shape, cell)
+    light = aperture_flux(
+        plane, stars[:, :2], radius_px=2.4 * fwhm, inner_px=3.5 * fwhm, outer_px=5.0 * fwhm, noise=sigma
+    )
+    stars[:, 2] = light[:, 0]
+    stars[:, 3] = sigma * np.sqrt(np.maximum(light[:, 1], 1) * (1 + light[:, 1] / np.maximum(light[:, 3], 1)))
 
 
 def _like_the_others(stars: np.ndarray) -> np.ndarray:
@@ -245,14 +276,12 @@ def _like_the_others(stars: np.ndarray) -> np.ndarray:
 
 def _saturation(raw: np.ndarray, stars: np.ndarray, cfa: str | None, saturated: float) -> np.ndarray:
     """Flag of stars with a saturated raw pixel in their core."""
-    out = np.zeros(len(stars), int)
     step = 2 if cfa else 1
-    for i, (x, y) in enumerate(stars[:, :2]):
-        cy, cx = int(round(y)) * step, int(round(x)) * step
-        core = raw[max(0, cy - step) : cy + 2 * step, max(0, cx - step) : cx + 2 * step]
-        if core.size and core.max() >= saturated:
-            out[i] = SATURATED
-    return out
+    ys, xs = (np.rint(stars[:, i]).astype(int) * step for i in (1, 0))
+    reach = range(-step, 2 * step)
+    height, width = raw.shape
+    core = [raw[np.clip(ys + dy, 0, height - 1), np.clip(xs + dx, 0, width - 1)] for dy in reach for dx in reach]
+    return np.where(np.max(core, axis=0) >= saturated, SATURATED, 0) if len(stars) else np.zeros(0, int)
 
 
 def _blends(stars: np.ndarray) -> np.ndarray:

@@ -54,7 +54,6 @@ def stack(
     except OSError as error:
         raise LerarError(f"{out} cannot be written ({error.strerror})") from error
     open_store.cache_clear()
-    memory.trim_often()
     executor = make_executor(settings.run)
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
     try:

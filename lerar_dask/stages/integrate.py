@@ -10,35 +10,39 @@ then reject and combine. Buffers belong to the thread and are kept. Bits depend 
 
 from __future__ import annotations
 
-import threading
 import time
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from lerar_dask.grid import CHUNK_SHAPE, NOISE_CELL_PX, SURFACE_NODE_PX, Canvas, Window
+from lerar_dask.grid import NOISE_CELL_PX, SURFACE_NODE_PX, Canvas, Window
 from lerar_dask.kernels import warp
 from lerar_dask.kernels.integrate import combine_between, finish_planes
 from lerar_dask.kernels.masks import drop_footprints, drop_lines
-from lerar_dask.kernels.nma import PITCH_PAD, combine_auto
+from lerar_dask.kernels.nma import combine_auto
 from lerar_dask.kernels.noise import blur_terms, cell_weights, phase_factor, sample_variance
 from lerar_dask.kernels.reject import reject_bounds
 from lerar_dask.kernels.surface import evaluate_surface, surface_shape
-from lerar_dask.kernels.window import MISSING, calibrate_into, mirror_edges, repair_defects, take_plane
+from lerar_dask.kernels.window import MISSING, mirror_edges
 from lerar_dask.settings import Integrate, digest
-from lerar_dask.stages.stack_table import LATTICES, Plane, StackTable, load_table
+from lerar_dask.stages.sources import (
+    Source,
+    calibrated_window,
+    mapped,
+    source_window,
+    thread_buffer,
+    thread_scratch,
+    turned_lattice,
+)
+from lerar_dask.stages.stack_table import LATTICES, Plane, load_table
+from lerar_dask.stages.tiles import cube_pitch, fitting_tile, halo_px, resident_bytes, samples_per_sub, task_bytes
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
 
 CODE_VERSION = 3
-_SMALLEST = (16, NOISE_CELL_PX)
-"""Rows and columns of the smallest tile."""
 _PLANES = 5
-_threads = threading.local()
 
 
 def master_key(table_key: str, canvas: Canvas, settings: Integrate) -> str:
@@ -81,7 +85,7 @@ def plan(
             pixels=n * table.n_channels * window.shape[0] * window.shape[1],
         )
         tasks.append(task)
-    needed = task_bytes(table, most, _tile(table, most, memory_per_task), settings) if most else 0
+    needed = task_bytes(table, most, fitting_tile(table, most, memory_per_task), settings) if most else 0
     return Step(name="integrate", tasks=tasks, task_bytes=needed)
 
 
@@ -127,35 +131,9 @@ def compute_sub(
     mean). Repaired defects are shown, not left out.
     """
     if what == "calibrated":
-        return _calibrated(store_url, load_table(store_url, table_key), i, window)
+        return calibrated_window(store_url, load_table(store_url, table_key), i, window)
     work = _Chunk(store_url, table_key, canvas, settings, window, members=np.array([i]))
     return work.one_sub(normalized=what == "normalized")
-
-
-def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integrate) -> int:
-    """Bytes that a task over `n` subs holds at most: the sum of its buffers."""
-    halo = _halo(settings)
-    rows, columns = tile[0] + 2 * halo, tile[1] + 2 * halo
-    samples = n * _per_sub(table)
-    cube = 4 * rows * samples * _pitch(tile[1])
-    reach = _reach(table)
-    side_y = reach * (rows + columns * 0.2) + 4 * warp.HALO + 8
-    side_x = reach * (columns + rows * 0.2) + 4 * warp.HALO + 8
-    windows = int(side_y * side_x) * (8 + 4 + 4)
-    h, w = CHUNK_SHAPE
-    spare = table.n_channels * rows * columns * (4 * 8 + 4)
-    output = 2 * 4 * table.n_channels * _PLANES * h * w
-    queue = 2 * 4 * samples * 256 + 8 * tile[0] * tile[1]
-    nodes = 4 * n * table.n_channels * (h // SURFACE_NODE_PX + 3) * (w // SURFACE_NODE_PX + 3)
-    models = 4 * 4 * samples * (h // NOISE_CELL_PX) * (w // NOISE_CELL_PX) * 3
-    return int(cube + windows + spare + output + queue + nodes + models) + (4 << 20)
-
-
-def resident_bytes(table: StackTable) -> int:
-    """Bytes that a process keeps for all its tasks: calibration and the table itself."""
-    arrays = [v for v in vars(table).values() if isinstance(v, np.ndarray)]
-    most = int(table.shape.astype(np.int64).prod(axis=1).max()) if len(table) else 0
-    return sum(a.nbytes for a in arrays) + min(len(table.calibrations), _KEPT_SETS) * 8 * most
 
 
 # ------------------------------------------------------------------------------------------------------------- a chunk
@@ -183,7 +161,7 @@ class _Chunk:
         self.counts = np.zeros((len(self.members), 2), np.int64)
         self.offered = np.zeros(len(self.members), np.int64)
         self.seconds = {"read": 0.0, "warp": 0.0, "combine": 0.0}
-        self.halo = _halo(settings) if members is None else 0
+        self.halo = halo_px(settings) if members is None else 0
         self.kind = warp.BILINEAR if settings.interpolation == "bilinear" else warp.LANCZOS3
         self.clamping = np.float32(settings.clamping if settings.clamping < 1 else 1e30)
         self.surfaces = [self._surfaces(int(i)) for i in self.members]
@@ -196,7 +174,7 @@ class _Chunk:
         if len(self.members) == 0:
             out[:, :2], out[:, 2:] = np.nan, 0
             return out
-        rows, columns = _tile(self.table, len(self.members), memory, self.settings)
+        rows, columns = fitting_tile(self.table, len(self.members), memory, self.settings)
         for x0 in range(0, width, columns):
             for y0 in range(0, height, rows):
                 tile = Window(y0, min(y0 + rows, height), x0, min(x0 + columns, width))
@@ -266,10 +244,10 @@ class _Chunk:
 
     def _fill(self, tile: Window, *, normalized: bool, masks: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cube of a tile with `halo` rows and columns around it; what was left out; what is used in need."""
-        halo, per_sub = self.halo, _per_sub(self.table)
+        halo, per_sub = self.halo, samples_per_sub(self.table)
         rows, columns = tile.shape[0] + 2 * halo, tile.shape[1] + 2 * halo
         n = len(self.members)
-        cube = _buffer("cube", (rows, n * per_sub, _pitch(tile.shape[1])), np.float32)
+        cube = thread_buffer("cube", (rows, n * per_sub, cube_pitch(tile.shape[1])), np.float32)
         cube[:, :, columns:] = MISSING
         dropped = np.zeros((self.table.n_channels, rows, columns), np.int32)
         spare = np.zeros((self.table.n_channels, 4, rows, columns))
@@ -294,7 +272,7 @@ class _Chunk:
         i, table = int(self.members[k]), self.table
         matrix, inverse, planes = table.planes(i, self.canvas.origin_yx)
         started = time.perf_counter()
-        window = self._window(i, matrix, at, cube.shape[0], columns)
+        window = source_window(self.store_url, table, i, matrix, at, cube.shape[0], columns)
         self.seconds["read"] += time.perf_counter() - started
         started = time.perf_counter()
         for plane in planes:
@@ -307,38 +285,11 @@ class _Chunk:
                 self._mask(k, plane, window, cube, to, at, columns, (matrix, inverse), dropped, spare)
         self.seconds["warp"] += time.perf_counter() - started
 
-    def _window(self, i: int, matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int) -> _Source | None:
-        """Calibrated and repaired window of sub `i` around what a tile needs; None when the tile lies outside it."""
-        table = self.table
-        height, width = (int(v) for v in table.shape[i])
-        step = 2 if table.patterns[i] else 1
-        box = _box(matrix, at, rows, columns, (height, width))
-        if box is None:
-            return None
-        pad = (warp.HALO + 1) * step
-        y0, x0, y1, x1 = box[0] - pad, box[1] - pad, box[2] + pad + 1, box[3] + pad + 1
-        inside = Window(y0, y1, x0, x1) & Window(0, height, 0, width)
-        reader = self.store.raw(table.geometries[table.geometry[i]])
-        raw = _buffer("raw", inside.shape, reader.dtype)
-        reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
-        pixels = _buffer("window", (y1 - y0, x1 - x0), np.float32)
-        pedestal, gain, defects = _calibration(self.store_url, table, i)
-        to = inside.y0 - y0, inside.x0 - x0
-        missing = calibrate_into(
-            raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, inside.y0, inside.x0, pixels, *to
-        )
-        if missing:
-            part = pixels[to[0] : to[0] + inside.shape[0], to[1] : to[1] + inside.shape[1]]
-            ys, xs = np.nonzero(part == MISSING)
-            defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
-        repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(table.sky[i].mean()))
-        return _Source(pixels, y0, x0, defects)
-
     def _warp(
         self,
         k: int,
         plane: Plane,
-        source: _Source,
+        source: Source,
         cube: np.ndarray,
         to: int,
         at: tuple[int, int],
@@ -350,7 +301,7 @@ class _Chunk:
         i, c, table = int(self.members[k]), plane.channel, self.table
         pixels, y0, x0 = source.pixels, source.y0, source.x0
         if plane.step != 1 or plane.turn != (False, False, False):
-            pixels, y0, x0 = _turned(source, plane)
+            pixels, y0, x0 = turned_lattice(source, plane)
         height, width = plane.turned_shape
         mirror_edges(pixels, y0, x0, height, width)
         sigma = np.sqrt(table.typical_variance[i, c]) * table.ln_scale[i, c]
@@ -358,7 +309,7 @@ class _Chunk:
         gain = np.float32(1.0 / table.ln_scale[i, c]) if normalized else np.float32(1.0)
         surface, first_y, first_x = self.surfaces[k][c]
         surface = surface if normalized else np.zeros_like(surface)
-        floats, runs, nodes = _scratch(columns, pixels.shape[1])
+        floats, runs, nodes = thread_scratch(columns, pixels.shape[1])
         samples = warp.warp_plane(
             pixels, y0, x0, height, width, plane.matrix, plane.gathered, self.kind, self.clamping, offset, gain,
             surface, first_y, first_x, cube, to, at[0], at[1], columns, self.halo, floats, runs, nodes,
@@ -369,7 +320,7 @@ class _Chunk:
         self,
         k: int,
         plane: Plane,
-        source: _Source,
+        source: Source,
         cube: np.ndarray,
         to: int,
         at: tuple[int, int],
@@ -410,7 +361,7 @@ class _Chunk:
             return [(np.zeros((ny, nx), np.float32), first_y, first_x)] * table.n_channels
         matrix = table.planes(i, self.canvas.origin_yx)[0]
         ys, xs = np.meshgrid(np.arange(first_y, first_y + ny), np.arange(first_x, first_x + nx), indexing="ij")
-        y, x = _mapped(matrix, ys * float(SURFACE_NODE_PX), xs * float(SURFACE_NODE_PX))
+        y, x = mapped(matrix, ys * float(SURFACE_NODE_PX), xs * float(SURFACE_NODE_PX))
         shape = (int(table.shape[i, 0]), int(table.shape[i, 1]))
         py, px = (v + 3 for v in surface_shape(shape, table.tile_px))
         values = [evaluate_surface(a[:py, :px], shape, table.tile_px, y, x) for a in table.ln_coefficients[i]]
@@ -425,7 +376,7 @@ class _Chunk:
         ys = (cells_y[:, None] * NOISE_CELL_PX + inside).ravel()[:, None]
         xs = (cells_x[:, None] * NOISE_CELL_PX + inside).ravel()[None, :]
         matrices = np.stack([table.planes(int(i), self.canvas.origin_yx)[0] for i in members])
-        y, x = _mapped(np.moveaxis(matrices, 0, -1)[..., None, None], ys, xs)
+        y, x = mapped(np.moveaxis(matrices, 0, -1)[..., None, None], ys, xs)
         step = np.array([2 if table.patterns[i] else 1 for i in members])[:, None, None]
         factor = phase_factor(y / step, kernel=kernel) * phase_factor(x / step, kernel=kernel)
         factor = _cell_means(factor, len(cells_y), len(cells_x))
@@ -451,67 +402,7 @@ class _Chunk:
         return out
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A calibrated window of a sub; its first pixel may lie outside the frame."""
-
-    pixels: np.ndarray
-    y0: int
-    x0: int
-    defects: np.ndarray
-
-
 # ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _halo(settings: Integrate) -> int:
-    """Rows and columns around a tile that the rejection looks at."""
-    return 1 if settings.reject == "auto" else 0
-
-
-def _per_sub(table: StackTable) -> int:
-    """Samples that each sub gives to a pixel of all channels."""
-    return len(LATTICES[table.patterns[0]])
-
-
-def _pitch(columns: int) -> int:
-    """Columns of a cube: whole cells, and what the rejection reads beyond them."""
-    return -(-columns // NOISE_CELL_PX) * NOISE_CELL_PX + PITCH_PAD
-
-
-def _reach(table: StackTable) -> float:
-    """Largest scale of the group's transforms, sub pixels per canvas pixel."""
-    return float(np.linalg.norm(table.transform[:, :2, :2], axis=(1, 2)).max() / np.sqrt(2)) * 1.1
-
-
-def _tile(table: StackTable, n: int, memory: int, settings: Integrate | None = None) -> tuple[int, int]:
-    """Rows and columns of a tile that fits into `memory`; the smallest one if none does."""
-    settings = settings or Integrate()
-    for columns in (CHUNK_SHAPE[1], CHUNK_SHAPE[1] // 2, _SMALLEST[1]):
-        for rows in range(CHUNK_SHAPE[0], _SMALLEST[0] - 1, -16):
-            large_enough = rows >= 64 or columns == _SMALLEST[1]
-            if large_enough and task_bytes(table, n, (rows, columns), settings) <= memory:
-                return rows, columns
-    return _SMALLEST
-
-
-def _buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """An array on this thread's own memory, which is kept and grows; its contents are undefined."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    kept = getattr(_threads, name, None)
-    if kept is None or kept.nbytes < size:
-        kept = np.empty(size, np.uint8)
-        setattr(_threads, name, kept)
-    return kept[:size].view(dtype).reshape(shape)
-
-
-def _scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Work arrays of the warp, of this thread."""
-    kept = getattr(_threads, "scratch", None)
-    if kept is None or kept[0] < (columns, window_columns) or kept[0][1] < window_columns:
-        kept = ((columns, window_columns), warp.warp_scratch(columns, window_columns))
-        _threads.scratch = kept
-    return kept[1]
 
 
 def _cube_plane(k: int, plane: Plane, planes: tuple[Plane, ...], n: int) -> int:
@@ -521,84 +412,6 @@ def _cube_plane(k: int, plane: Plane, planes: tuple[Plane, ...], n: int) -> int:
     return before + k * len(own) + next(j for j, p in enumerate(own) if p is plane)
 
 
-def _mapped(matrix: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (y, x) of canvas pixels under a transform."""
-    z = matrix[2, 0] * xs + matrix[2, 1] * ys + matrix[2, 2]
-    x = (matrix[0, 0] * xs + matrix[0, 1] * ys + matrix[0, 2]) / z
-    y = (matrix[1, 0] * xs + matrix[1, 1] * ys + matrix[1, 2]) / z
-    return y, x
-
-
 def _cell_means(values: np.ndarray, ny: int, nx: int) -> np.ndarray:
     """Means of the 4 x 4 positions of each cell, (n, ny, nx)."""
     return values.reshape(-1, ny, 4, nx, 4).mean(axis=(2, 4))
-
-
-def _box(
-    matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int]
-) -> tuple[int, int, int, int] | None:
-    """Whole pixels y0, x0, y1, x1 of a sub that a canvas rectangle's positions lie between; None outside the frame."""
-    ys = np.array([at[0], at[0], at[0] + rows - 1, at[0] + rows - 1], float)
-    xs = np.array([at[1], at[1] + columns - 1, at[1], at[1] + columns - 1], float)
-    y, x = _mapped(matrix, ys, xs)
-    y0, y1 = max(float(y.min()), 0.0), min(float(y.max()), shape[0] - 1.0)
-    x0, x1 = max(float(x.min()), 0.0), min(float(x.max()), shape[1] - 1.0)
-    if y1 < y0 or x1 < x0:
-        return None
-    return int(np.floor(y0)), int(np.floor(x0)), int(np.floor(y1)), int(np.floor(x1))
-
-
-def _turned(source: _Source, plane: Plane) -> tuple[np.ndarray, int, int]:
-    """A lattice of a window as its turned plane, and the turned plane's pixel of its corner."""
-    h, w = source.pixels.shape
-    low = [-(-(source.y0 - plane.phase_y) // plane.step), -(-(source.x0 - plane.phase_x) // plane.step)]
-    high = [(source.y0 + h - 1 - plane.phase_y) // plane.step, (source.x0 + w - 1 - plane.phase_x) // plane.step]
-    for axis in (0, 1):
-        if plane.turn[1 + axis]:
-            last = plane.shape[axis] - 1
-            low[axis], high[axis] = last - high[axis], last - low[axis]
-    if plane.turn[0]:
-        low.reverse()
-        high.reverse()
-    out = _buffer("turned", (high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
-    take_plane(
-        source.pixels, source.y0, source.x0, plane.step, plane.phase_y, plane.phase_x, *plane.shape, *plane.turn,
-        out, low[0], low[1],
-    )  # fmt: skip
-    return out, low[0], low[1]
-
-
-_KEPT_SETS = 4
-
-
-def _calibration(store_url: str, table: StackTable, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pedestal and gain (empty when there is none) and defects of sub `i`."""
-    index = int(table.calibration[i])
-    if index < 0:
-        return _NOTHING
-    return _calibration_set(store_url, table.calibrations[index])
-
-
-@lru_cache(maxsize=_KEPT_SETS)
-def _calibration_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    store = open_store(store_url)
-
-    def read(name: str, empty: np.ndarray) -> np.ndarray:
-        path = f"calibration/{key}/{name}"
-        return np.ascontiguousarray(store.read_array(path), empty.dtype) if store.has(path) else empty
-
-    return read("pedestal", _NOTHING[0]), read("gain", _NOTHING[1]), read("defects", _NOTHING[2])
-
-
-_NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32))
-
-
-def _calibrated(store_url: str, table: StackTable, i: int, window: Window) -> np.ndarray:
-    """Calibrated pixels of a sub, (h, w) float32; NaN where it has no data; defects as they are."""
-    raw = np.empty(window.shape, (reader := open_store(store_url).raw(table.geometries[table.geometry[i]])).dtype)
-    reader.window(int(table.slot[i]), window.y0, window.y1, window.x0, window.x1, raw)
-    pedestal, gain, _ = _calibration(store_url, table, i)
-    out = np.empty(window.shape, np.float32)
-    calibrate_into(raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, window.y0, window.x0, out, 0, 0)
-    out[out >= MISSING] = np.nan
-    return out

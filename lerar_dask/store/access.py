@@ -27,7 +27,7 @@ from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
 from lerar_dask.store.measures import MeasureStore
 from lerar_dask.store.raw import RawReader
-from lerar_dask.store.shard import INNER_CHUNK, encode_shard, write_atomically
+from lerar_dask.store.shard import INNER_CHUNK, shard_parts, write_atomically
 
 __all__ = ["Store", "open_store"]
 
@@ -140,7 +140,7 @@ class Store:
         """Write the shard of one sub; bytes written."""
         reader = self.raw(geometry)
         reader.forget(slot)
-        return write_atomically(reader.shard_path(slot), encode_shard(data, codec=reader.codec))
+        return write_atomically(reader.shard_path(slot), shard_parts(data, codec=reader.codec))
 
     def raw(self, geometry: str) -> RawReader:
         """Reader of the raw pixels of a geometry."""

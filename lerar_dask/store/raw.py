@@ -1,8 +1,13 @@
-"""Reader of the raw pixels of one frame geometry, by windows."""
+"""Reader of the raw pixels of one frame geometry, by windows; safe for any number of threads.
+
+A process may outlive a run (a dask worker at an address): shards and array descriptions that were replaced since are
+noticed and read anew.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -13,23 +18,18 @@ from lerar_dask.store.shard import INNER_CHUNK, Shard
 
 __all__ = ["RawReader"]
 
+_TRIES = 3
+
 
 class RawReader:
-    """Raw pixels (slot, y, x); an index of 16 bytes per inner chunk stays in memory for every shard touched."""
+    """Raw pixels (slot, y, x); an index of 13 bytes per inner chunk stays in memory for every shard touched."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            node = json.loads((path / "zarr.json").read_text())
-        except (OSError, ValueError) as error:
-            raise StoreError(f"the store has no raw pixels at {path}") from error
-        self.shape: tuple[int, int] = tuple(node["shape"][1:])
-        self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
-        self.codec: str = node["attributes"]["codec"]
-        side = INNER_CHUNK[self.codec]
-        self._grid = (-(-self.shape[0] // side), -(-self.shape[1] // side))
         self._shards: dict[int, Shard] = {}
         self._lock = threading.Lock()
+        self._described: tuple[int, int] | None = None
+        self._describe()
 
     def shard_path(self, slot: int) -> Path:
         """File of one sub."""
@@ -40,8 +40,21 @@ class RawReader:
         return self.shard_path(slot).exists()
 
     def window(self, slot: int, y0: int, y1: int, x0: int, x1: int, out: np.ndarray) -> None:
-        """Copy a window of one sub into `out` (y1 - y0, x1 - x0), stored dtype."""
-        self._shard(slot).window(y0, y1, x0, x1, out)
+        """Copy rows y0..y1-1, columns x0..x1-1 of one sub into `out[:y1 - y0, :x1 - x0]` (stored dtype).
+
+        Raises
+        ------
+        StoreError
+            when the shard is missing or damaged.
+        """
+        for _ in range(_TRIES):
+            shard = self._shard(slot)
+            if not (0 <= y0 <= y1 <= self.shape[0] and 0 <= x0 <= x1 <= self.shape[1]):
+                raise ValueError(f"window {y0}:{y1}, {x0}:{x1} is outside of {self.shape}")
+            if y0 == y1 or x0 == x1 or shard.window(y0, y1, x0, x1, out):
+                return
+            self.forget(slot)
+        raise StoreError(f"a shard of the store changes while it is read: {self.shard_path(slot)}")
 
     def read(self, slot: int) -> np.ndarray:
         """All pixels of one sub."""
@@ -57,7 +70,25 @@ class RawReader:
     def _shard(self, slot: int) -> Shard:
         shard = self._shards.get(slot)
         if shard is None:
+            self._describe()
             shard = Shard(self.shard_path(slot), grid=self._grid, dtype=self.dtype, codec=self.codec)
             with self._lock:
                 shard = self._shards.setdefault(slot, shard)
         return shard
+
+    def _describe(self) -> None:
+        """Read shape, dtype and codec, unless they are those of the file that was read last."""
+        path = self.path / "zarr.json"
+        try:
+            status = os.stat(path)
+            if self._described == (status.st_ino, status.st_mtime_ns):
+                return
+            node = json.loads(path.read_text())
+            self.shape: tuple[int, int] = tuple(node["shape"][1:])
+            self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
+            self.codec: str = node["attributes"]["codec"]
+            side = INNER_CHUNK[self.codec]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"the store has no raw pixels at {self.path}") from error
+        self._grid = (-(-self.shape[0] // side), -(-self.shape[1] // side))
+        self._described = (status.st_ino, status.st_mtime_ns)

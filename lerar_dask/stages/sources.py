@@ -1,0 +1,166 @@
+"""Calibrated windows of subs, on memory that belongs to the thread.
+
+Reads   raw/<geometry>, calibration/<set>/
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.grid import Window
+from lerar_dask.kernels import warp
+from lerar_dask.kernels.window import MISSING, calibrate_into, repair_defects, take_plane
+from lerar_dask.stages.stack_table import Plane, StackTable
+from lerar_dask.store.access import open_store
+
+__all__ = [
+    "KEPT_SETS",
+    "Source",
+    "calibrated_window",
+    "mapped",
+    "source_window",
+    "thread_buffer",
+    "thread_scratch",
+    "turned_lattice",
+]
+
+KEPT_SETS = 4
+"""Calibration sets that a process keeps."""
+_NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32))
+_threads = threading.local()
+_reading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Source:
+    """A calibrated window of a sub; its first pixel may lie outside the frame."""
+
+    pixels: np.ndarray
+    y0: int
+    x0: int
+    defects: np.ndarray
+
+
+def source_window(
+    store_url: str, table: StackTable, i: int, matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int
+) -> Source | None:
+    """Calibrated and repaired window of sub `i` around what a tile needs; None when the tile lies outside it."""
+    height, width = (int(v) for v in table.shape[i])
+    step = 2 if table.patterns[i] else 1
+    box = _box(matrix, at, rows, columns, (height, width))
+    if box is None:
+        return None
+    pad = (warp.HALO + 1) * step
+    y0, x0, y1, x1 = box[0] - pad, box[1] - pad, box[2] + pad + 1, box[3] + pad + 1
+    inside = Window(y0, y1, x0, x1) & Window(0, height, 0, width)
+    reader = open_store(store_url).raw(table.geometries[table.geometry[i]])
+    raw = thread_buffer("raw", inside.shape, reader.dtype)
+    reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
+    pixels = thread_buffer("window", (y1 - y0, x1 - x0), np.float32)
+    pedestal, gain, defects = _calibration(store_url, table, i)
+    to = inside.y0 - y0, inside.x0 - x0
+    missing = calibrate_into(
+        raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, inside.y0, inside.x0, pixels, *to
+    )
+    if missing:
+        part = pixels[to[0] : to[0] + inside.shape[0], to[1] : to[1] + inside.shape[1]]
+        ys, xs = np.nonzero(part == MISSING)
+        defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
+    repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(table.sky[i].mean()))
+    return Source(pixels, y0, x0, defects)
+
+
+def calibrated_window(store_url: str, table: StackTable, i: int, window: Window) -> np.ndarray:
+    """Calibrated pixels of a sub, (h, w) float32; NaN where it has no data; defects as they are."""
+    raw = np.empty(window.shape, (reader := open_store(store_url).raw(table.geometries[table.geometry[i]])).dtype)
+    reader.window(int(table.slot[i]), window.y0, window.y1, window.x0, window.x1, raw)
+    pedestal, gain, _ = _calibration(store_url, table, i)
+    out = np.empty(window.shape, np.float32)
+    calibrate_into(raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, window.y0, window.x0, out, 0, 0)
+    out[out >= MISSING] = np.nan
+    return out
+
+
+def turned_lattice(source: Source, plane: Plane) -> tuple[np.ndarray, int, int]:
+    """A lattice of a window as its turned plane, and the turned plane's pixel of its corner."""
+    h, w = source.pixels.shape
+    low = [-(-(source.y0 - plane.phase_y) // plane.step), -(-(source.x0 - plane.phase_x) // plane.step)]
+    high = [(source.y0 + h - 1 - plane.phase_y) // plane.step, (source.x0 + w - 1 - plane.phase_x) // plane.step]
+    for axis in (0, 1):
+        if plane.turn[1 + axis]:
+            last = plane.shape[axis] - 1
+            low[axis], high[axis] = last - high[axis], last - low[axis]
+    if plane.turn[0]:
+        low.reverse()
+        high.reverse()
+    out = thread_buffer("turned", (high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
+    take_plane(
+        source.pixels, source.y0, source.x0, plane.step, plane.phase_y, plane.phase_x, *plane.shape, *plane.turn,
+        out, low[0], low[1],
+    )  # fmt: skip
+    return out, low[0], low[1]
+
+
+def mapped(matrix: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (y, x) of canvas pixels under a transform."""
+    z = matrix[2, 0] * xs + matrix[2, 1] * ys + matrix[2, 2]
+    x = (matrix[0, 0] * xs + matrix[0, 1] * ys + matrix[0, 2]) / z
+    y = (matrix[1, 0] * xs + matrix[1, 1] * ys + matrix[1, 2]) / z
+    return y, x
+
+
+def thread_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """An array on this thread's own memory, which is kept and grows; its contents are undefined."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    kept = getattr(_threads, name, None)
+    if kept is None or kept.nbytes < size:
+        kept = np.empty(size, np.uint8)
+        setattr(_threads, name, kept)
+    return kept[:size].view(dtype).reshape(shape)
+
+
+def thread_scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Work arrays of the warp, of this thread."""
+    kept = getattr(_threads, "scratch", None)
+    if kept is None or kept[0] < (columns, window_columns) or kept[0][1] < window_columns:
+        kept = ((columns, window_columns), warp.warp_scratch(columns, window_columns))
+        _threads.scratch = kept
+    return kept[1]
+
+
+def _calibration(store_url: str, table: StackTable, i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pedestal and gain (empty when there is none) and defects of sub `i`."""
+    index = int(table.calibration[i])
+    if index < 0:
+        return _NOTHING
+    return _calibration_set(store_url, table.calibrations[index])
+
+
+@lru_cache(maxsize=KEPT_SETS)
+def _calibration_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    store = open_store(store_url)
+
+    def read(name: str, empty: np.ndarray) -> np.ndarray:
+        path = f"calibration/{key}/{name}"
+        return np.ascontiguousarray(store.read_array(path), empty.dtype) if store.has(path) else empty
+
+    return read("pedestal", _NOTHING[0]), read("gain", _NOTHING[1]), read("defects", _NOTHING[2])
+
+
+def _box(
+    matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int]
+) -> tuple[int, int, int, int] | None:
+    """Whole pixels y0, x0, y1, x1 of a sub that a canvas rectangle's positions lie between; None outside the frame."""
+    ys = np.array([at[0], at[0], at[0] + rows - 1, at[0] + rows - 1], float)
+    xs = np.array([at[1], at[1] + columns - 1, at[1], at[1] + columns - 1], float)
+    y, x = mapped(matrix, ys, xs)
+    y0, y1 = max(float(y.min()), 0.0), min(float(y.max()), shape[0] - 1.0)
+    x0, x1 = max(float(x.min()), 0.0), min(float(x.max()), shape[1] - 1.0)
+    if y1 < y0 or x1 < x0:
+        return None
+    return int(np.floor(y0)), int(np.floor(x0)), int(np.floor(y1)), int(np.floor(x1))

@@ -1,0 +1,75 @@
+"""How much of a chunk fits into the memory of a task: the sum of the buffers that integration holds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lerar_dask.grid import CHUNK_SHAPE, NOISE_CELL_PX, SURFACE_NODE_PX
+from lerar_dask.kernels import warp
+from lerar_dask.kernels.nma import PITCH_PAD
+from lerar_dask.settings import Integrate
+from lerar_dask.stages.sources import KEPT_SETS
+from lerar_dask.stages.stack_table import LATTICES, StackTable
+
+__all__ = ["cube_pitch", "fitting_tile", "halo_px", "resident_bytes", "samples_per_sub", "task_bytes"]
+
+_SMALLEST = (16, NOISE_CELL_PX)
+"""Rows and columns of the smallest tile."""
+_PLANES = 5
+
+
+def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integrate) -> int:
+    """Bytes that a task over `n` subs holds at most: the sum of its buffers."""
+    halo = halo_px(settings)
+    rows, columns = tile[0] + 2 * halo, tile[1] + 2 * halo
+    samples = n * samples_per_sub(table)
+    cube = 4 * rows * samples * cube_pitch(tile[1])
+    reach = _reach(table)
+    side_y = reach * (rows + columns * 0.2) + 4 * warp.HALO + 8
+    side_x = reach * (columns + rows * 0.2) + 4 * warp.HALO + 8
+    windows = int(side_y * side_x) * (8 + 4 + 4)
+    h, w = CHUNK_SHAPE
+    spare = table.n_channels * rows * columns * (4 * 8 + 4)
+    output = 2 * 4 * table.n_channels * _PLANES * h * w
+    queue = 2 * 4 * samples * 256 + 8 * tile[0] * tile[1]
+    nodes = 4 * n * table.n_channels * (h // SURFACE_NODE_PX + 3) * (w // SURFACE_NODE_PX + 3)
+    models = 4 * 4 * samples * (h // NOISE_CELL_PX) * (w // NOISE_CELL_PX) * 3
+    return int(cube + windows + spare + output + queue + nodes + models) + (4 << 20)
+
+
+def resident_bytes(table: StackTable) -> int:
+    """Bytes that a process keeps for all its tasks: calibration and the table itself."""
+    arrays = [v for v in vars(table).values() if isinstance(v, np.ndarray)]
+    most = int(table.shape.astype(np.int64).prod(axis=1).max()) if len(table) else 0
+    return sum(a.nbytes for a in arrays) + min(len(table.calibrations), KEPT_SETS) * 8 * most
+
+
+def fitting_tile(table: StackTable, n: int, memory: int, settings: Integrate | None = None) -> tuple[int, int]:
+    """Rows and columns of a tile that fits into `memory`; the smallest one if none does."""
+    settings = settings or Integrate()
+    for columns in (CHUNK_SHAPE[1], CHUNK_SHAPE[1] // 2, _SMALLEST[1]):
+        for rows in range(CHUNK_SHAPE[0], _SMALLEST[0] - 1, -16):
+            large_enough = rows >= 64 or columns == _SMALLEST[1]
+            if large_enough and task_bytes(table, n, (rows, columns), settings) <= memory:
+                return rows, columns
+    return _SMALLEST
+
+
+def halo_px(settings: Integrate) -> int:
+    """Rows and columns around a tile that the rejection looks at."""
+    return 1 if settings.reject == "auto" else 0
+
+
+def samples_per_sub(table: StackTable) -> int:
+    """Samples that each sub gives to a pixel of all channels."""
+    return len(LATTICES[table.patterns[0]])
+
+
+def cube_pitch(columns: int) -> int:
+    """Columns of a cube: whole cells, and what the rejection reads beyond them."""
+    return -(-columns // NOISE_CELL_PX) * NOISE_CELL_PX + PITCH_PAD
+
+
+def _reach(table: StackTable) -> float:
+    """Largest scale of the group's transforms, sub pixels per canvas pixel."""
+    return float(np.linalg.norm(table.transform[:, :2, :2], axis=(1, 2)).max() / np.sqrt(2)) * 1.1
