@@ -85,7 +85,7 @@ def plan(
             pixels=n * table.n_channels * window.shape[0] * window.shape[1],
         )
         tasks.append(task)
-    needed = task_bytes(table, most, fitting_tile(table, most, memory_per_task), settings) if most else 0
+    needed = task_bytes(table, most, fitting_tile(table, most, memory_per_task, settings), settings) if most else 0
     return Step(name="integrate", tasks=tasks, task_bytes=needed)
 
 

@@ -29,8 +29,8 @@ __all__ = [
     "turned_lattice",
 ]
 
-KEPT_SETS = 4
-"""Calibration sets that a process keeps."""
+KEPT_SETS = 16
+"""Calibration sets that a process keeps at most; every chunk asks for all sets of its subs."""
 _NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32))
 _threads = threading.local()
 _reading = threading.Lock()
@@ -141,8 +141,14 @@ def _calibration(store_url: str, table: StackTable, i: int) -> tuple[np.ndarray,
     return _calibration_set(store_url, table.calibrations[index])
 
 
-@lru_cache(maxsize=KEPT_SETS)
 def _calibration_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Arrays of a calibration set; one thread reads, the others wait for it."""
+    with _reading:
+        return _read_set(store_url, key)
+
+
+@lru_cache(maxsize=KEPT_SETS)
+def _read_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     store = open_store(store_url)
 
     def read(name: str, empty: np.ndarray) -> np.ndarray:

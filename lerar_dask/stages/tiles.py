@@ -24,10 +24,7 @@ def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integ
     rows, columns = tile[0] + 2 * halo, tile[1] + 2 * halo
     samples = n * samples_per_sub(table)
     cube = 4 * rows * samples * cube_pitch(tile[1])
-    reach = _reach(table)
-    side_y = reach * (rows + columns * 0.2) + 4 * warp.HALO + 8
-    side_x = reach * (columns + rows * 0.2) + 4 * warp.HALO + 8
-    windows = int(side_y * side_x) * (8 + 4 + 4)
+    windows = _window_pixels(table, rows, columns) * (8 + 4 + 4)
     h, w = CHUNK_SHAPE
     spare = table.n_channels * rows * columns * (4 * 8 + 4)
     output = 2 * 4 * table.n_channels * _PLANES * h * w
@@ -44,9 +41,8 @@ def resident_bytes(table: StackTable) -> int:
     return sum(a.nbytes for a in arrays) + min(len(table.calibrations), KEPT_SETS) * 8 * most
 
 
-def fitting_tile(table: StackTable, n: int, memory: int, settings: Integrate | None = None) -> tuple[int, int]:
+def fitting_tile(table: StackTable, n: int, memory: int, settings: Integrate) -> tuple[int, int]:
     """Rows and columns of a tile that fits into `memory`; the smallest one if none does."""
-    settings = settings or Integrate()
     for columns in (CHUNK_SHAPE[1], CHUNK_SHAPE[1] // 2, _SMALLEST[1]):
         for rows in range(CHUNK_SHAPE[0], _SMALLEST[0] - 1, -16):
             large_enough = rows >= 64 or columns == _SMALLEST[1]
@@ -70,6 +66,7 @@ def cube_pitch(columns: int) -> int:
     return -(-columns // NOISE_CELL_PX) * NOISE_CELL_PX + PITCH_PAD
 
 
-def _reach(table: StackTable) -> float:
-    """Largest scale of the group's transforms, sub pixels per canvas pixel."""
-    return float(np.linalg.norm(table.transform[:, :2, :2], axis=(1, 2)).max() / np.sqrt(2)) * 1.1
+def _window_pixels(table: StackTable, rows: int, columns: int) -> int:
+    """Pixels of the largest window of any sub that a tile needs."""
+    sides = np.abs(table.transform[:, :2, :2]) @ np.array([columns, rows], float)
+    return int((1.02 * sides + 4 * warp.HALO + 8).prod(axis=1).max())

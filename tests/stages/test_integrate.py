@@ -7,7 +7,7 @@ import pytest
 
 from lerar_dask.grid import Canvas, Window
 from lerar_dask.settings import Integrate
-from lerar_dask.stages import integrate
+from lerar_dask.stages import integrate, sources, tiles
 from lerar_dask.stages.stack_table import StackTable, load_table, save_table
 from lerar_dask.store.access import Store
 
@@ -112,7 +112,7 @@ def make_group(folder, n, *, pattern="", seed=1, defects=(), trail=None):
         changes["trail_start"] = start
     save_table(store, "t", make_table(n, matrices, pattern=pattern, **changes))
     load_table.cache_clear()
-    integrate._calibration_set.cache_clear()
+    sources._read_set.cache_clear()
     return str(store.path), Canvas.union(matrices, np.tile(SHAPE, (n, 1)))
 
 
@@ -161,8 +161,8 @@ def test_same_bits_for_any_memory(tmp_path):
         reference = whole(url, canvas, settings)
         seen = set()
         for tile in ((16, 128), (48, 256), (256, 512)):
-            memory = integrate.task_bytes(table, 7, tile, settings)
-            seen.add(integrate._tile(table, 7, memory, settings))
+            memory = tiles.task_bytes(table, 7, tile, settings)
+            seen.add(tiles.fitting_tile(table, 7, memory, settings))
             np.testing.assert_array_equal(whole(url, canvas, settings, memory), reference)
         assert len(seen) > 1
 
@@ -252,4 +252,41 @@ def test_plan_leaves_out_chunks_that_nobody_touches_and_tasks_write_what_they_co
     written = store.read_chunk(key, 0, 0)[:, :, : wide.shape[0]]
     expected = integrate.compute_chunk(url, "t", wide, Integrate(), 0, 0)
     np.testing.assert_array_equal(written, expected)
-    assert integrate.task_bytes(load_table(url, "t"), 3, (256, 512), Integrate()) <= step.task_bytes
+    assert tiles.task_bytes(load_table(url, "t"), 3, (256, 512), Integrate()) <= step.task_bytes
+
+
+def test_buffers_stay_within_what_the_memory_model_says(tmp_path):
+    import tracemalloc
+
+    url, canvas = make_group(tmp_path, 20, pattern="RGGB")
+    table, settings = load_table(url, "t"), Integrate()
+    integrate.compute_chunk(url, "t", canvas, settings, 0, 0)
+    sources._threads.__dict__.clear()
+    tracemalloc.start()
+    integrate.compute_chunk(url, "t", canvas, settings, 0, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < tiles.task_bytes(table, 20, (256, 512), settings)
+
+
+def test_a_turned_camera_fits_the_grid(tmp_path):
+    url, _ = make_group(tmp_path, 4)
+    table = load_table(url, "t")
+    matrices = table.transform.copy()
+    back = np.array([[0.0, -1, SHAPE[0] - 1], [1, 0, 0], [0, 0, 1]])
+    turned = make_table(
+        1,
+        (back @ matrices[0])[None],
+        slot=np.zeros(1, np.int32),
+        shape=np.array([SHAPE], np.int32),
+        ln_coefficients=np.full((1, 1, 4, 4), 500, np.float32),
+    )
+    save_table(Store.open(url), "turned", turned)
+    grid = Canvas((0, 0), SHAPE)
+    out = integrate.compute_chunk(url, "turned", grid, Integrate(), 0, 0)[0]
+    straight = make_table(1, np.eye(3)[None], slot=np.zeros(1, np.int32), ln_coefficients=turned.ln_coefficients)
+    save_table(Store.open(url), "straight", straight)
+    plain = integrate.compute_chunk(url, "straight", grid, Integrate(), 0, 0)[0, 0]
+    # canvas (x, y) lies at sub (149 - y, x)
+    for y, x in ((20, 30), (100, 140), (149, 0), (60, 149)):
+        assert out[0, y, x] == pytest.approx(plain[x, 149 - y], rel=1e-4, abs=0.05)
