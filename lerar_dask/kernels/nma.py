@@ -44,7 +44,7 @@ _FEW = 24
 _L = _LANES
 _TOTAL, _WEIGHT, _SUM_A, _SUM_B, _COUNT, _TOP, _TOP_WEIGHT, _REST = (_L * k for k in range(8))
 _MEAN, _SIGNAL, _SLOPE, _BEND, _ERROR, _INVERSE, _NOISE, _FLAG = (_L * k for k in range(8))
-_Q = 2 * CELL
+_Q = 2 * CELL + 16
 (_QMEAN, _QSIGNAL, _QSLOPE, _QBEND, _QERROR, _QINVERSE, _QLOW, _QHIGH, _QTOTAL, _QWEIGHT, _QSUM_A, _QSUM_B, _QCOUNT,
  _QCHI, _QCHANGED, _QSTATE) = (_Q * k for k in range(16))  # fmt: skip
 _FAST = {"contract", "nsz", "arcp"}

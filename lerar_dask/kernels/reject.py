@@ -55,7 +55,8 @@ def reject_bounds(
     if method == "none":
         lowest[:], highest[:] = -np.inf, _PRESENT
         return lowest, highest
-    block = np.empty((last - first, _LANES), np.float32)
+    # wider than its lanes: columns would otherwise fall into few sets of the cache
+    block = np.empty((last - first, _LANES + 16), np.float32)
     _bounds(cube, first, last, columns, METHODS[method], float(low), float(high), block, lowest, highest)
     return lowest, highest
 
