@@ -83,7 +83,7 @@ class Ingest:
     """Cell of the background and noise grid."""
     detection_sigma: float = 5.0
     """Stars brighter than this, in sigma of the filtered sub, are measured."""
-    max_stars: int = 600
+    max_stars: int = 3000
     """The brightest stars kept per sub."""
     cosmetic: bool = True
     """Find hot and cold pixels and bad columns, and leave them out where other subs know better."""

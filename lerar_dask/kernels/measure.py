@@ -12,7 +12,7 @@ import numpy as np
 
 from lerar_dask.kernels.background import background_grid, interpolate_grid
 from lerar_dask.kernels.detection import detect_peaks
-from lerar_dask.kernels.moments import adaptive_moments, aperture_flux
+from lerar_dask.kernels.moments import adaptive_moments, aperture_flux, weighted_flux
 from lerar_dask.kernels.statistics import BLOCK_PX, block_statistics
 
 __all__ = ["STAR_COLUMNS", "Measures", "measure", "measure_shapes"]
@@ -20,8 +20,12 @@ __all__ = ["STAR_COLUMNS", "Measures", "measure", "measure_shapes"]
 STAR_COLUMNS = ("x", "y", "flux", "flux_error", "peak", "fwhm", "e1", "e2", "snr", "flags")
 EDGE, SATURATED, DIVERGED, MOVED, BLENDED = 1, 2, 4, 8, 16
 _FIRST_FWHM = 3.0
-_CANDIDATES = 4
+_CANDIDATES = 2
 """Candidates that are measured, per star kept."""
+_SHAPES = 1500
+"""Candidates whose center and shape are fitted."""
+_APERTURES = 500
+"""Stars whose light is measured in an aperture: enough to fix a scale to 0.1 %."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,16 @@ def _shapes(plane: np.ndarray, peaks: np.ndarray, level: np.ndarray, cell: int, 
     """Table of the candidates, STAR_COLUMNS, with the flux of their Gaussian."""
     if not len(peaks):
         return np.zeros((0, len(STAR_COLUMNS)))
-    table = adaptive_moments(plane, peaks[:, :2], _sky_at(level, peaks, plane.shape, cell), fwhm_px=fwhm)
+    sky = _sky_at(level, peaks, plane.shape, cell)
+    table = np.empty((len(peaks), 7))
+    table[:_SHAPES] = adaptive_moments(plane, peaks[:_SHAPES, :2], sky[:_SHAPES], fwhm_px=fwhm)
+    if len(peaks) > _SHAPES:
+        # The faint rest serves only to be masked: its whole pixel and its light under the common shape will do.
+        variance = (fwhm / 2.3548) ** 2
+        table[_SHAPES:] = (0.0, 0.0, variance, 0.0, variance, 0.0, 0.0)
+        table[_SHAPES:, :2] = peaks[_SHAPES:, :2]
+        shape = (variance, 0.0, variance)
+        table[_SHAPES:, 5] = weighted_flux(plane, peaks[_SHAPES:, :2], sky[_SHAPES:], shape=shape)
     flags = table[:, 6].astype(int)
     moved = np.hypot(table[:, 0] - peaks[:, 0], table[:, 1] - peaks[:, 1]) > max(0.75 * fwhm, 1.0)
     flags |= np.where(moved, MOVED, 0)
@@ -242,12 +255,18 @@ def _add_light(plane: np.ndarray, stars: np.ndarray, noise: np.ndarray, cell: in
     """Flux in an aperture that grows with the seeing, so that every sub sees the same share of a star; and its error."""
     if not len(stars):
         return
-    sigma = _sky_at(noise, stars, plane.shape, cell)
+    bright = stars[:_APERTURES]
+    sigma = _sky_at(noise, bright, plane.shape, cell)
     light = aperture_flux(
-        plane, stars[:, :2], radius_px=2.4 * fwhm, inner_px=3.5 * fwhm, outer_px=5.0 * fwhm, noise=sigma
+        plane, bright[:, :2], radius_px=2.4 * fwhm, inner_px=3.5 * fwhm, outer_px=5.0 * fwhm, noise=sigma
     )
-    stars[:, 2] = light[:, 0]
-    stars[:, 3] = sigma * np.sqrt(np.maximum(light[:, 1], 1) * (1 + light[:, 1] / np.maximum(light[:, 3], 1)))
+    # The faint ones get the light of their Gaussian times what the bright ones have beyond theirs.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        beyond = float(np.nanmedian(light[:, 0] / bright[:, 2]))
+    stars[_APERTURES:, 2] *= beyond
+    stars[_APERTURES:, 3] = stars[_APERTURES:, 2] / np.maximum(stars[_APERTURES:, 8], 1.0)
+    bright[:, 2] = light[:, 0]
+    bright[:, 3] = sigma * np.sqrt(np.maximum(light[:, 1], 1) * (1 + light[:, 1] / np.maximum(light[:, 3], 1)))
 
 
 def _like_the_others(stars: np.ndarray) -> np.ndarray:

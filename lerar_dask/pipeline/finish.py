@@ -103,11 +103,7 @@ def write_group(*, store_url: str, out: str, name: str, facts: Mapping[str, Any]
             Path(out) / f"{name}.png", read_rows, shape, bottom_up=facts.get("row_order") == "BOTTOM-UP"
         )
         files["preview"] = f"{name}.png"
-    return {"files": files, "noise_adu": _median(preview.reduce_rows(read_rows, shape, plane=1))}
-
-
-def _median(plane: np.ndarray) -> float:
-    return float(np.nanmedian(plane)) if np.isfinite(plane).any() else float("nan")
+    return {"files": files}
 
 
 def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict[str, Any]:
@@ -213,7 +209,6 @@ def write_run_report(
     state: RunState,
     *,
     session: Session,
-    results: Mapping[str, Mapping[str, Any]],
     problems: Mapping[str, str],
 ) -> Path:
     """Write OUT/report.html."""
@@ -231,7 +226,7 @@ def write_run_report(
                 links=_link_lines(state, name),
                 problem=problems.get(name, ""),
                 surfaces=_surfaces(store, state, name) if known else (),
-                **(_group_pictures(store, out, state, name, results.get(name, {})) if known else {}),
+                **(_group_pictures(store, out, state, name) if known else {}),
             )
         )
     stages = [
@@ -285,18 +280,18 @@ def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
     return surfaces
 
 
-def _group_pictures(store: Store, out: Path, state: RunState, name: str, result: Mapping[str, Any]) -> dict[str, Any]:
+def _group_pictures(store: Store, out: Path, state: RunState, name: str) -> dict[str, Any]:
     """Maps and facts of a group that has a master."""
     group: GroupState = state.groups[name]
     canvas = state.targets[group.target].canvas
     assert canvas is not None
     shape = (group.n_channels, *canvas.shape)
     read_rows = rows_reader(store, group.master, shape)
-    coverage, low, high = (preview.reduce_rows(read_rows, shape, plane=i, max_px=400).mean(axis=0) for i in (2, 3, 4))
+    noise, coverage, low, high = preview.reduce_planes(read_rows, shape, max_px=400).mean(axis=1)[1:]
     picture = out / f"{name}.png"
     facts = {"size": f"{canvas.shape[1]} x {canvas.shape[0]} px"}
-    if result.get("noise_adu"):
-        facts["noise"] = f"{result['noise_adu']:.3g} ADU"
+    if np.isfinite(noise).any():
+        facts["noise"] = f"{np.nanmedian(noise):.3g} ADU"
     with np.errstate(invalid="ignore", divide="ignore"):
         offered = coverage + low + high
         return {

@@ -171,7 +171,6 @@ def _finish(
         finish.plan_products(store, out, state, settings, facts),
         keep=lambda t: (out / f"{t.arguments['name']}.fits").exists(),
     )
-    results = {key.partition("/")[2]: record.get("result", {}) for key, record in records.items()}
     for key, record in records.items():
         if record["state"] != "done":
             problems = {**problems, key.partition("/")[2]: record["reason"]}
@@ -181,7 +180,7 @@ def _finish(
             to_toml(settings, nights=[Path(n) for n in state.nights], out=out), encoding="utf-8"
         )
         if settings.products.report:
-            finish.write_run_report(store, out, state, session=session, results=results, problems=problems)
+            finish.write_run_report(store, out, state, session=session, problems=problems)
     lights = {str(light.frame.path) for light in night.lights}
     used = sum(row["fate"] == "used" for row in state.frames)
     report = out / "report.html"

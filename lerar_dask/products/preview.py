@@ -15,7 +15,7 @@ from PIL import Image
 
 from lerar_dask.products.hdus import atomic_path
 
-__all__ = ["MAX_PX", "Palette", "autostretch", "map_png", "reduce_rows", "render", "write_preview"]
+__all__ = ["MAX_PX", "Palette", "autostretch", "map_png", "reduce_planes", "reduce_rows", "render", "write_preview"]
 
 MAX_PX = 2000
 """Longest side of a preview."""
@@ -66,7 +66,7 @@ def reduce_rows(
     """
     _, height, width = shape
     factor = max(1, max(height, width) // max_px)
-    step = _BAND_ROWS * factor
+    step = max(factor, _BAND_ROWS // factor * factor)
     bands = []
     for y0 in range(0, height, step):
         rows = np.asarray(read_rows(y0, min(y0 + step, height)))[:, plane]
@@ -77,6 +77,18 @@ def reduce_rows(
         return image
     size = max(1, round(image.shape[2] / ratio)), max(1, round(image.shape[1] / ratio))
     return np.stack([_box_mean(channel, size) for channel in image])
+
+
+def reduce_planes(read_rows: ReadRows, shape: tuple[int, int, int], *, max_px: int) -> np.ndarray:
+    """Area means of all planes, (plane, channel, y, x) float32, at most `max_px` on a side, in one pass."""
+    _, height, width = shape
+    factor = max(1, -(-max(height, width) // max_px))
+    step = max(factor, _BAND_ROWS // factor * factor)
+    bands = []
+    for y0 in range(0, height, step):
+        rows = np.asarray(read_rows(y0, min(y0 + step, height)))
+        bands.append(np.stack([_block_mean(rows[:, plane], factor) for plane in range(rows.shape[1])]))
+    return np.concatenate(bands, axis=2)
 
 
 def autostretch(image: np.ndarray) -> np.ndarray:

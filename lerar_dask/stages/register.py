@@ -30,6 +30,7 @@ SATURATED, BLENDED = 2, 16
 S0_PX = 0.03
 """Part of a star's position error that does not fall with brightness: the air, and the model of the star."""
 _MATCH_STARS = 300
+_JOINT_STARS = 1000
 _MIN_STARS = 6
 
 
@@ -182,7 +183,7 @@ def _stars_of(store: Store, member: Member) -> np.ndarray:
     snr, fwhm = np.maximum(table[:, 8], 1.0), np.clip(table[:, 5], 1.0, 30.0)
     sigma = np.hypot(0.6 * fwhm / snr, S0_PX)
     sigma = np.where(flags & (SATURATED | BLENDED), sigma + 0.5, sigma)
-    order = np.lexsort((-table[:, 2], (flags & SATURATED) > 0))
+    order = np.lexsort((-table[:, 2], (flags & SATURATED) > 0))[:_JOINT_STARS]
     return np.column_stack([table[:, 0], table[:, 1], sigma, table[:, 2]])[order]
 
 
