@@ -104,7 +104,7 @@ def growth_of_variance(sky: np.ndarray, sigma: np.ndarray, e_per_adu: np.ndarray
     sky, sigma, e_per_adu, scale : (n,) float     of each sub; without a gain (0) all of the sky's noise is taken for
         photon noise, an upper limit of B
     """
-    guess = sigma**2 / np.maximum(sky, sigma)
+    guess = sigma**2 / np.fmax(sky, sigma)
     known = e_per_adu > 0
     return np.where(known, 1.0 / np.where(known, e_per_adu, 1.0), guess) / scale
 

@@ -305,7 +305,7 @@ class _Chunk:
         height, width = plane.turned_shape
         mirror_edges(pixels, y0, x0, height, width)
         sigma = np.sqrt(table.typical_variance[i, c]) * table.ln_scale[i, c]
-        offset = np.float32(12.0 * sigma - table.sky[i, c])
+        offset = np.float32(12.0 * sigma - np.nan_to_num(table.sky[i, c]))
         gain = np.float32(1.0 / table.ln_scale[i, c]) if normalized else np.float32(1.0)
         surface, first_y, first_x = self.surfaces[k][c]
         surface = surface if normalized else np.zeros_like(surface)

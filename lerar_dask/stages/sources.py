@@ -71,7 +71,7 @@ def source_window(
         part = pixels[to[0] : to[0] + inside.shape[0], to[1] : to[1] + inside.shape[1]]
         ys, xs = np.nonzero(part == MISSING)
         defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
-    repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(table.sky[i].mean()))
+    repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(np.nan_to_num(table.sky[i]).mean()))
     return Source(pixels, y0, x0, defects)
 
 
