@@ -14,8 +14,9 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.header import Header
+from lerar_dask.kernels.calibrate import swap_words
 
-__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "map_pixels", "read_pixels"]
+__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "map_pixels", "read_pixels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,15 @@ def band_of(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
     return values
 
 
+def fill_band(frame: Frame, y0: int, y1: int, out: np.ndarray) -> None:
+    """Physical values of rows y0..y1-1 into `out`, float32 (any strides); missing ones NaN."""
+    source = _source(frame)
+    if source.stored_scale == (1.0, 0.0) and source.blank is None:
+        out[...] = band_stored(frame, y0, y1)
+    else:
+        out[...] = band_of(frame, y0, y1)
+
+
 def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
     """Rows as stored, native byte order."""
     source = _source(frame)
@@ -129,6 +139,8 @@ def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
         _check_unchanged(frame)
         return read_with_astropy(frame, y0, y1)[::step]
     rows = map_pixels(frame)[y0:y1:step]
+    if source.is_unsigned and source.dtype == ">i2":
+        return swap_words(np.asarray(rows).view("=u2"), flip=0x8000)
     if source.is_unsigned:
         word = np.dtype(source.stored_dtype)
         flipped = np.asarray(rows).view(word.newbyteorder(">")).astype(word)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["calibrate", "calibrate_window", "unpack_and_calibrate"]
+__all__ = ["calibrate", "calibrate_window", "swap_words", "unpack_and_calibrate"]
 
 _NO_MAP = np.zeros((1, 1), np.float32)
 
@@ -80,6 +80,23 @@ def calibrate_window(
         out[raw == blank] = np.nan
 
 
+def swap_words(words: np.ndarray, *, flip: int) -> np.ndarray:
+    """Big-endian 16 bit pixels of a file as numbers of this machine, in one pass.
+
+    Parameters
+    ----------
+    words : (y, x) uint16     the file's words as this machine reads them
+    flip : int                0x8000 for unsigned numbers in a FITS file with BZERO = 32768, else 0
+
+    Returns
+    -------
+    (y, x) uint16
+    """
+    out = np.empty(words.shape, np.uint16)
+    _swap(words, np.uint16(flip), out)
+    return out
+
+
 def unpack_and_calibrate(
     words: np.ndarray,
     pedestal: np.ndarray | None,
@@ -103,6 +120,15 @@ def unpack_and_calibrate(
     first, a = _map(pedestal)
     second, b = _map(gain)
     _unpack(words, np.uint16(flip), first, a, second, b, np.float32(scale), np.float32(zero), stored, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _swap(words, flip, out):  # pragma: no cover
+    for y in range(words.shape[0]):
+        source, target = words[y], out[y]
+        for x in range(source.size):
+            word = source[x]
+            target[x] = np.uint16((word >> np.uint16(8)) | (word << np.uint16(8))) ^ flip
 
 
 def _map(array: np.ndarray | None) -> tuple[np.ndarray, bool]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.frames.reader import Frame, band_of, fill_band
 from lerar_dask.kernels import cosmetic
 from lerar_dask.kernels.reject import combine_winsorized
 from lerar_dask.link.match import Links, MasterSpec
@@ -142,10 +142,11 @@ def combine_band(
     stack = np.empty((y1 - y0, len(frames), frames[0].shape[1]), np.float32)
     pedestal = np.asarray(store.open_array(f"calibration/{pedestal_key}/image")[y0:y1]) if pedestal_key else None
     for i, frame in enumerate(frames):
-        band = band_of(frame, y0, y1).astype(np.float32)
+        fill_band(frame, y0, y1, stack[:, i])
         if pedestal is not None:
-            band -= pedestal
-        stack[:, i] = band / np.float32(levels[i]) if levels else band
+            stack[:, i] -= pedestal
+        if levels:
+            stack[:, i] *= np.float32(1.0 / levels[i])
     image = combine_winsorized(stack, low=settings.master_sigma_low, high=settings.master_sigma_high)
     store.open_array(f"calibration/{key}/image", mode="r+")[y0:y1] = image
     return {"n": len(frames)}
