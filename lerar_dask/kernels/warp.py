@@ -297,6 +297,12 @@ def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+def _tap_row(s, v, offset, clamping):
+    """Lanczos-3 of six neighbors (not inlined: compiling seven copies takes seconds)."""
+    return _lanczos(s, v[0], v[1], v[2], v[3], v[4], v[5], offset, clamping)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
     """Value plus offset at one position: 36 taps, or 4."""
     i, j = int(np.floor(y)), int(np.floor(x))
@@ -309,12 +315,9 @@ def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
         return offset + upper + (t + np.float32(0.5)) * (lower - upper)
     zero = np.float32(0.0)
     w = window[a - 2 : a + 4, b - 2 : b + 4]
-    r0 = _lanczos(s, w[0, 0], w[0, 1], w[0, 2], w[0, 3], w[0, 4], w[0, 5], offset, clamping)
-    r1 = _lanczos(s, w[1, 0], w[1, 1], w[1, 2], w[1, 3], w[1, 4], w[1, 5], offset, clamping)
-    r2 = _lanczos(s, w[2, 0], w[2, 1], w[2, 2], w[2, 3], w[2, 4], w[2, 5], offset, clamping)
-    r3 = _lanczos(s, w[3, 0], w[3, 1], w[3, 2], w[3, 3], w[3, 4], w[3, 5], offset, clamping)
-    r4 = _lanczos(s, w[4, 0], w[4, 1], w[4, 2], w[4, 3], w[4, 4], w[4, 5], offset, clamping)
-    r5 = _lanczos(s, w[5, 0], w[5, 1], w[5, 2], w[5, 3], w[5, 4], w[5, 5], offset, clamping)
+    r0, r1 = _tap_row(s, w[0], offset, clamping), _tap_row(s, w[1], offset, clamping)
+    r2, r3 = _tap_row(s, w[2], offset, clamping), _tap_row(s, w[3], offset, clamping)
+    r4, r5 = _tap_row(s, w[4], offset, clamping), _tap_row(s, w[5], offset, clamping)
     return _lanczos(t, r0, r1, r2, r3, r4, r5, zero, clamping)
 
 

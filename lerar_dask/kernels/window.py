@@ -123,9 +123,11 @@ def mirror_edges(window, wy0, wx0, height, width):
         for j in range(right, w):
             window[i, j] = window[i, max(2 * (right - 1) - j, left)]
     for i in range(top):
-        window[i, :] = window[min(2 * top - i, bottom - 1), :]
+        for j in range(w):
+            window[i, j] = window[min(2 * top - i, bottom - 1), j]
     for i in range(bottom, h):
-        window[i, :] = window[max(2 * (bottom - 1) - i, top), :]
+        for j in range(w):
+            window[i, j] = window[max(2 * (bottom - 1) - i, top), j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -143,19 +145,17 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
     """
     top, bottom = max(0, -y0), min(window.shape[0], height - y0)
     left, right = max(0, -x0), min(window.shape[1], width - x0)
-    found = np.empty((64, 2), np.int64)
     n = 0
     for i in range(top, bottom):
         origin = np.int64(y0 + i) * width + x0
-        at = np.searchsorted(defects, origin + left)
-        while at < defects.size and defects[at] < origin + right:
-            if n == found.shape[0]:
-                grown = np.empty((2 * n, 2), np.int64)
-                grown[:n] = found
-                found = grown
-            found[n, 0], found[n, 1] = i, defects[at] - origin
-            n += 1
-            at += 1
+        n += np.searchsorted(defects, origin + right) - np.searchsorted(defects, origin + left)
+    found = np.empty((n, 2), np.int64)
+    d = 0
+    for i in range(top, bottom):
+        origin = np.int64(y0 + i) * width + x0
+        for at in range(np.searchsorted(defects, origin + left), np.searchsorted(defects, origin + right)):
+            found[d, 0], found[d, 1] = i, defects[at] - origin
+            d += 1
     for d in range(n):
         window[found[d, 0], found[d, 1]] = MISSING
     repaired = np.empty(n, np.float32)
