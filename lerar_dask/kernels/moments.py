@@ -19,7 +19,7 @@ from numba import njit
 __all__ = ["DIVERGED", "EDGE", "adaptive_moments", "aperture_flux", "weighted_flux"]
 
 EDGE, DIVERGED = 1, 4
-_PASSES = 14
+_PASSES = 18
 _RADIUS = 3.2
 """Radius in sigma within which pixels are summed."""
 _LEAST = 0.12
@@ -61,11 +61,15 @@ def aperture_flux(
     """
     table = np.empty((len(xy), 4))
     positions = np.ascontiguousarray(xy, np.float64)
-    _apertures(image, positions, float(radius_px), float(inner_px), float(outer_px), np.asarray(noise, np.float64), table)
+    _apertures(
+        image, positions, float(radius_px), float(inner_px), float(outer_px), np.asarray(noise, np.float64), table
+    )
     return table
 
 
-def weighted_flux(image: np.ndarray, xy: np.ndarray, sky: np.ndarray, *, shape: tuple[float, float, float]) -> np.ndarray:
+def weighted_flux(
+    image: np.ndarray, xy: np.ndarray, sky: np.ndarray, *, shape: tuple[float, float, float]
+) -> np.ndarray:
     """Light under one Gaussian weight, the same for all stars of a sub.
 
     Parameters
@@ -143,7 +147,7 @@ def _moments(image, xy, sky, fwhm, table):
             bound = 0.98 * np.sqrt(mxx * myy)
             mxy = min(max(0.3 * mxy + 1.4 * nxy, -bound), bound)
             flux = 2.0 * sums[0]
-            if step < 1e-3 and change < 0.02 * (mxx + myy):
+            if step < 2e-3 and change < 0.05 * (mxx + myy):
                 flags &= ~DIVERGED
                 break
         table[k, 0] = x
