@@ -20,11 +20,10 @@ from lerar_dask.kernels.detection import detect_peaks
 from lerar_dask.kernels.moments import adaptive_moments, aperture_flux, weighted_flux
 from lerar_dask.kernels.psf import fit_centers
 
-__all__ = ["DIVERGED", "EDGE", "MOVED", "NEIGHBOR", "SATURATED", "STAR_COLUMNS", "Found", "find_stars"]
+__all__ = ["DIVERGED", "EDGE", "MOVED", "NEIGHBOR", "SATURATED", "STAR_COLUMNS", "Found", "find_stars", "typical_width"]
 
 STAR_COLUMNS = ("x", "y", "flux", "flux_error", "peak", "fwhm", "e1", "e2", "snr", "flags")
 EDGE, SATURATED, DIVERGED, MOVED, NEIGHBOR = 1, 2, 4, 8, 16
-MAX_SPIKES = 2000
 _SHARP = 0.08
 """Detections whose neighbors are fainter than this share of their peak are single pixels."""
 _UNDERSAMPLED = 2.2
@@ -57,6 +56,7 @@ class _Candidates:
     peak: np.ndarray
     sky: np.ndarray
     noise: np.ndarray
+    lonely: np.ndarray
     moments: np.ndarray
     flags: np.ndarray
 
@@ -84,9 +84,12 @@ def find_stars(
     cell_px: int,
     sigma: float = 5.0,
     max_stars: int = 600,
+    max_spikes: int = 2000,
     growth: float = 0.0,
+    width_px: float = 3.0,
     raw: np.ndarray | None = None,
     saturation: float = np.inf,
+    raw_step: int = 1,
 ) -> Found:
     """Find and measure the stars of a sub.
 
@@ -96,18 +99,20 @@ def find_stars(
     level, noise : (gy, gx) float32      of the background
     sigma : float                        detection limit in the matched filter
     growth : float                       variance per ADU of light (1 / gain), ADU
+    width_px : float                     FWHM to look for first
     raw, saturation                      raw numbers (y, x), and the number from which on they are saturated
+    raw_step : int                       raw pixels per pixel and axis: 2 for superpixels
     """
     level = smooth_grid(level)
     noise = np.ascontiguousarray(noise, np.float32)
     if not (np.isfinite(level).all() and np.isfinite(noise).all()):
         return _nothing()
-    peaks, typical = _detect(image, level, noise, cell_px, sigma)
+    peaks, typical = _detect(image, level, noise, cell_px, sigma, width_px)
     single = peaks[:, 3] < _SHARP
     spikes = [peaks[single][:, [0, 1, 4]]]
     peaks = peaks[~single][: 3 * max_stars]
-    found = _measure(image, peaks, level, noise, cell_px, typical)
-    _flag_saturated(found, raw, saturation)
+    found = _measure(image, peaks, noise, cell_px, typical)
+    _flag_saturated(found, raw, saturation, raw_step)
     like, narrow, typical = _choose(found, typical)
     spikes.append(np.column_stack([found.start[narrow], found.peak[narrow]]))
     found.flags[_neighbors(found.moments, 3 * typical, 0.05)] |= NEIGHBOR
@@ -116,8 +121,17 @@ def find_stars(
     stars = stars[np.argsort(-stars.moments[:, 5], kind="stable")[:max_stars]]
     table = _table(image, stars, typical, growth) if len(stars) else np.zeros((0, len(STAR_COLUMNS)))
     spike_table = np.concatenate(spikes)
-    order = np.lexsort((spike_table[:, 0], spike_table[:, 1], -spike_table[:, 2]))[:MAX_SPIKES]
-    return Found(table, spike_table[order], *_widths(table))
+    order = np.lexsort((spike_table[:, 0], spike_table[:, 1], -spike_table[:, 2]))
+    return Found(table, spike_table[order[:max_spikes]], *_widths(table))
+
+
+def typical_width(
+    image: np.ndarray, level: np.ndarray, noise: np.ndarray, *, cell_px: int, sigma: float = 5.0
+) -> float:
+    """FWHM of the stars of a (part of a) sub, arguments as for `find_stars`; 3 px when it has hardly any."""
+    if not (np.isfinite(level).all() and np.isfinite(noise).all()):
+        return 3.0
+    return _detect(image, smooth_grid(level), np.ascontiguousarray(noise, np.float32), cell_px, sigma, 3.0)[1]
 
 
 def _nothing() -> Found:
@@ -131,22 +145,24 @@ def _widths(table: np.ndarray) -> tuple[float, float]:
     good = good if len(good) >= 5 else table[clean][:200]
     if not len(good):
         return float("nan"), float("nan")
-    e = np.minimum(np.hypot(good[:, 6], good[:, 7]), 0.999)
-    return float(np.median(good[:, 5])), float(np.median(np.sqrt(2 * e / (1 + e))))
+    # The shape common to the stars: noise makes each of them look a little long. e = (a^2 - b^2) / (a^2 + b^2).
+    e = min(float(np.hypot(*np.median(good[:, 6:8], axis=0))), 0.999)
+    return float(np.median(good[:, 5])), float(np.sqrt(2 * e / (1 + e)))
 
 
 def _detect(
-    image: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, sigma: float
+    image: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, sigma: float, width: float
 ) -> tuple[np.ndarray, float]:
     """Peaks found with a filter as wide as the stars, and that width."""
-    width = 3.0
     for _ in range(3):
         peaks = detect_peaks(image, level, noise, cell_px=cell_px, fwhm_px=width, sigma=sigma)
-        bright = peaks[peaks[:, 3] >= _SHARP][:200]
+        peaks = _over_surroundings(image, peaks, level, noise, cell_px, width, sigma)
+        bright = peaks[peaks[:, 3] >= _SHARP][:400]
         if len(bright) < 3:
             return peaks, width
-        found = _measure(image, bright, level, noise, cell_px, width)
-        sizes = found.fwhm[(found.flags & EDGE == 0) & (found.moments[:, 5] > 0)]
+        found = _measure(image, bright, noise, cell_px, width)
+        good = (found.flags & (EDGE | MOVED) == 0) & (found.moments[:, 5] > 0)
+        sizes = found.fwhm[_lonely(found, good)]
         typical = float(np.exp(_mode(np.log(sizes)))) if len(sizes) >= 3 else width
         if 0.6 < typical / width < 1.45:
             return peaks, typical
@@ -154,29 +170,57 @@ def _detect(
     return peaks, width
 
 
-def _measure(
-    image: np.ndarray, peaks: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, width: float
-) -> _Candidates:
+def _over_surroundings(
+    image: np.ndarray, peaks: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, width: float, sigma: float
+) -> np.ndarray:
+    """Peaks that also stand out of a ring around them, with two more columns: their sky, and 1 where the ring is empty.
+
+    Inside a nebula the grid of cells is no sky: its knots would be found, and measured as wide stars.
+    """
     xs, ys = peaks[:, 0], peaks[:, 1]
-    sky = interpolate_grid(level, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
+    grid_sky = interpolate_grid(level, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
+    spread = interpolate_grid(noise, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
+    ring = np.empty((len(peaks), 2))
+    _rings(image, np.ascontiguousarray(peaks[:, :2]), 2.5 * width, 3.5 * width, ring)
+    apart = ring[:, 0] - grid_sky
+    # A trail crosses the ring of each of its beads twice, a neighbor once.
+    lonely = ring[:, 1] - ring[:, 0] < 2.2 * spread
+    # The median of some 40 pixels is good to 0.2 sigma: less than 0.6 is no reason to leave the grid.
+    shift = np.where(np.isfinite(apart) & (np.abs(apart) > 0.6 * spread), apart, 0.0)
+    snr = peaks[:, 2] - shift * 2 * np.sqrt(np.pi) * (width / _FWHM) / np.maximum(spread, 1e-30)
+    height = peaks[:, 4] - shift
+    sharpness = np.where(height > 0, (peaks[:, 3] * peaks[:, 4] - shift) / np.where(height > 0, height, 1), 1.0)
+    kept = np.column_stack([xs, ys, snr, sharpness, height, grid_sky + shift, lonely])[(snr >= sigma) & (height > 0)]
+    return kept[np.lexsort((kept[:, 0], kept[:, 1], -kept[:, 2]))]
+
+
+def _measure(image: np.ndarray, peaks: np.ndarray, noise: np.ndarray, cell_px: int, width: float) -> _Candidates:
+    xs, ys, sky = peaks[:, 0], peaks[:, 1], peaks[:, 5].copy()
     sigma = interpolate_grid(noise, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
     moments = adaptive_moments(image, peaks[:, :2], sky, fwhm_px=width)
     flags = moments[:, 6].astype(np.int64)
     flags[np.hypot(moments[:, 0] - xs, moments[:, 1] - ys) > max(0.75 * width, 1.0)] |= MOVED
     return _Candidates(
         moments[:, :2].copy(), peaks[:, :2].copy(), peaks[:, 2].copy(), peaks[:, 3].copy(), peaks[:, 4].copy(), sky, sigma,
-        moments, flags,
+        peaks[:, 6] > 0, moments, flags,
     )  # fmt: skip
 
 
-def _flag_saturated(found: _Candidates, raw: np.ndarray | None, saturation: float) -> None:
-    """Any of the 3x3 pixels around the peak at or above the raw limit."""
+def _lonely(found: _Candidates, usable: np.ndarray) -> np.ndarray:
+    """Of the usable candidates those that stand alone, if these are enough: beads of a trail may be the majority."""
+    alone = usable & found.lonely
+    return alone if alone.sum() >= 8 else usable
+
+
+def _flag_saturated(found: _Candidates, raw: np.ndarray | None, saturation: float, step: int) -> None:
+    """Any of the 3x3 pixels around the peak (for superpixels, of what they are made of) at or above the raw limit."""
     if raw is None or not np.isfinite(saturation) or not len(found):
         return
-    x, y = found.start.astype(np.int64).T
-    rows = np.clip(y[:, None] + np.repeat((-1, 0, 1), 3), 0, raw.shape[0] - 1)
-    columns = np.clip(x[:, None] + np.tile((-1, 0, 1), 3), 0, raw.shape[1] - 1)
-    found.flags[(raw[rows, columns] >= saturation).any(axis=1)] |= SATURATED
+    x, y = found.start.astype(np.int64).T * step
+    reach = np.arange(-step, 2 * step)
+    rows = np.clip(y[:, None, None] + reach[:, None], 0, raw.shape[0] - 1)
+    columns = np.clip(x[:, None, None] + reach, 0, raw.shape[1] - 1)
+    found.flags[(raw[rows, columns] >= saturation).any(axis=(1, 2))] |= SATURATED
 
 
 def _choose(found: _Candidates, width: float) -> tuple[np.ndarray, np.ndarray, float]:
@@ -184,7 +228,7 @@ def _choose(found: _Candidates, width: float) -> tuple[np.ndarray, np.ndarray, f
     none = np.zeros(len(found), bool)
     usable = (found.flags & (EDGE | MOVED) == 0) & (found.moments[:, 5] > 0)
     saturated = found.flags & SATURATED != 0
-    bright = np.flatnonzero(usable & ~saturated)[:200]
+    bright = np.flatnonzero(_lonely(found, usable & ~saturated))[:200]
     if len(bright) < 3:
         return usable, none, width
     size = np.log(found.fwhm)
@@ -225,7 +269,9 @@ def _table(image: np.ndarray, stars: _Candidates, width: float, growth: float) -
         image, stars.xy, radius_px=_APERTURE * reach, inner_px=inner * reach, outer_px=outer * reach, noise=stars.noise
     ).T
     clean = stars.flags & (SATURATED | NEIGHBOR | EDGE) == 0
-    moments = np.median(stars.moments[clean][:100, 2:5], axis=0) if clean.any() else np.median(stars.moments[:, 2:5], axis=0)
+    moments = (
+        np.median(stars.moments[clean][:100, 2:5], axis=0) if clean.any() else np.median(stars.moments[:, 2:5], axis=0)
+    )
     sky = np.where(np.isfinite(ring), ring, stars.sky)
     fitted = weighted_flux(image, stars.xy, sky, shape=tuple(moments))
     flux, error = _join(light, area, count, fitted, stars, clean, float(np.sqrt(moments[0] * moments[2])), growth)
@@ -279,7 +325,8 @@ def _sharpen(
 
 def _near_edge(xy: np.ndarray, shape: tuple[int, ...], width: float) -> np.ndarray:
     margin = 1.5 * width + 3
-    return ((xy < margin) | (xy > np.array([shape[1], shape[0]]) - 1 - margin)).any(axis=1)
+    high = np.array([shape[1], shape[0]]) - 1 - margin
+    return np.any((xy < margin) | (xy > high), axis=1)
 
 
 def _neighbors(moments: np.ndarray, radius: float, share: float) -> np.ndarray:
@@ -310,3 +357,35 @@ def _pair(x, y, flux, order, radius, share, found):
                     found[order[i]] = True
                 if flux[i] > share * flux[j] or (share == 1.0 and flux[i] == flux[j]):
                     found[order[j]] = True
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _rings(image, xy, inner, outer, out):
+    """Median and 87 % point of some 40 pixels of a ring around each position."""
+    values = np.empty(128, np.float32)
+    reach = int(outer)
+    # Every k-th pixel of the ring, so that about 40 remain whatever its size.
+    jump = max(int(np.pi * (outer * outer - inner * inner) / 40.0), 1)
+    for k in range(xy.shape[0]):
+        cx, cy = int(np.rint(xy[k, 0])), int(np.rint(xy[k, 1]))
+        n = seen = 0
+        for dy in range(-reach, reach + 1):
+            for dx in range(-reach, reach + 1):
+                d2 = dx * dx + dy * dy
+                if d2 < inner * inner or d2 > outer * outer:
+                    continue
+                seen += 1
+                y, x = cy + dy, cx + dx
+                if seen % jump or y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1] or n >= 128:
+                    continue
+                v = image[y, x]
+                if not np.isfinite(v):
+                    continue
+                at = n
+                while at > 0 and values[at - 1] > v:
+                    values[at] = values[at - 1]
+                    at -= 1
+                values[at] = v
+                n += 1
+        out[k, 0] = values[n // 2] if n >= 8 else np.nan
+        out[k, 1] = values[(7 * n) // 8] if n >= 8 else np.nan

@@ -28,7 +28,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["Item", "geometry_name", "ingest_sub", "measure_key", "plan", "prepare_arrays", "raw_digest"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 MAX_SPIKES = 2000
 _buffers = threading.local()
 
