@@ -1,6 +1,8 @@
 """Asterism: find how two star lists lie on each other, with a proof, or say that they do not.
 
-Triangles of the brightest stars agree in shape; each agreeing pair votes for a similarity; the best cells of the vote
+In: positions of two frames' stars, brightest first. Out: a similarity with its log-odds, or None.
+
+Triangles of the brightest stars agree in shape; each agreeing pair votes for a similarity; the fullest cells of the vote
 are verified by log-odds (Lang et al. 2010, AJ 139, 1782, section 3.4): what the match explains against what chance
 would. No random numbers, no prior needed. Any rotation, mirror images, scales 0.3 to 3; windows of the lists serve pairs
 of frames that share only a part.
@@ -8,21 +10,37 @@ of frames that share only a part.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-__all__ = ["Match", "StarList", "match_stars"]
+__all__ = ["MIN_PAIRS", "Match", "StarList", "match_stars"]
 
+MIN_PAIRS = 6
+"""A match of fewer stars is never believed."""
 _HASH = 160
 _EPS = 0.004
 """Triangles agree when both side ratios differ by less."""
 _DISTRACTORS = 0.7
 """Share of stars that may have no partner at all."""
-_MIN_PAIRS = 6
+_NARROW, _WIDE = (0.93, 1.07), (0.28, 3.5)
+"""Scales that are allowed between frames of one camera, and of any two."""
+_FOREIGN_ODDS = 4.3
+"""What a match without any prior must show beyond the limit: such a search has many more ways to be wrong."""
+_SAME_PLACE_PX = 0.7
+"""Detections nearer than this on one sensor may be one hot pixel."""
+
+Tier = tuple[int, int, int]
+"""Windows per side of the first list, of the second, and stars per window."""
+_TIERS: Sequence[Tier] = (
+    (1, 1, 25), (1, 1, 40), (2, 1, 25), (1, 2, 25), (3, 1, 25), (1, 3, 25), (2, 2, 25), (3, 3, 25),
+)  # fmt: skip
+_TIERS_NARROW: Sequence[Tier] = ((1, 1, 25), (1, 1, 40), (2, 2, 25))
+_TIERS_QUICK: Sequence[Tier] = ((1, 1, 25), (1, 1, 40), (2, 1, 25))
 
 
 @dataclass(frozen=True)
@@ -35,38 +53,63 @@ class Match:
     n_pairs: int
 
 
+class _Triangles(NamedTuple):
+    shapes: np.ndarray
+    """(n, 3) float64: b/a, c/a of the sides a >= b >= c; parity"""
+    corners: np.ndarray
+    """(n, 3) int64: stars opposite of a, b, c"""
+    start: np.ndarray
+    """(cells + 1,) int64: where the triangles of a cell of shapes begin in `members`"""
+    members: np.ndarray
+    """(n,) int64: triangles by cell"""
+
+
 class StarList:
-    """Stars of one frame by brightness, with the triangles of its windows made when first needed."""
+    """Stars of one frame, with the triangles of its windows made when first needed.
+
+    Parameters
+    ----------
+    xy : (n, 2) float64     positions in pixels, the stars to trust most and brightest first
+    shape : rows and columns of the frame
+    """
 
     def __init__(self, xy: np.ndarray, shape: tuple[int, int]) -> None:
-        self.xy = np.ascontiguousarray(xy, np.float64)
+        self.xy = np.ascontiguousarray(xy, np.float64).reshape(-1, 2)
         self.shape = shape
-        self._triangles: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
+        self.by_x = np.argsort(self.xy[:, 0], kind="stable")
+        self._triangles: dict[tuple[int, tuple[int, int], int], _Triangles] = {}
 
     def windows(self, parts: int) -> Iterator[tuple[int, int]]:
         """Windows (of 1 / parts of each side, overlapping by half) by their place."""
         n = 2 * parts - 1
         yield from product(range(n), range(n))
 
-    def triangles(self, parts: int, place: tuple[int, int], count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Shapes (n, 3: b/a, c/a, parity) and corners (n, 3) of the triangles of a window's brightest stars."""
-        key = (parts, place[0] * 64 + place[1], count)
+    def triangles(self, parts: int, place: tuple[int, int], count: int) -> _Triangles:
+        """Triangles of the `count` brightest stars of a window, with their hash."""
+        key = (parts, place, count)
         if key not in self._triangles:
             chosen = np.arange(len(self.xy))
             if parts > 1:
                 size = np.array(self.shape[::-1]) / parts
                 low = size / 2 * np.array(place[::-1])
                 chosen = np.nonzero(((self.xy >= low) & (self.xy < low + size)).all(axis=1))[0]
-            self._triangles[key] = _triangles(self.xy, chosen[:count].astype(np.int64), 0.005 * max(self.shape))
+            found = _triangles(self.xy, chosen[:count].astype(np.int64), 0.005 * max(self.shape))
+            self._triangles[key] = _Triangles(*found, *_hash(found[0]))
         return self._triangles[key]
 
-
-_TIERS = ((1, 1, 25), (1, 1, 40), (2, 1, 25), (1, 2, 25), (3, 1, 25), (1, 3, 25), (2, 2, 25), (3, 3, 25))
-"""Windows of the first list, of the second, and stars per window: from the usual to the rare case."""
+    def without(self, drop: np.ndarray) -> StarList:
+        """The list without the stars where `drop` (n,) bool is true."""
+        return StarList(self.xy[~drop], self.shape)
 
 
 def match_stars(
-    first: StarList, second: StarList, *, sigma_px: float, accept: float, deepest: int = len(_TIERS)
+    first: StarList,
+    second: StarList,
+    *,
+    sigma_px: float,
+    accept: float,
+    same_camera: bool = False,
+    quick: bool = False,
 ) -> Match | None:
     """Match two star lists.
 
@@ -74,40 +117,81 @@ def match_stars(
     ----------
     sigma_px : error of a star's position, both lists together, in pixels of the second
     accept : log-odds from which a match is believed
-    deepest : number of tiers that are tried
+    same_camera : both frames come from one sensor: equal scale and parity are tried first, and hot pixels, which match
+        each other at rest, must not win against stars that moved
+    quick : try the usual cases only
 
     Returns
     -------
     match : Match, or None when nothing passes
     """
-    if min(len(first.xy), len(second.xy)) < _MIN_PAIRS:
+    if min(len(first.xy), len(second.xy)) < MIN_PAIRS:
         return None
-    for parts_a, parts_b, count in _TIERS[:deepest]:
+    found = None
+    if same_camera:
+        found = _search(first, second, _TIERS_NARROW, _NARROW, sigma_px, accept)
+    if found is None:
+        tiers = _TIERS_QUICK if quick else _TIERS
+        found = _search(first, second, tiers, _WIDE, sigma_px, accept + _FOREIGN_ODDS)
+    if found is None and not quick:  # lenses whose distortion no similarity follows
+        found = _search(first, second, _TIERS_QUICK, _WIDE, 3.0 * sigma_px, accept + _FOREIGN_ODDS)
+    if found is not None and same_camera:
+        found = _moved_instead(first, second, found, sigma_px, accept) or found
+    return found
+
+
+def _search(
+    first: StarList,
+    second: StarList,
+    tiers: Sequence[Tier],
+    scales: tuple[float, float],
+    sigma_px: float,
+    accept: float,
+) -> Match | None:
+    """First match that passes, from the usual to the rare case."""
+    for parts_a, parts_b, count in tiers:
         for place_a, place_b in product(first.windows(parts_a), second.windows(parts_b)):
-            found = _try_windows(
-                first,
-                second,
-                first.triangles(parts_a, place_a, count),
-                second.triangles(parts_b, place_b, count),
-                sigma_px,
-            )
-            if found is not None and found.log_odds > accept and found.n_pairs >= _MIN_PAIRS:
-                return found
+            a = first.triangles(parts_a, place_a, count)
+            b = second.triangles(parts_b, place_b, count)
+            if len(a.shapes) and len(b.shapes):
+                found = _try_windows(first, second, a, b, scales, sigma_px, accept)
+                if found is not None:
+                    return found
     return None
 
 
-def _try_windows(first: StarList, second: StarList, a: tuple, b: tuple, sigma_px: float) -> Match | None:
-    if not len(a[0]) or not len(b[0]):
-        return None
+def _try_windows(
+    first: StarList,
+    second: StarList,
+    a: _Triangles,
+    b: _Triangles,
+    scales: tuple[float, float],
+    sigma_px: float,
+    accept: float,
+) -> Match | None:
     middle = np.array([(first.shape[1] - 1) / 2, (first.shape[0] - 1) / 2])
-    candidates = _vote(a[0], a[1], b[0], b[1], first.xy, second.xy, middle, max(12.0, 0.01 * max(second.shape)))
-    best: Match | None = None
+    place_px = max(12.0, 0.01 * max(second.shape))
+    votes, keys = _vote(*a, b.shapes, b.corners, first.xy, second.xy, middle, place_px, *scales, scales == _WIDE)
+    candidates = _fullest(votes, keys, np.argsort(keys, axis=1, kind="stable"))
     height, width = float(second.shape[0]), float(second.shape[1])
-    for p in candidates:
-        score, pairs, refined = _verify(first.xy, second.xy, p, height, width, sigma_px)
-        if best is None or score > best.log_odds:
-            best = Match(_matrix(refined), float(score), int(pairs))
-    return best
+    score, pairs, p = _best(first.xy, second.xy, second.by_x, candidates, height, width, sigma_px, accept)
+    return Match(_matrix(p), float(score), int(pairs)) if score > accept and pairs >= MIN_PAIRS else None
+
+
+def _moved_instead(first: StarList, second: StarList, found: Match, sigma_px: float, accept: float) -> Match | None:
+    """The rival of a match at rest: what the stars say without all detections that stayed where they were."""
+    center = np.array([(first.shape[1] - 1) / 2, (first.shape[0] - 1) / 2])
+    if np.hypot(*(found.transform[:2, :2] @ center + found.transform[:2, 2] - center)) > 2 * _SAME_PLACE_PX:
+        return None
+    stays_a, stays_b = _standing(first.xy, second.xy, second.by_x, _SAME_PLACE_PX)
+    a, b = first.without(stays_a), second.without(stays_b)
+    if min(len(a.xy), len(b.xy)) < MIN_PAIRS:
+        return None
+    rival = _search(a, b, _TIERS_NARROW[:2], _NARROW, sigma_px, accept)
+    if rival is None:
+        return None
+    apart = (rival.transform - found.transform)[:2]
+    return rival if np.hypot(*(apart[:, :2] @ center + apart[:, 2])) > 1.0 else None
 
 
 def _matrix(p: np.ndarray) -> np.ndarray:
@@ -117,59 +201,69 @@ def _matrix(p: np.ndarray) -> np.ndarray:
     return np.array([[ar, -s * ai, br], [ai, s * ar, bi], [0, 0, 1.0]])
 
 
+# ------------------------------------------------------------------------------------------------------------ compiled
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _triangles(xy, chosen, shortest):  # pragma: no cover
     n = len(chosen)
     most = n * (n - 1) * (n - 2) // 6
     shapes = np.empty((most, 3))
     corners = np.empty((most, 3), np.int64)
+    length = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            p, q = chosen[i], chosen[j]
+            length[i, j] = np.sqrt((xy[p, 0] - xy[q, 0]) ** 2 + (xy[p, 1] - xy[q, 1]) ** 2)
     m = 0
-    v = np.empty(3, np.int64)
-    side = np.empty(3)
     for i in range(n):
         for j in range(i + 1, n):
             for k in range(j + 1, n):
-                v[0], v[1], v[2] = chosen[i], chosen[j], chosen[k]
-                for c in range(3):
-                    p, q = v[(c + 1) % 3], v[(c + 2) % 3]
-                    side[c] = np.hypot(xy[p, 0] - xy[q, 0], xy[p, 1] - xy[q, 1])
                 # corners ordered so that each lies opposite its side, longest side first
-                for _ in range(2):
-                    for c in range(2):
-                        if side[c] < side[c + 1]:
-                            side[c], side[c + 1] = side[c + 1], side[c]
-                            v[c], v[c + 1] = v[c + 1], v[c]
-                a = side[0]
-                if a < shortest or side[2] / a < 0.12:
+                u, v, w = i, j, k
+                a, b, c = length[j, k], length[i, k], length[i, j]
+                if a < b:
+                    a, b, u, v = b, a, v, u
+                if b < c:
+                    b, c, v, w = c, b, w, v
+                if a < b:
+                    a, b, u, v = b, a, v, u
+                if a < shortest or c < 0.12 * a:
                     continue
-                cross = (xy[v[1], 0] - xy[v[0], 0]) * (xy[v[2], 1] - xy[v[0], 1]) - (xy[v[1], 1] - xy[v[0], 1]) * (
-                    xy[v[2], 0] - xy[v[0], 0]
-                )
+                p, q, r = chosen[u], chosen[v], chosen[w]
+                cross = (xy[q, 0] - xy[p, 0]) * (xy[r, 1] - xy[p, 1]) - (xy[q, 1] - xy[p, 1]) * (xy[r, 0] - xy[p, 0])
                 if abs(cross) < 0.02 * a * a:
                     continue
-                shapes[m, 0], shapes[m, 1] = side[1] / a, side[2] / a
+                shapes[m, 0], shapes[m, 1] = b / a, c / a
                 shapes[m, 2] = 1.0 if cross > 0 else -1.0
-                corners[m, 0], corners[m, 1], corners[m, 2] = v[0], v[1], v[2]
+                corners[m, 0], corners[m, 1], corners[m, 2] = p, q, r
                 m += 1
     return shapes[:m].copy(), corners[:m].copy()
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _vote(shapes_a, corners_a, shapes_b, corners_b, xy_a, xy_b, middle, place_px):  # pragma: no cover
-    """Similarities of the fullest cells of the vote, (n, 5)."""
-    # triangles of A by cell of their shape
+def _hash(shapes):  # pragma: no cover
+    """Triangles by cell of their shape: starts (cells + 1,) and members (n,)."""
     start = np.zeros(_HASH * _HASH + 1, np.int64)
-    cell_a = np.empty(len(shapes_a), np.int64)
-    for t in range(len(shapes_a)):
-        cell_a[t] = min(int(shapes_a[t, 0] * _HASH), _HASH - 1) * _HASH + min(int(shapes_a[t, 1] * _HASH), _HASH - 1)
-        start[cell_a[t] + 1] += 1
+    cell = np.empty(len(shapes), np.int64)
+    for t in range(len(shapes)):
+        cell[t] = min(int(shapes[t, 0] * _HASH), _HASH - 1) * _HASH + min(int(shapes[t, 1] * _HASH), _HASH - 1)
+        start[cell[t] + 1] += 1
     for c in range(_HASH * _HASH):
         start[c + 1] += start[c]
     slot = start.copy()
-    members = np.empty(len(shapes_a), np.int64)
-    for t in range(len(shapes_a)):
-        members[slot[cell_a[t]]] = t
-        slot[cell_a[t]] += 1
+    members = np.empty(len(shapes), np.int64)
+    for t in range(len(shapes)):
+        members[slot[cell[t]]] = t
+        slot[cell[t]] += 1
+    return start, members
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _vote(
+    shapes_a, corners_a, start, members, shapes_b, corners_b, xy_a, xy_b, middle, place_px, smallest, largest, mirrors
+):  # pragma: no cover
+    """One vote per pair of like triangles: similarity (n, 5: alpha, beta, mirrored) and cells (2, n) of two grids."""
     most = 60000
     found = np.empty((most, 5))
     keys = np.empty((2, most), np.int64)
@@ -180,82 +274,98 @@ def _vote(shapes_a, corners_a, shapes_b, corners_b, xy_a, xy_b, middle, place_px
         w0 = max(int((shapes_b[t, 1] - _EPS) * _HASH), 0)
         w1 = min(int((shapes_b[t, 1] + _EPS) * _HASH), _HASH - 1)
         for u in range(u0, u1 + 1):
-            for w in range(w0, w1 + 1):
-                for i in range(start[u * _HASH + w], start[u * _HASH + w + 1]):
-                    s = members[i]
-                    if abs(shapes_a[s, 0] - shapes_b[t, 0]) > _EPS or abs(shapes_a[s, 1] - shapes_b[t, 1]) > _EPS:
-                        continue
-                    if n == most:
-                        continue
-                    sign = 1.0 if shapes_a[s, 2] == shapes_b[t, 2] else -1.0
-                    zm = 0j
-                    wm = 0j
-                    for c in range(3):
-                        zm += complex(xy_a[corners_a[s, c], 0], sign * xy_a[corners_a[s, c], 1]) / 3
-                        wm += complex(xy_b[corners_b[t, c], 0], xy_b[corners_b[t, c], 1]) / 3
-                    up = 0j
-                    down = 0.0
-                    for c in range(3):
-                        z = complex(xy_a[corners_a[s, c], 0], sign * xy_a[corners_a[s, c], 1]) - zm
-                        q = complex(xy_b[corners_b[t, c], 0], xy_b[corners_b[t, c], 1]) - wm
-                        up += q * z.conjugate()
-                        down += z.real * z.real + z.imag * z.imag
-                    alpha = up / down
-                    scale = abs(alpha)
-                    if scale < 0.28 or scale > 3.5:
-                        continue
-                    beta = wm - alpha * zm
-                    home = alpha * complex(middle[0], sign * middle[1]) + beta
-                    turn = np.degrees(np.arctan2(alpha.imag, alpha.real)) + 360.0
-                    for g in range(2):
-                        h = 0.5 * g
-                        key = int(np.floor(np.log(scale) / 0.03 + h)) + 128
-                        key = key * 512 + int(np.floor(turn / 1.5 + h)) % 240
-                        key = key * 65536 + (int(np.floor(home.real / place_px + h)) + 32768) % 65536
-                        key = key * 65536 + (int(np.floor(home.imag / place_px + h)) + 32768) % 65536
-                        keys[g, n] = key * 2 + (1 if sign < 0 else 0)
-                    found[n, 0], found[n, 1], found[n, 2], found[n, 3] = alpha.real, alpha.imag, beta.real, beta.imag
-                    found[n, 4] = 1.0 if sign < 0 else 0.0
-                    n += 1
-    best = np.zeros((40, 2), np.int64)
-    orders = np.empty((2, max(n, 1)), np.int64)
+            for i in range(start[u * _HASH + w0], start[u * _HASH + w1 + 1]):
+                s = members[i]
+                if abs(shapes_a[s, 0] - shapes_b[t, 0]) > _EPS or abs(shapes_a[s, 1] - shapes_b[t, 1]) > _EPS:
+                    continue
+                sign = 1.0 if shapes_a[s, 2] == shapes_b[t, 2] else -1.0
+                if n == most or (sign < 0 and not mirrors):
+                    continue
+                zm = 0j
+                wm = 0j
+                for c in range(3):
+                    zm += complex(xy_a[corners_a[s, c], 0], sign * xy_a[corners_a[s, c], 1]) / 3
+                    wm += complex(xy_b[corners_b[t, c], 0], xy_b[corners_b[t, c], 1]) / 3
+                up = 0j
+                down = 0.0
+                for c in range(3):
+                    z = complex(xy_a[corners_a[s, c], 0], sign * xy_a[corners_a[s, c], 1]) - zm
+                    q = complex(xy_b[corners_b[t, c], 0], xy_b[corners_b[t, c], 1]) - wm
+                    up += q * z.conjugate()
+                    down += z.real * z.real + z.imag * z.imag
+                alpha = up / down
+                scale = abs(alpha)
+                if scale < smallest or scale > largest:
+                    continue
+                beta = wm - alpha * zm
+                # The center of A is mapped, not the origin, whose error grows with its distance.
+                home = alpha * complex(middle[0], sign * middle[1]) + beta
+                turn = np.degrees(np.arctan2(alpha.imag, alpha.real)) + 360.0
+                size = np.log(scale) / 0.03
+                for g in range(2):
+                    h = 0.5 * g
+                    key = int(np.floor(size + h)) + 128
+                    key = key * 512 + int(np.floor(turn / 1.5 + h)) % 240
+                    key = key * 65536 + (int(np.floor(home.real / place_px + h)) + 32768) % 65536
+                    key = key * 65536 + (int(np.floor(home.imag / place_px + h)) + 32768) % 65536
+                    keys[g, n] = key * 2 + (1 if sign < 0 else 0)
+                found[n, 0], found[n, 1], found[n, 2], found[n, 3] = alpha.real, alpha.imag, beta.real, beta.imag
+                found[n, 4] = 1.0 if sign < 0 else 0.0
+                n += 1
+    return found[:n], keys[:, :n]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _fullest(found, keys, orders):  # pragma: no cover
+    """Mean similarities of the 20 fullest cells of the vote, (n, 5); the fullest first."""
+    n = found.shape[0]
+    best = np.zeros((20, 3), np.int64)
     n_best = 0
     for g in range(2):
-        order = np.argsort(keys[g, :n])
-        orders[g, :n] = order
         i = 0
         while i < n:
             j = i
-            while j < n and keys[g, order[j]] == keys[g, order[i]]:
+            while j < n and keys[g, orders[g, j]] == keys[g, orders[g, i]]:
                 j += 1
             if j - i >= 2:
-                # kept sorted by count, fullest first; at most 20 of each grid
                 at = n_best
                 while at > 0 and best[at - 1, 0] < (j - i):
                     at -= 1
-                if at < 40:
-                    n_best = min(n_best + 1, 40)
+                if at < 20:
+                    n_best = min(n_best + 1, 20)
                     for b in range(n_best - 1, at, -1):
-                        best[b, 0], best[b, 1] = best[b - 1, 0], best[b - 1, 1]
-                    best[at, 0] = j - i
-                    best[at, 1] = g * most + i
+                        for c in range(3):
+                            best[b, c] = best[b - 1, c]
+                    best[at, 0], best[at, 1], best[at, 2] = j - i, g, i
             i = j
-    out = np.empty((min(n_best, 20), 5))
-    for b in range(len(out)):
-        g, i = best[b, 1] // most, best[b, 1] % most
-        total = np.zeros(5)
+    out = np.zeros((n_best, 5))
+    for b in range(n_best):
         for k in range(best[b, 0]):
-            total += found[orders[g, i + k]]
-        out[b] = total / best[b, 0]
+            for c in range(5):
+                out[b, c] += found[orders[best[b, 1], best[b, 2] + k], c] / best[b, 0]
+        out[b, 4] = 1.0 if out[b, 4] > 0.5 else 0.0
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _verify(xy_a, xy_b, p, height, width, sigma_px):  # pragma: no cover
+def _best(xy_a, xy_b, by_x, candidates, height, width, sigma_px, accept):  # pragma: no cover
+    """Log-odds, pairs and similarity of the best candidate; the emptier cells only while none passes."""
+    score, pairs, best = -1e9, 0, np.zeros(5)
+    for c in range(len(candidates)):
+        if c >= 4 and score > accept and pairs >= MIN_PAIRS:
+            break
+        s, n, q = _verify(xy_a, xy_b, by_x, candidates[c], height, width, sigma_px)
+        if s > score:
+            score, pairs, best = s, n, q
+    return score, pairs, best
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _verify(xy_a, xy_b, by_x, p, height, width, sigma_px):  # pragma: no cover
     """Log-odds, pairs and refined similarity of a candidate, from coarse to fine."""
     n_a, n_b = len(xy_a), len(xy_b)
     area = height * width
-    best_score, best_pairs = -1e9, 0
+    score, peak_pairs = -1e9, 0
     partner = np.full(n_a, -1, np.int64)
     used = np.zeros(n_b, np.bool_)
     q = p.copy()
@@ -265,37 +375,63 @@ def _verify(xy_a, xy_b, p, height, width, sigma_px):  # pragma: no cover
         used[:] = False
         sign = -1.0 if q[4] > 0.5 else 1.0
         total, peak, inside, pairs, peak_pairs = 0.0, -1e9, 0, 0, 0
+        most = np.log((1 - _DISTRACTORS) / n_b * area / (2 * np.pi * sigma * sigma))
         for i in range(n_a):
             x = q[0] * xy_a[i, 0] - q[1] * sign * xy_a[i, 1] + q[2]
             y = q[1] * xy_a[i, 0] + q[0] * sign * xy_a[i, 1] + q[3]
             if x < 0 or y < 0 or x > width - 1 or y > height - 1:
                 continue
             inside += 1
-            nearest, at = 16.0 * sigma * sigma, -1
-            for j in range(n_b):
-                dx = xy_b[j, 0] - x
-                if dx * dx < nearest and not used[j]:
-                    r2 = dx * dx + (xy_b[j, 1] - y) ** 2
-                    if r2 < nearest:
-                        nearest, at = r2, j
+            nearest, at = _nearest(xy_b, by_x, used, x, y, 4.0 * sigma)
             if at >= 0:
                 used[at] = True
                 partner[i] = at
                 pairs += 1
-                density = np.exp(-0.5 * nearest / (sigma * sigma)) / (2 * np.pi * sigma * sigma)
-                total += np.log((1 - _DISTRACTORS) / n_b * density * area + _DISTRACTORS)
+                total += np.log(np.exp(most - 0.5 * nearest / (sigma * sigma)) + _DISTRACTORS)
             else:
                 total += np.log(_DISTRACTORS)
             if total > peak:
                 peak, peak_pairs = total, pairs
-        score = peak - 2.0 * np.log(max((1 - _DISTRACTORS) * area / (2 * np.pi * sigma * sigma * n_b), 1.0))
-        score -= np.log(inside + 1.0)
-        if step == 2:
-            best_score, best_pairs = score, peak_pairs
+        # Two stars' positions pay for the four parameters.
+        score = peak - 2.0 * max(most, 0.0) - np.log(inside + 1.0)
         if pairs < 3:
-            break
+            return -1e9, 0, q
         q = _similarity(xy_a, xy_b, partner, q, sigma)
-    return best_score, best_pairs, q
+    return score, peak_pairs, q
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _nearest(xy, by_x, used, x, y, radius):  # pragma: no cover
+    """Squared distance and index of the nearest unused point within `radius`; -1 for none."""
+    low, high = 0, len(by_x)
+    while low < high:
+        mid = (low + high) // 2
+        if xy[by_x[mid], 0] < x - radius:
+            low = mid + 1
+        else:
+            high = mid
+    nearest, at = radius * radius, -1
+    while low < len(by_x) and xy[by_x[low], 0] <= x + radius:
+        j = by_x[low]
+        r2 = (xy[j, 0] - x) ** 2 + (xy[j, 1] - y) ** 2
+        if r2 < nearest and not used[j]:
+            nearest, at = r2, j
+        low += 1
+    return nearest, at
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _standing(xy_a, xy_b, by_x, radius):  # pragma: no cover
+    """Which points of both lists have one of the other within `radius`."""
+    stays_a = np.zeros(len(xy_a), np.bool_)
+    stays_b = np.zeros(len(xy_b), np.bool_)
+    free = np.zeros(len(xy_b), np.bool_)
+    for i in range(len(xy_a)):
+        _, at = _nearest(xy_b, by_x, free, xy_a[i, 0], xy_a[i, 1], radius)
+        if at >= 0:
+            stays_a[i] = True
+            stays_b[at] = True
+    return stays_a, stays_b
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -303,9 +439,9 @@ def _similarity(xy_a, xy_b, partner, q, sigma):  # pragma: no cover
     """Similarity through pairs, with Tukey weights around the one in hand."""
     sign = -1.0 if q[4] > 0.5 else 1.0
     out = q.copy()
+    weights = np.zeros(len(xy_a))
     for _ in range(2):
         weight_sum, zm, wm = 0.0, 0j, 0j
-        weights = np.zeros(len(xy_a))
         for i in range(len(xy_a)):
             j = partner[i]
             if j >= 0:
@@ -322,7 +458,7 @@ def _similarity(xy_a, xy_b, partner, q, sigma):  # pragma: no cover
         wm /= weight_sum
         up, down = 0j, 1e-12
         for i in range(len(xy_a)):
-            if weights[i] > 0:
+            if partner[i] >= 0 and weights[i] > 0:
                 z = complex(xy_a[i, 0], sign * xy_a[i, 1]) - zm
                 up += weights[i] * (complex(xy_b[partner[i], 0], xy_b[partner[i], 1]) - wm) * z.conjugate()
                 down += weights[i] * (z.real * z.real + z.imag * z.imag)

@@ -2,36 +2,41 @@
 
 Reads   star lists of all subs of a target (all filters, nights, cameras)
 Writes  registration/<key>/{transforms,accepted,rms_px,n_pairs,log_odds}; reasons beside them
-Rounds: match (a task per batch of subs, each against the reference), agree (one task: model by AICc, mean catalogue,
-second chance for unmatched subs, joint pass)
+Rounds: match (a task per batch of subs, each against the reference), agree (one task: second chance for unmatched subs,
+model by AICc, joint pass against the mean catalogue, reasons in words)
+
+The reference may be one of the subs, or an image that the user gave: a Member whose star list lies in the store as an
+array of its own (`stars_at`).
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.spatial import cKDTree
 
-from lerar_dask.kernels import transform as tf
-from lerar_dask.kernels.asterism import StarList, match_stars
+from lerar_dask.kernels.asterism import MIN_PAIRS, Match, StarList, match_stars
+from lerar_dask.kernels.joint import joint_pass, mean_catalogue
+from lerar_dask.kernels.transform import compose
 from lerar_dask.settings import Register, digest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["Member", "Registration", "agree", "choose_reference", "load", "match_batch", "plan_agree", "plan_match"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 BATCH = 50
 SATURATED, BLENDED = 2, 16
 S0_PX = 0.03
 """Part of a star's position error that does not fall with brightness: the air, and the model of the star."""
 _MATCH_STARS = 300
 _JOINT_STARS = 1000
-_MIN_STARS = 6
+_SIGMA_PX = 1.0
+"""Error of a star's place when lists are matched: centroids, and what a similarity leaves of a lens's distortion."""
+_NEIGHBORS = 10
+"""Subs before and after, whose stars tell what is unusual about one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,8 @@ class Member:
     group: str
     """Subs of one group share a model."""
     name: str
+    stars_at: str = ""
+    """Array in the store that holds the star list in place of the measurements."""
 
 
 @dataclass(frozen=True)
@@ -98,13 +105,20 @@ def match_batch(
 ) -> dict[str, Any]:
     """Match subs to the reference; a similarity with its log-odds for each, or nothing."""
     store = open_store(store_url)
-    first = _list_of(store, reference)
+    first = _list_of(_stars_of(store, reference), reference)
     found: list[dict[str, Any] | None] = []
     for member in members:
         if member == reference:
-            found.append({"transform": np.eye(3).ravel().tolist(), "log_odds": 1e6, "n_pairs": len(first.xy)})
+            found.append(_identity(len(first.xy)))
             continue
-        match = match_stars(first, _list_of(store, member), sigma_px=1.0, accept=settings.accept_log_odds)
+        second = _list_of(_stars_of(store, member), member)
+        match = match_stars(
+            first,
+            second,
+            sigma_px=_SIGMA_PX,
+            accept=settings.accept_log_odds,
+            same_camera=member.geometry == reference.geometry,
+        )
         found.append(
             None
             if match is None
@@ -146,20 +160,30 @@ def agree(
 ) -> dict[str, Any]:
     """Refine all transforms against the mean catalogue and write the registration."""
     store = open_store(store_url)
-    stars = [_stars_of(store, member) for member in members]
-    first = np.full((len(members), 3, 3), np.nan)
-    log_odds = np.zeros(len(members))
-    for i, match in enumerate(matches):
+    everyone, found = list(members), list(matches)
+    if reference not in everyone:
+        everyone.append(reference)
+        found.append(_identity(0))
+    home = everyone.index(reference)
+    stars = [_stars_of(store, member) for member in everyone]
+    first = np.full((len(everyone), 3, 3), np.nan)
+    log_odds = np.zeros(len(everyone))
+    for i, match in enumerate(found):
         if match is not None:
             first[i] = np.array(match["transform"]).reshape(3, 3)
             log_odds[i] = match["log_odds"]
-    home = members.index(reference)
-    _second_chance(first, log_odds, members, stars, home, settings)
-    models, transforms, rms, pairs = _joint(first, members, stars, home, settings)
-    reasons = _reasons(transforms, members, stars)
-    _write(store, key, transforms, rms, pairs, log_odds, reasons, models)
-    accepted = sum(not reason for reason in reasons)
-    return {"accepted": accepted, "model": models}
+    first[home] = np.eye(3)
+    lists = [_list_of(s, m) for s, m in zip(stars, everyone, strict=True)]
+    _by_neighbors(first, log_odds, everyone, lists, settings)
+    _by_catalogue(first, log_odds, stars, lists, home, settings)
+    joint = joint_pass(first, stars, [m.group for m in everyone], home=home, model=settings.model)
+    n = len(members)
+    transforms = joint.transforms[:n]
+    summaries = [store.measures(m.geometry, m.measure).summary(m.slot) for m in members]
+    reasons = _reasons(transforms, members, summaries, [len(s) for s in stars])
+    models = {group: joint.model[group] for group in sorted({m.group for m in members})}
+    _write(store, key, transforms, joint.rms_px[:n], joint.n_pairs[:n], log_odds[:n], reasons, models)
+    return {"accepted": sum(not reason for reason in reasons), "model": models}
 
 
 def load(store_url: str, key: str) -> Registration:
@@ -178,174 +202,132 @@ def load(store_url: str, key: str) -> Registration:
 
 def _stars_of(store: Store, member: Member) -> np.ndarray:
     """(n, 4) x, y, position error, flux of the stars fit for registration, unsaturated ones first."""
-    table = store.measures(member.geometry, member.measure).read_stars(member.slot)
+    if member.stars_at:
+        table = store.read_array(member.stars_at)
+    else:
+        table = store.measures(member.geometry, member.measure).read_stars(member.slot)
     flags = table[:, 9].astype(int)
     snr, fwhm = np.maximum(table[:, 8], 1.0), np.clip(table[:, 5], 1.0, 30.0)
     sigma = np.hypot(0.6 * fwhm / snr, S0_PX)
     sigma = np.where(flags & (SATURATED | BLENDED), sigma + 0.5, sigma)
-    order = np.lexsort((-table[:, 2], (flags & SATURATED) > 0))[:_JOINT_STARS]
+    order = np.lexsort((table[:, 0], table[:, 1], -table[:, 2], (flags & SATURATED) > 0))[:_JOINT_STARS]
     return np.column_stack([table[:, 0], table[:, 1], sigma, table[:, 2]])[order]
 
 
-def _list_of(store: Store, member: Member) -> StarList:
-    return StarList(_stars_of(store, member)[:_MATCH_STARS, :2], member.shape)
+def _list_of(stars: np.ndarray, member: Member) -> StarList:
+    return StarList(stars[:_MATCH_STARS, :2], member.shape)
 
 
-def _pairs(
-    transform: np.ndarray, catalogue: np.ndarray, tree_points: np.ndarray, radius: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of catalogue stars and sub stars that are each other's nearest within `radius` px of the sub."""
-    if not len(catalogue) or not len(tree_points):
-        return np.zeros(0, int), np.zeros(0, int)
-    projected = tf.apply(transform, catalogue)
-    distance, at = cKDTree(tree_points).query(projected, distance_upper_bound=radius)
-    _, back = cKDTree(projected).query(tree_points, distance_upper_bound=radius)
-    i = np.nonzero(np.isfinite(distance))[0]
-    i = i[back[at[i]] == i]
-    return i, at[i]
+def _identity(n_stars: int) -> dict[str, Any]:
+    """The reference's match with itself."""
+    return {"transform": np.eye(3).ravel().tolist(), "log_odds": 1e6, "n_pairs": n_stars}
 
 
-# ------------------------------------------------------------------------------------------------------- agree: rounds
+# ------------------------------------------------------------------------------------------------------- second chance
 
 
-def _second_chance(
+def _by_neighbors(
+    first: np.ndarray, log_odds: np.ndarray, members: Sequence[Member], lists: Sequence[StarList], settings: Register
+) -> None:
+    """Match what is left to registered neighbors in time: long dithers reach the reference by way of others."""
+    tried: set[tuple[int, int]] = set()
+    gained = True
+    while gained:
+        gained = False
+        for i in _lost(first, lists):
+            known = np.nonzero(np.isfinite(first[:, 0, 0]))[0]
+            for j in known[np.argsort(np.abs(known - i), kind="stable")][:3]:
+                if (i, j) in tried:
+                    continue
+                tried.add((i, j))
+                same = members[i].geometry == members[j].geometry
+                match = _quick(lists[j], lists[i], settings, same_camera=same)
+                if match is not None:
+                    first[i], log_odds[i] = compose(match.transform, first[j]), match.log_odds
+                    gained = True
+                    break
+
+
+def _by_catalogue(
     first: np.ndarray,
     log_odds: np.ndarray,
-    members: Sequence[Member],
     stars: Sequence[np.ndarray],
+    lists: Sequence[StarList],
     home: int,
     settings: Register,
 ) -> None:
-    """Match what is left to registered neighbors in time: long dithers reach the reference by way of others."""
-    for _ in range(3):
-        lost = [i for i in range(len(members)) if np.isnan(first[i, 0, 0]) and len(stars[i]) >= _MIN_STARS]
-        known = np.array([i for i in range(len(members)) if np.isfinite(first[i, 0, 0])])
-        gained = False
-        for i in lost:
-            near = known[np.argsort(np.abs(known - i), kind="stable")][:3]
-            for j in near:
-                a = StarList(stars[j][:_MATCH_STARS, :2], members[j].shape)
-                b = StarList(stars[i][:_MATCH_STARS, :2], members[i].shape)
-                match = match_stars(a, b, sigma_px=1.0, accept=settings.accept_log_odds, deepest=3)
-                if match is not None:
-                    first[i] = match.transform @ first[j]
-                    first[i] /= first[i, 2, 2]
-                    log_odds[i] = match.log_odds
-                    gained = True
-                    break
-        if not gained:
-            return
+    """Match what is still left to the stars of all registered subs together."""
+    lost = _lost(first, lists)
+    if not lost or np.isfinite(first[:, 0, 0]).sum() < 2:
+        return
+    catalogue = mean_catalogue(first, stars, home=home, merge_px=2.5)
+    bright = np.argsort(-catalogue.flux, kind="stable")[:_MATCH_STARS]
+    xy = catalogue.xy[bright]
+    corner = np.floor(xy.min(axis=0))
+    width, height = np.ceil(xy.max(axis=0) - corner).astype(int) + 1
+    everything = StarList(xy - corner, (int(height), int(width)))
+    shift = np.array([[1, 0, -corner[0]], [0, 1, -corner[1]], [0, 0, 1.0]])
+    for i in lost:
+        match = _quick(everything, lists[i], settings, same_camera=False)
+        if match is not None:
+            first[i], log_odds[i] = compose(match.transform, shift), match.log_odds
 
 
-def _joint(
-    first: np.ndarray, members: Sequence[Member], stars: Sequence[np.ndarray], home: int, settings: Register
-) -> tuple[dict[str, str], np.ndarray, np.ndarray, np.ndarray]:
-    """Mean catalogue, model per group, refitted transforms; twice, since the second catalogue is the deeper one."""
-    n = len(members)
-    transforms, rms, pairs = first.copy(), np.full(n, np.nan), np.zeros(n, np.int64)
-    models: dict[str, str] = {}
-    for radius in (3.0, 1.5):
-        catalogue, weight = _catalogue(transforms, stars, home)
-        linked = {
-            i: _pairs(
-                transforms[i],
-                catalogue,
-                stars[i][:, :2],
-                radius + 0.1 / max(abs(np.linalg.det(transforms[i])) ** 0.5, 0.1),
-            )
-            for i in range(n)
-            if np.isfinite(transforms[i, 0, 0])
-        }
-        if not models:
-            models = _choose_models(members, stars, catalogue, linked, settings)
-        for i, (a, b) in linked.items():
-            if i == home or len(a) < _MIN_STARS:
-                if i != home:
-                    transforms[i] = np.nan
-                    continue
-                pairs[i], rms[i] = len(a), 0.0
-                continue
-            sigma = np.sqrt(stars[i][b, 2] ** 2 + 1.0 / np.maximum(weight[a], 1e-6))
-            model = _model_for(models[members[i].group], len(a))
-            mirrored = np.linalg.det(transforms[i][:2, :2]) < 0
-            transforms[i], residual = tf.robust_fit(
-                catalogue[a], stars[i][b, :2], sigma, model=model, mirrored=bool(mirrored)
-            )
-            good = residual < 4
-            pairs[i] = int(good.sum())
-            away = np.hypot(*(tf.apply(transforms[i], catalogue[a]) - stars[i][b, :2]).T)
-            rms[i] = (
-                float(np.sqrt(np.average(away[good] ** 2, weights=1 / sigma[good] ** 2) / 2)) if good.any() else np.nan
-            )
-    return models, transforms, rms, pairs
+def _lost(first: np.ndarray, lists: Sequence[StarList]) -> list[int]:
+    """Subs without a transform whose stars could give one."""
+    return [i for i, one in enumerate(lists) if np.isnan(first[i, 0, 0]) and len(one.xy) >= MIN_PAIRS]
 
 
-def _catalogue(transforms: np.ndarray, stars: Sequence[np.ndarray], home: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean positions (m, 2) in the reference plane and their inverse variances: the reference's stars and all others."""
-    order = [home, *(i for i in range(len(stars)) if i != home and np.isfinite(transforms[i, 0, 0]))]
-    sums = np.zeros((0, 3))
-    for i in order:
-        back = tf.apply(tf.invert(transforms[i]), stars[i][:, :2])
-        scale = abs(np.linalg.det(transforms[i][:2, :2])) ** 0.5
-        weight = (scale / stars[i][:, 2]) ** 2
-        where = sums[:, :2] / sums[:, 2:] if len(sums) else np.zeros((0, 2))
-        a, b = _pairs(np.eye(3), where, back, 1.5)
-        sums[a] += np.column_stack([back[b] * weight[b, None], weight[b]])
-        fresh = np.setdiff1d(np.arange(len(back)), b)
-        if len(where) and len(fresh):
-            distance, _ = cKDTree(where).query(back[fresh])
-            fresh = fresh[distance > 4.0]
-        sums = np.concatenate([sums, np.column_stack([back[fresh] * weight[fresh, None], weight[fresh]])])
-    return sums[:, :2] / sums[:, 2:], sums[:, 2]
+def _quick(first: StarList, second: StarList, settings: Register, *, same_camera: bool) -> Match | None:
+    return match_stars(
+        first, second, sigma_px=_SIGMA_PX, accept=settings.accept_log_odds, same_camera=same_camera, quick=True
+    )
 
 
-def _choose_models(
+# ------------------------------------------------------------------------------------------------------------- reasons
+
+
+def _reasons(
+    transforms: np.ndarray,
     members: Sequence[Member],
-    stars: Sequence[np.ndarray],
-    catalogue: np.ndarray,
-    linked: dict[int, tuple[np.ndarray, np.ndarray]],
-    settings: Register,
-) -> dict[str, str]:
-    """Model of each group: the smallest sum of AICc over its subs, or what the user says."""
-    groups = sorted({m.group for m in members})
-    if settings.model != "auto":
-        return dict.fromkeys(groups, settings.model)
-    totals: dict[str, Counter[str]] = {g: Counter() for g in groups}
-    for i, (a, b) in linked.items():
-        if len(a) < 12:
-            continue
-        for model, n_parameters in tf.MODELS.items():
-            _, residual = tf.robust_fit(catalogue[a], stars[i][b, :2], stars[i][b, 2], model=model, rounds=4)
-            totals[members[i].group][model] += tf.aicc(residual, n_parameters)  # type: ignore[assignment]
-    return {g: min(t, key=lambda m: t[m]) if (t := totals[g]) else "similarity" for g in groups}
-
-
-def _model_for(model: str, n_pairs: int) -> str:
-    """The group's model, or a simpler one for a sub with few stars."""
-    order = list(tf.MODELS)
-    while n_pairs < tf.MODELS[model] / 2 + 4 and model != "similarity" and order.index(model) > 1:
-        model = order[order.index(model) - 1]
-    return model
-
-
-def _reasons(transforms: np.ndarray, members: Sequence[Member], stars: Sequence[np.ndarray]) -> list[str]:
-    """Why subs do not register, in words."""
-    counts = {
-        g: float(np.median([len(s) for s, m in zip(stars, members, strict=True) if m.group == g]))
-        for g in {m.group for m in members}
-    }
+    summaries: Sequence[dict[str, Any]],
+    n_stars: Sequence[int],
+) -> list[str]:
+    """Why subs do not register, in words; empty for those that do."""
+    inside = np.isfinite(transforms[:, 0, 0])
+    groups = np.array([m.group for m in members])
     reasons = []
     for i, member in enumerate(members):
-        n = len(stars[i])
-        if np.isfinite(transforms[i, 0, 0]):
+        if inside[i]:
             reasons.append("")
-        elif n < _MIN_STARS:
-            reasons.append(f"too few stars: {n} found, {_MIN_STARS} needed")
-        elif n < 0.3 * counts[member.group]:
-            reasons.append(f"clouds or bad focus: {n} stars where its neighbors have {counts[member.group]:.0f}")
-        else:
-            reasons.append(f"its {n} stars match those of no other sub: another field, or trailed")
+            continue
+        near = np.nonzero((groups == member.group) & inside)[0]
+        order = np.argsort(np.abs(near - i), kind="stable")[: 2 * _NEIGHBORS]
+        near = near[order].tolist()
+        reasons.append(_reason(summaries[i], n_stars[i], [summaries[k] for k in near], [n_stars[k] for k in near]))
     return reasons
+
+
+def _reason(summary: dict[str, Any], n: int, near: Sequence[dict[str, Any]], near_stars: Sequence[int]) -> str:
+    usual = float(np.median(near_stars)) if near_stars else 0.0
+    ecc, fwhm = summary.get("eccentricity") or 0.0, summary.get("fwhm_px") or 0.0
+    usual_ecc = _median([s.get("eccentricity") for s in near])
+    usual_fwhm = _median([s.get("fwhm_px") for s in near])
+    if n >= MIN_PAIRS and ecc > max(0.7, usual_ecc + 0.2):
+        return f"trailed (eccentricity {ecc:.2f})"
+    if n >= MIN_PAIRS and usual_fwhm and fwhm > 2.0 * usual_fwhm:
+        return f"out of focus: stars {fwhm:.1f} px wide where its neighbors have {usual_fwhm:.1f}"
+    if n < 0.3 * usual and usual >= 2 * MIN_PAIRS:
+        return f"clouds: {n} stars where its neighbors have {usual:.0f}"
+    if n < MIN_PAIRS:
+        return f"too few stars ({n} found, {MIN_PAIRS} needed)"
+    return f"other field: its {n} stars match those of no other sub"
+
+
+def _median(values: Sequence[float | None]) -> float:
+    """Median of what is known; 0 when nothing is."""
+    known = [v for v in values if v]
+    return float(np.median(known)) if known else 0.0
 
 
 def _write(
