@@ -18,7 +18,7 @@ from lerar_dask.kernels.transform import MODELS, aicc, apply, compose, invert, r
 
 __all__ = ["Catalogue", "Joint", "joint_pass", "mean_catalogue"]
 
-_ROUNDS = ((2.5, 6.0), (1.5, 3.0), (1.0, 1.5))
+_ROUNDS = ((6.0, 10.0), (2.5, 5.0), (1.0, 1.5))
 """Per round: stars nearer than this in the plane are one; a star is looked for this far from where it should be."""
 _CATALOGUE_FRAMES = 200
 """The mean of more frames is no better: its error is far below that of one frame."""
