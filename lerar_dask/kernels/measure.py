@@ -159,7 +159,7 @@ def _first_look(
     """Width of the stars in the middle of the sub: what the whole is then filtered with."""
     size = 16 * cell_px
     (y0, y1), (x0, x1) = (_middle_cells(n, cell_px, size) for n in image.shape)
-    part = np.ascontiguousarray(image[y0:y1, x0:x1])
+    part = image[y0:y1, x0:x1].copy()
     cells = grid[:, y0 // cell_px : -(-y1 // cell_px), x0 // cell_px : -(-x1 // cell_px)]
     level, noise, cell = _luminance(cells, cfa, cell_px)
     _fill_gaps(part, np.flatnonzero(~np.isfinite(part)), step=2 if cfa else 1, level=float(np.median(level)))
