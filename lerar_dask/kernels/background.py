@@ -89,7 +89,9 @@ def smooth_grid(field: np.ndarray) -> np.ndarray:
     return np.median(windows.reshape(*field.shape, 9), axis=-1).astype(np.float32)
 
 
-def interpolate_grid(field: np.ndarray, xs: np.ndarray, ys: np.ndarray, *, shape: tuple[int, int], cell_px: int) -> np.ndarray:
+def interpolate_grid(
+    field: np.ndarray, xs: np.ndarray, ys: np.ndarray, *, shape: tuple[int, int], cell_px: int
+) -> np.ndarray:
     """Values of a grid at positions, bilinear between the centers of its cells, constant beyond the outermost.
 
     Parameters

@@ -45,7 +45,7 @@ def cell_edges(length: int, cell_px: int) -> np.ndarray:
     """
     blocks = -(-length // BLOCK_PX)
     step = cell_px // BLOCK_PX
-    edges = list(range(0, blocks, step)) + [blocks]
+    edges = [*range(0, blocks, step), blocks]
     if len(edges) > 2 and length - edges[-2] * BLOCK_PX < cell_px / 2:
         del edges[-2]
     return np.array(edges, np.int64)
@@ -83,7 +83,13 @@ def mask_blocks(xs: np.ndarray, ys: np.ndarray, radius: np.ndarray, *, shape: tu
 
 
 def bin_cells(
-    blocks: np.ndarray, masked: np.ndarray, noise: np.ndarray, *, shape: tuple[int, int], cell_px: int, noise_cell_px: int
+    blocks: np.ndarray,
+    masked: np.ndarray,
+    noise: np.ndarray,
+    *,
+    shape: tuple[int, int],
+    cell_px: int,
+    noise_cell_px: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Average the unmasked blocks of one channel into cells.
 

@@ -14,7 +14,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import legendre
 
-__all__ = ["N_TERMS", "Frame", "Gauge", "common_terms", "evaluate_common", "fit_common", "parallactic_angle", "sky_modes", "solve_gauge"]
+__all__ = [
+    "N_TERMS",
+    "Frame",
+    "Gauge",
+    "common_terms",
+    "evaluate_common",
+    "fit_common",
+    "parallactic_angle",
+    "sky_modes",
+    "solve_gauge",
+]
 
 ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0), (0, 3), (1, 2), (2, 1), (3, 0))
 """Legendre orders (y, x) of the terms: constant, plane, second and third order."""
@@ -83,7 +93,9 @@ def sky_modes(values: np.ndarray, xs: np.ndarray, ys: np.ndarray, frame: Frame) 
     return np.array([fit_common(v, common_terms(x, y, frame)) for v, x, y in zip(values, xs, ys, strict=True)])
 
 
-def parallactic_angle(time_s: np.ndarray, *, latitude_deg: float, longitude_deg: float, ra_deg: float, dec_deg: float) -> np.ndarray:
+def parallactic_angle(
+    time_s: np.ndarray, *, latitude_deg: float, longitude_deg: float, ra_deg: float, dec_deg: float
+) -> np.ndarray:
     """Position angle of the zenith at the target, from north over east, in radians.
 
     Parameters
@@ -161,7 +173,12 @@ def _safe_levels(levels: np.ndarray) -> np.ndarray:
 
 
 def _gls(
-    modes: np.ndarray, beta: np.ndarray, hours: np.ndarray, frame: Frame, turn: np.ndarray | None, field_deg: float | None
+    modes: np.ndarray,
+    beta: np.ndarray,
+    hours: np.ndarray,
+    frame: Frame,
+    turn: np.ndarray | None,
+    field_deg: float | None,
 ) -> tuple[np.ndarray, np.ndarray, str]:
     """Generalized means of plane and curved modes, their errors, and the plane's model."""
     modes, beta, hours, turn = _bin_times(modes, beta, hours, turn)
@@ -175,7 +192,10 @@ def _gls(
     to_slope = np.sqrt(3.0) * length / np.array(frame.half_xy)[[0, 1]]
     plane = modes[:, PLANE] * to_slope
     vector = plane[:, 0] + 1j * plane[:, 1]
-    best = max(_plane_models(lag, beta, turn, field_deg, strong), key=lambda m: _likelihood(vector, m[1] * np.outer(beta, beta))[0])
+    best = max(
+        _plane_models(lag, beta, turn, field_deg, strong),
+        key=lambda m: _likelihood(vector, m[1] * np.outer(beta, beta))[0],
+    )
     _, mean, sigma = _likelihood(vector, best[1] * np.outer(beta, beta))
     common[PLANE] = np.array([mean.real, mean.imag]) / to_slope
     error[PLANE] = sigma / to_slope

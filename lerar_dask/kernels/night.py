@@ -170,11 +170,15 @@ def solve_skies(
     for group in range(int(groups.max(initial=0)) + 1):
         members = np.flatnonzero(groups == group)
         area = coverage if groups.max() == 0 else coverage * _touched(slabs, members, scene)
-        gauge, frame = _fix_gauge(members, splines, shapes, transforms, scale, time_s, image, area, scene, tile_px, site, terms)
+        gauge, frame = _fix_gauge(
+            members, splines, shapes, transforms, scale, time_s, image, area, scene, tile_px, site, terms
+        )
         image[area > 0] += evaluate_common(gauge.common, *_scene_positions(scene, area > 0), frame)
         first = first or gauge
     assert first is not None
-    level = float(first.levels[_rank(reference, groups)] if _rank(reference, groups) is not None else np.median(first.levels))
+    level = float(
+        first.levels[_rank(reference, groups)] if _rank(reference, groups) is not None else np.median(first.levels)
+    )
     return Skies(
         scale,
         error,
@@ -257,7 +261,9 @@ def _scales_from_detail(
         formal = np.maximum(formal, 0.002)
         # The prior is centered on the first guess; below 3 % of formal error detail alone decides.
         w_detail = 1.0 / formal**2
-        w_start = np.where(formal < 0.03, np.where(start_error < POOR_SCALE, 1.0 / start_error**2, 0.0), 1.0 / start_error**2)
+        w_start = np.where(
+            formal < 0.03, np.where(start_error < POOR_SCALE, 1.0 / start_error**2, 0.0), 1.0 / start_error**2
+        )
         new = (np.log(found) * w_detail + start_ln * w_start) / (w_detail + w_start)
         new -= np.median(new)
         moved = np.abs(new - ln_s).max()
@@ -284,10 +290,10 @@ def _fix_gauge(
 ) -> tuple[Gauge, Frame]:
     """Find the common field of a group of subs and take it off their skies (in place)."""
     grids = [_grid(shapes[k], tile_px) for k in members]
-    places = [_apply(np.linalg.inv(transforms[k]), *np.meshgrid(g[1], g[0])) for k, g in zip(members, grids, strict=True)]
-    values = [
-        (gy @ splines[k] @ gx.T / scale[k]).ravel() for k, (_, _, gy, gx) in zip(members, grids, strict=True)
+    places = [
+        _apply(np.linalg.inv(transforms[k]), *np.meshgrid(g[1], g[0])) for k, g in zip(members, grids, strict=True)
     ]
+    values = [(gy @ splines[k] @ gx.T / scale[k]).ravel() for k, (_, _, gy, gx) in zip(members, grids, strict=True)]
     frame = _common_frame(places)
     xs, ys = (np.array([p[i].ravel() for p in places]) for i in (0, 1))
     modes = sky_modes(np.array(values), xs, ys, frame)

@@ -408,7 +408,9 @@ class _State:
             valid = slab.weight > 0
             kept = slab.solve_weight * slab.f[:, None, None] > 0.3 * slab.weight
             rejected.append((valid & ~kept).sum(axis=(1, 2)) / np.maximum(valid.sum(axis=(1, 2)), 1))
-        return Solution(self.scene, coverage, splines, errors, [slab.f.copy() for slab in self.slabs], rejected, iterations)
+        return Solution(
+            self.scene, coverage, splines, errors, [slab.f.copy() for slab in self.slabs], rejected, iterations
+        )
 
 
 def _roughness(slab: Slab) -> np.ndarray:

@@ -121,7 +121,10 @@ def solve_scales(
         ln_f = np.divide(np.bincount(star, weight * (ln - ln_s[sub]), n_stars), total, where=total > 0, out=ln_f)
         total_s = np.bincount(sub, weight, n_subs)
         step = np.divide(
-            np.bincount(sub, weight * (ln - ln_f[star] - ln_s[sub]), n_subs), total_s, where=total_s > 0, out=np.zeros(n_subs)
+            np.bincount(sub, weight * (ln - ln_f[star] - ln_s[sub]), n_subs),
+            total_s,
+            where=total_s > 0,
+            out=np.zeros(n_subs),
         )
         ln_s += step
         if iteration >= 2:
@@ -199,6 +202,7 @@ def fit_linear(x: np.ndarray, y: np.ndarray, *, iterations: int = 60) -> tuple[f
     # Centered, so that slope and constant do not fight; smallest residual kept off zero relative to the scatter.
     xc, yc = float(np.median(x)), float(np.median(y))
     u, v = x - xc, y - yc
+    floor = 1e-9 * (float(np.abs(v).max()) + 1e-30)
     weight = np.ones_like(u)
     a = b = 0.0
     for _ in range(iterations):
@@ -211,7 +215,7 @@ def fit_linear(x: np.ndarray, y: np.ndarray, *, iterations: int = 60) -> tuple[f
         residual = np.abs(v - new_a - new_b * u)
         done = abs(new_b - b) <= 1e-12 * abs(new_b) and abs(new_a - a) <= 1e-12 * (abs(yc) + 1e-300)
         a, b = new_a, new_b
-        weight = 1.0 / np.maximum(residual, 1e-6 * (np.median(residual) + 1e-300))
+        weight = 1.0 / np.maximum(residual, floor + 1e-6 * np.median(residual))
         if done:
             break
     return yc + a - b * xc, b

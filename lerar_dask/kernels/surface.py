@@ -148,7 +148,9 @@ def _axis_rows(points: np.ndarray, per_px: float, n: int, out: np.ndarray) -> No
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _evaluate(table: np.ndarray, y_per_px: float, x_per_px: float, ys: np.ndarray, xs: np.ndarray, out: np.ndarray) -> None:
+def _evaluate(
+    table: np.ndarray, y_per_px: float, x_per_px: float, ys: np.ndarray, xs: np.ndarray, out: np.ndarray
+) -> None:
     wy = np.empty(4)
     wx = np.empty(4)
     for i in range(ys.size):

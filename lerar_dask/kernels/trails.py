@@ -178,10 +178,12 @@ def refine_line(
             return []
         at += offset
         if len(strips) >= 6:
-            shifts, errors = _segment_shifts(np.array([_profile(s, at, slope) for s in strips]), width, reach=min(reach, 10.0))
+            shifts, errors = _segment_shifts(
+                np.array([_profile(s, at, slope) for s in strips]), width, reach=min(reach, 10.0)
+            )
             at, slope = _robust_line(centers, shifts, errors, at, slope)
     profiles = np.array([_profile(s, at, slope) for s in strips])
-    out = []
+    out: list[Line] = []
     rest = _typical(profiles)
     for _ in range(2):
         peak, offset, width, noise = _gaussian(rest, 4.0 if not out else 28.0)
@@ -351,7 +353,10 @@ def _amplitudes(profiles: np.ndarray, offset: float, width: float) -> tuple[np.n
     square = (known * kernel**2).sum(axis=1)
     total = np.nansum((profiles - level[:, None]) * kernel, axis=1)
     spread = np.array(
-        [1.4826 * np.median(np.abs(p[u] - v)) if u.sum() > 8 else np.inf for p, u, v in zip(profiles, use, level, strict=True)]
+        [
+            1.4826 * np.median(np.abs(p[u] - v)) if u.sum() > 8 else np.inf
+            for p, u, v in zip(profiles, use, level, strict=True)
+        ]
     )
     covered = square > 0.6 * (kernel**2).sum()
     with np.errstate(invalid="ignore", divide="ignore"):

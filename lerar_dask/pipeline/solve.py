@@ -176,7 +176,7 @@ def _solve_group(session: Session, solved: Solved, group: str, members: list[int
     calibration = _found_defects(session, solved, members)
     table = _table(session, solved, members, normalization, calibration)
     table_key = digest(
-        "table", integrate.CODE_VERSION, [(s.id, s.geometry, s.slot, s.measure, c) for s, c in zip(subs, calibration, strict=True)],
+        "table", integrate.CODE_VERSION, [(s.id, s.geometry, s.slot, s.measure) for s in subs], calibration,
         solved.target.registration, members, key, settings.integrate.weights,
     )[:20]  # fmt: skip
     save_table(store, table_key, table)
@@ -309,7 +309,9 @@ def _found_defects(session: Session, solved: Solved, members: list[int]) -> list
         places = np.array([[d.shift_x, d.shift_y] for d in at])
         named = [(subs[k].geometry, subs[k].slot, subs[k].measure) for k in own]
         key, step = masters.plan_found(session.store.url, named, places, shape, base)
-        _stop_on_failure(session.run(step, keep=lambda t: session.store.has(f"calibration/{t.arguments['key']}/defects")))
+        _stop_on_failure(
+            session.run(step, keep=lambda t: session.store.has(f"calibration/{t.arguments['key']}/defects"))
+        )
         for k in own:
             keys[k] = key
     return keys

@@ -28,7 +28,17 @@ from lerar_dask.settings import Ingest, Masters, digest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["BAND_ROWS", "CalibrationSet", "combine_band", "find_defects", "flat_levels", "make_set", "plan_found", "plan_sets", "plan_stacks"]
+__all__ = [
+    "BAND_ROWS",
+    "CalibrationSet",
+    "combine_band",
+    "find_defects",
+    "flat_levels",
+    "make_set",
+    "plan_found",
+    "plan_sets",
+    "plan_stacks",
+]
 
 CODE_VERSION = 1
 BAND_ROWS = 256
@@ -247,7 +257,14 @@ def plan_found(
     base : key of the set that calibrated them, or None
     """
     key = digest("found", CODE_VERSION, list(subs), places.round(1).tolist(), base)[:20]
-    arguments = {"store_url": store_url, "key": key, "subs": tuple(subs), "places": places, "shape": shape, "base": base}
+    arguments = {
+        "store_url": store_url,
+        "key": key,
+        "subs": tuple(subs),
+        "places": places,
+        "shape": shape,
+        "base": base,
+    }
     task = Task(key=f"defects/{key}", digest=digest("found", key), function=find_defects, arguments=arguments)
     return key, Step(name="defects", tasks=[task], task_bytes=16 * shape[0] * shape[1])
 
@@ -267,10 +284,14 @@ def find_defects(
     found = cosmetic.defects_from_subs(spikes, places, shape=shape)
     for name in ("pedestal", "gain") if base else ():
         if store.has(f"calibration/{base}/{name}"):
-            store.write_array(f"calibration/{key}/{name}", store.read_array(f"calibration/{base}/{name}"), dims=("y", "x"))
+            store.write_array(
+                f"calibration/{key}/{name}", store.read_array(f"calibration/{base}/{name}"), dims=("y", "x")
+            )
     known = store.read_array(f"calibration/{base}/defects") if base else np.zeros(0, np.int32)
     defects = np.union1d(known, found).astype(np.int32)
-    store.write_array(f"calibration/{key}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted")
+    store.write_array(
+        f"calibration/{key}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted"
+    )
     return {"n_defects": len(defects), "n_found": len(found)}
 
 

@@ -118,7 +118,13 @@ def plan(
 
 
 def plan_trails(
-    store_url: str, members: Sequence[Member], transforms: np.ndarray, cfas: Sequence[str | None], *, key: str, name: str
+    store_url: str,
+    members: Sequence[Member],
+    transforms: np.ndarray,
+    cfas: Sequence[str | None],
+    *,
+    key: str,
+    name: str,
 ) -> Step:
     """Tasks that look for trails in a solved group, one per batch of subs."""
     tasks = []
@@ -161,7 +167,7 @@ def solve_group(
     cell_px = cell_size(max(m.shape for m in members), len(members))
     tile_px = settings.tile_px * max(1, cell_px // 16)
     method = settings.normalization
-    known = {
+    known: dict[str, Any] = {
         "exposure_s": np.array([m.exposure_s for m in members]),
         "time_s": np.array([m.start or np.nan for m in members]),
         "cell_px": cell_px,
@@ -238,13 +244,14 @@ def load(store_url: str, key: str) -> Normalization:
     at = f"normalization/{key}"
     names = ("scale", "scale_error", "coefficients", "error", "f", "sky_level", "level")
     notes = store.read_json(f"{at}/notes.json")
-    arrays = [store.read_array(f"{at}/{name}") for name in names]
+    arrays = {name: store.read_array(f"{at}/{name}") for name in names}
     parts = [
         store.read_array(f"{at}/trails/{first}")
-        for first in range(0, len(arrays[0]), TRAIL_BATCH)
+        for first in range(0, len(arrays["scale"]), TRAIL_BATCH)
         if store.has(f"{at}/trails/{first}")
     ]
-    return Normalization(*arrays, np.concatenate([np.zeros((0, 7)), *parts]), notes["tile_px"], notes)
+    lines = np.concatenate([np.zeros((0, 7)), *parts])
+    return Normalization(**arrays, trails=lines, tile_px=notes["tile_px"], notes=notes)
 
 
 # ---------------------------------------------------------------------------------------------------- stars and cells
@@ -439,9 +446,7 @@ def _refined(store: Store, member: Member, line: trails.Line, cfa: str | None) -
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def _write(
-    store: Store, key: str, results: Sequence[Skies], method: str, tile_px: int, group: _Group
-) -> None:
+def _write(store: Store, key: str, results: Sequence[Skies], method: str, tile_px: int, group: _Group) -> None:
     """Everything that others read; `scale` last, as the sign that all is there."""
     at = f"normalization/{key}"
     shapes = [m.shape for m in group.members]

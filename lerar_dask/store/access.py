@@ -1,37 +1,37 @@
 """Checked opening of a store and typed handles on what is in it.
 
 `Store.create(url)` / `open_store(url)`; a store pickles by its URL. Whoever makes arrays is the driver; tasks only write
-shards, chunks and files of their own.
+shards, chunks and files of their own. zarr is imported only by who wants an array as zarr sees it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from google_crc32c import value as crc32c
-from zarr.codecs import BloscCodec, Crc32cCodec
 
 from lerar_dask.errors import StoreError
 from lerar_dask.grid import CHUNK_SHAPE
-from lerar_dask.store.layout import FORMAT, FORMAT_VERSION, PLANES
+from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_node
+from lerar_dask.store.layout import PLANES
 from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
 from lerar_dask.store.measures import MeasureStore
 from lerar_dask.store.raw import RawReader
-from lerar_dask.store.shard import INNER_CHUNK, shard_parts, write_atomically
+from lerar_dask.store.shard import checked_chunk, shard_parts, with_crc, write_atomically
+
+if TYPE_CHECKING:
+    import zarr
 
 __all__ = ["Store", "open_store"]
-
-_ALWAYS_WRITE: Any = {"write_empty_chunks": True}
 
 
 class Store:
@@ -50,19 +50,16 @@ class Store:
 
     @classmethod
     def create(cls, url: str | Path) -> Store:
-        """Make an empty store, or open the one that is there."""
-        path = Path(url)
-        if (path / "zarr.json").exists():
-            return cls.open(url)
-        if path.exists() and any(path.iterdir()):
-            raise StoreError(f"{path} holds something else than a lerar store", "give another folder")
-        from importlib.metadata import version
+        """Make an empty store, or open the one that is there.
 
-        about = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"lerar {version('lerar-dask')}"}
-        path.mkdir(parents=True, exist_ok=True)
-        node = {"zarr_format": 3, "node_type": "group", "attributes": about}
-        write_atomically(path / "zarr.json", json.dumps(node, indent=2).encode())
-        return cls(str(path))
+        Raises
+        ------
+        StoreError
+            when the folder holds something else, or a store that is newer than this program.
+        """
+        if not (Path(url) / "zarr.json").exists():
+            create_store(Path(url))
+        return cls.open(url)
 
     @classmethod
     def open(cls, url: str | Path) -> Store:
@@ -73,20 +70,8 @@ class Store:
         StoreError
             when there is none, or it is foreign or newer than this program.
         """
-        path = Path(url)
-        try:
-            about = json.loads((path / "zarr.json").read_text())["attributes"]
-            name, number = about["format"], int(about["format_version"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"no lerar store at {path}") from error
-        if name != FORMAT:
-            raise StoreError(f"{path} is not a lerar store")
-        if number > FORMAT_VERSION:
-            raise StoreError(
-                f"{path} has format {number}; this program knows formats up to {FORMAT_VERSION}",
-                "install a newer lerar",
-            )
-        return cls(str(path))
+        check_store(Path(url))
+        return cls(str(url))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -95,8 +80,11 @@ class Store:
             yield
 
     def sweep(self) -> int:
-        """Remove what killed writers left behind (only under the lock); number of files removed."""
-        stale = list(self.path.rglob("*.partial"))
+        """Remove what killed writers left behind and compact the ledger (only under the lock); number of things removed."""
+        stale = []
+        for folder, names, files in os.walk(self.path):
+            stale += [Path(folder, name) for name in (*names, *files) if name.endswith(".partial")]
+            names[:] = [name for name in names if not name.endswith(".partial")]
         for path in stale:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         self.ledger.compact()
@@ -106,24 +94,9 @@ class Store:
 
     def add_geometry(self, name: str, shape: tuple[int, int], dtype: str, codec: str) -> None:
         """Make the array of the raw pixels of one frame geometry, without slots (driver only)."""
-        if self.has(f"raw/{name}/pixels"):
-            return
-        side = INNER_CHUNK[codec]
-        padded = tuple(-(-n // side) * side for n in shape)
-        packing: list[Any] = [Crc32cCodec()]
-        if codec == "lz4":
-            packing.insert(0, BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle"))
-        self._group(f"raw/{name}").create_array(
-            "pixels",
-            shape=(0, *shape),
-            dtype=dtype,
-            chunks=(1, side, side),
-            shards=(1, *padded),
-            compressors=packing,
-            dimension_names=("slot", "y", "x"),
-            attributes={"unit": "adu", "meaning": "raw pixels of each sub, as its file holds them", "codec": codec},
-            config=_ALWAYS_WRITE,
-        )
+        if not self.has(f"raw/{name}/pixels"):
+            make_group(self.path, f"raw/{name}")
+            write_node(self.path / "raw" / name / "pixels", raw_node(shape, dtype, codec, n_slots=0))
 
     def geometries(self) -> list[str]:
         """Names of the frame geometries."""
@@ -132,13 +105,17 @@ class Store:
 
     def reserve(self, geometry: str, n_slots: int) -> None:
         """Let the array hold `n_slots` subs (driver only)."""
-        array = self.open_array(f"raw/{geometry}/pixels", mode="r+")
-        if array.shape[0] < n_slots:
-            array.resize((n_slots, *array.shape[1:]))
+        folder = self.path / "raw" / geometry / "pixels"
+        node = json.loads((folder / "zarr.json").read_text())
+        if node["shape"][0] < n_slots:
+            node["shape"][0] = n_slots
+            write_node(folder, node)
 
     def write_raw(self, geometry: str, slot: int, data: np.ndarray) -> int:
-        """Write the shard of one sub; bytes written."""
+        """Write the shard of one sub, (y, x) of the geometry's shape and dtype; bytes written."""
         reader = self.raw(geometry)
+        if data.shape != reader.shape or data.dtype.newbyteorder("<") != reader.dtype:
+            raise ValueError(f"{data.dtype} {data.shape} does not fit into {geometry}")
         reader.forget(slot)
         return write_atomically(reader.shard_path(slot), shard_parts(data, codec=reader.codec))
 
@@ -158,7 +135,7 @@ class Store:
 
     def measures(self, geometry: str, key: str) -> MeasureStore:
         """Measurements of the subs of a geometry, made under one key."""
-        return MeasureStore(self.path / "measures" / geometry / key)
+        return MeasureStore(self.path, geometry, key)
 
     # ------------------------------------------------------------------------------------------------- whole arrays
 
@@ -176,20 +153,13 @@ class Store:
         dims: Sequence[str],
         unit: str = "",
         meaning: str = "",
-    ) -> zarr.Array:
+    ) -> None:
         """Make an array that tasks fill chunk by chunk (driver only); floats are NaN until then."""
-        parent, _, name = path.rpartition("/")
-        return self._group(parent).create_array(
-            name,
-            shape=tuple(shape),
-            dtype=dtype,
-            chunks=tuple(chunks),
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan if np.dtype(dtype).kind == "f" else 0,
-            dimension_names=tuple(dims),
-            attributes={"unit": unit, "meaning": meaning},
-            config=_ALWAYS_WRITE,
+        make_group(self.path, path.rpartition("/")[0])
+        node = array_node(
+            path, shape=shape, dtype=np.dtype(dtype), chunks=chunks, dims=dims, unit=unit, meaning=meaning
         )
+        write_node(self.path / path, node)
 
     def write_array(
         self,
@@ -201,58 +171,79 @@ class Store:
         meaning: str = "",
         attributes: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a whole array, at once or not at all."""
-        data = np.ascontiguousarray(array)
-        final = self.path / path
-        self._group(path.rpartition("/")[0])
-        partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
-        target = zarr.create_array(
-            store=str(partial),
-            shape=data.shape,
+        """Write a whole array as one chunk, at once or not at all; names and words of the layout's table go first."""
+        data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        node = array_node(
+            path,
+            shape=array.shape,
             dtype=data.dtype,
-            chunks=tuple(max(n, 1) for n in data.shape),
-            compressors=[Crc32cCodec()],
-            fill_value=np.nan if data.dtype.kind == "f" else 0,
-            dimension_names=tuple(dims),
-            attributes={"unit": unit, "meaning": meaning, **(attributes or {})},
-            config=_ALWAYS_WRITE,
+            chunks=array.shape,
+            dims=dims,
+            unit=unit,
+            meaning=meaning,
+            attributes=attributes,
         )
-        if data.size:
-            separator = "/".join(["c", *["0"] * data.ndim])
-            raw = data.astype(data.dtype.newbyteorder("<"), copy=False)
-            body = raw.reshape(-1).data.cast("B")
-            write_atomically(partial / separator, [body, crc32c(bytes(body)).to_bytes(4, "little")])
-        del target
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
+        final = self.path / path
+        make_group(self.path, path.rpartition("/")[0])
+        partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
+        try:
+            write_node(partial, node)
+            if data.size:
+                write_atomically(partial / _whole(array.ndim), with_crc(data))
+            _put(partial, final)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
     def open_array(self, path: str, mode: str = "r") -> zarr.Array:
-        """An array as zarr sees it.
+        """An array as zarr sees it; chunks equal to the fill value are written as well.
 
         Raises
         ------
         StoreError
             when it is not there.
         """
+        import zarr
+
         if not self.has(path):
             raise StoreError(f"the store {self.path} has no {path}")
-        return zarr.open_array(str(self.path / path), mode=mode, config=_ALWAYS_WRITE)  # type: ignore[arg-type]
+        return zarr.open_array(str(self.path / path), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
 
     def read_array(self, path: str) -> np.ndarray:
-        """A whole array."""
+        """A whole array.
+
+        Raises
+        ------
+        StoreError
+            when it is not there or damaged.
+        """
+        folder = self.path / path
+        try:
+            node = json.loads((folder / "zarr.json").read_text())
+            shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
+            plain = [codec["name"] for codec in node["codecs"]] == ["bytes", "crc32c"]
+        except OSError as error:
+            raise StoreError(f"the store {self.path} has no {path}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"an array of the store is damaged: {folder}") from error
+        if plain and all(c >= n for c, n in zip(chunks, shape, strict=True)) and 0 not in shape:
+            dtype = np.dtype(node["data_type"]).newbyteorder("<")
+            return checked_chunk(folder / _whole(len(shape)), tuple(chunks), dtype)[tuple(slice(n) for n in shape)]
         try:
             return np.asarray(self.open_array(path)[...])
         except ValueError as error:
-            raise StoreError(f"an array of the store is damaged: {self.path / path}") from error
+            raise StoreError(f"an array of the store is damaged: {folder}") from error
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of an array."""
         return json.loads((self.path / path / "zarr.json").read_text())["attributes"]
 
     def delete(self, path: str) -> None:
-        """Remove an array or a group."""
-        shutil.rmtree(self.path / path, ignore_errors=True)
+        """Remove an array or a group; a removal that was interrupted leaves nothing that looks whole."""
+        away = (self.path / path).with_name(f"{uuid.uuid4().hex}.partial")
+        with suppress(FileNotFoundError):
+            (self.path / path).rename(away)
+            shutil.rmtree(away, ignore_errors=True)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""
@@ -265,16 +256,6 @@ class Store:
         except (OSError, ValueError) as error:
             raise StoreError(f"the store {self.path} has no readable {path}") from error
 
-    def _group(self, path: str) -> zarr.Group:
-        """The group at a path, made with its parents where missing."""
-        at = self.path
-        for part in path.split("/") if path else []:
-            at = at / part
-            if not (at / "zarr.json").exists():
-                node = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-                write_atomically(at / "zarr.json", json.dumps(node).encode())
-        return zarr.open_group(str(at), mode="r+", use_consolidated=False)
-
     # ------------------------------------------------------------------------------------------------------ masters
 
     def create_master(self, key: str, n_channels: int, shape: tuple[int, int]) -> None:
@@ -286,27 +267,26 @@ class Store:
                 dtype="float32",
                 chunks=(n_channels, len(PLANES), *CHUNK_SHAPE),
                 dims=("channel", "plane", "y", "x"),
-                unit="adu",
-                meaning=f"planes {', '.join(PLANES)}",
             )
 
     def write_chunk(self, key: str, cy: int, cx: int, data: np.ndarray) -> int:
         """Write one chunk of a master, (channel, plane, h, w); bytes written."""
         full = np.full((*data.shape[:2], *CHUNK_SHAPE), np.nan, "<f4")
         full[:, :, : data.shape[2], : data.shape[3]] = data
-        body = full.reshape(-1).data.cast("B")
-        return write_atomically(self._chunk(key, cy, cx), [body, crc32c(bytes(body)).to_bytes(4, "little")])
+        return write_atomically(self._chunk(key, cy, cx), with_crc(full))
 
     def read_chunk(self, key: str, cy: int, cx: int) -> np.ndarray:
-        """One whole chunk of a master, (channel, plane, *CHUNK_SHAPE); NaN beyond the canvas."""
-        path = self._chunk(key, cy, cx)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"a chunk of the master is missing: {path}") from error
-        if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
-            raise StoreError(f"a chunk of the master is damaged: {path}")
-        return np.frombuffer(data[:-4], "<f4").reshape(-1, len(PLANES), *CHUNK_SHAPE)
+        """One whole chunk of a master, (channel, plane, *CHUNK_SHAPE); NaN beyond the canvas and where no sub reaches.
+
+        Raises
+        ------
+        StoreError
+            when it is damaged.
+        """
+        if not self.has_chunk(key, cy, cx):
+            n_channels = self.master(key).shape[0]
+            return np.full((n_channels, len(PLANES), *CHUNK_SHAPE), np.nan, np.float32)
+        return checked_chunk(self._chunk(key, cy, cx), (-1, len(PLANES), *CHUNK_SHAPE), np.dtype("<f4"))
 
     def has_chunk(self, key: str, cy: int, cx: int) -> bool:
         """Whether a chunk of a master was written."""
@@ -318,6 +298,27 @@ class Store:
 
     def _chunk(self, key: str, cy: int, cx: int) -> Path:
         return self.path / "master" / key / "image" / "c" / "0" / "0" / str(cy) / str(cx)
+
+
+def _whole(ndim: int) -> str:
+    """Key of the only chunk of an array."""
+    return "/".join(["c", *["0"] * ndim])
+
+
+def _put(partial: Path, final: Path) -> None:
+    """Give a folder its name; the same array, written by another task in the meantime, gives way."""
+    for _ in range(8):
+        try:
+            partial.rename(final)
+            return
+        except OSError:
+            if not final.exists():
+                raise
+            away = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
+            with suppress(OSError):
+                final.rename(away)
+                shutil.rmtree(away, ignore_errors=True)
+    raise StoreError(f"an array of the store changes while it is written: {final}")
 
 
 @lru_cache(maxsize=16)

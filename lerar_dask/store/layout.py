@@ -1,14 +1,20 @@
-"""Names, dimensions, units and meaning of everything in a store: the twin of stores/format-1.md."""
+"""Names, dimensions, units and meaning of every array in a store: the twin of stores/format-1.md (a test compares them).
+
+Dimension names are chosen so that all arrays of one group fit into one xarray dataset: two arrays share a name only
+where they share the axis.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-__all__ = ["ARRAYS", "FORMAT", "FORMAT_VERSION", "PLANES", "ArraySpec"]
+__all__ = ["ARRAYS", "FORMAT", "FORMAT_VERSION", "PLANES", "ArraySpec", "spec_of"]
 
 FORMAT = "lerar"
 FORMAT_VERSION = 1
 PLANES = ("image", "noise", "coverage", "rejlow", "rejhigh")
+"""Planes of a master, in order."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +26,17 @@ class ArraySpec:
     dims: tuple[str, ...]
     dtype: str
     unit: str
+    """`1`: a ratio or count; empty: columns of different units, told in the meaning."""
     meaning: str
 
+    @property
+    def fill(self) -> str:
+        """What a reader sees where nothing was written."""
+        return "NaN" if self.dtype.startswith("float") else "0"
+
+
+_SUB, _BY_CHANNEL = ("sub",), ("sub", "channel")
+_M, _C, _N, _S = "measures/<geometry>/<key>/", "calibration/<key>/", "normalization/<key>/", "stack/<key>/"
 
 ARRAYS = (
     ArraySpec(
@@ -32,54 +47,156 @@ ARRAYS = (
         "raw pixels of each sub, as its file holds them",
     ),
     ArraySpec(
-        "measures/<geometry>/<key>/blocks",
-        ("slot", "channel", "by", "bx", "field"),
+        f"{_M}blocks",
+        ("slot", "channel", "by", "bx", "block_field"),
         "float32",
         "adu",
-        "8 px blocks: mean, count, clipped-high sum",
+        "8 px blocks: mean of unclipped pixels, their count, sum clipped high",
     ),
     ArraySpec(
-        "measures/<geometry>/<key>/grid",
-        ("slot", "channel", "gy", "gx", "field"),
+        f"{_M}grid",
+        ("slot", "channel", "gy", "gx", "grid_field"),
         "float32",
         "adu",
         "background level and pixel noise in cells",
     ),
     ArraySpec(
-        "measures/<geometry>/<key>/stars",
-        ("slot", "rank", "column"),
+        f"{_M}stars",
+        ("slot", "star", "star_column"),
         "float64",
         "",
-        "stars by brightness, padded with NaN",
+        "stars by flux, padded with NaN: x, y, flux, flux_error, peak, fwhm, e1, e2, snr, flags",
     ),
     ArraySpec(
-        "measures/<geometry>/<key>/spikes",
-        ("slot", "rank", "column"),
+        f"{_M}spikes",
+        ("slot", "spike", "spike_column"),
         "float64",
         "",
-        "sharp detections that are no stars: x, y, value",
+        "sharp detections that are no stars, padded with NaN: x, y, value",
     ),
-    ArraySpec("calibration/<key>/image", ("y", "x"), "float32", "adu", "a master bias, dark, flat-dark or flat"),
-    ArraySpec("calibration/<key>/pedestal", ("y", "x"), "float32", "adu", "taken off the raw values"),
-    ArraySpec("calibration/<key>/gain", ("y", "x"), "float32", "1", "multiplied after the pedestal: 1 / flat"),
-    ArraySpec("calibration/<key>/defects", ("defect",), "int32", "", "flat indices of bad pixels, sorted"),
-    ArraySpec("registration/<key>/transforms", ("sub", "row", "column"), "float64", "px", "reference plane to sub"),
+    ArraySpec(f"{_C}image", ("y", "x"), "float32", "adu", "a master bias, dark, flat-dark or flat (flat: mean 1)"),
+    ArraySpec(f"{_C}pedestal", ("y", "x"), "float32", "adu", "taken off the raw values"),
+    ArraySpec(f"{_C}gain", ("y", "x"), "float32", "1", "multiplied after the pedestal: 1 / flat"),
+    ArraySpec(f"{_C}defects", ("defect",), "int32", "1", "flat indices of bad pixels, sorted"),
     ArraySpec(
-        "normalization/<key>/scale", ("sub", "channel"), "float64", "1", "brightness of each sub relative to the scene"
+        "registration/<key>/transforms",
+        ("sub", "row", "column"),
+        "float64",
+        "px",
+        "reference plane (x, y, 1) to sub pixel (x, y, 1); NaN: not registered",
     ),
+    ArraySpec("registration/<key>/accepted", _SUB, "uint8", "1", "1: registered"),
+    ArraySpec("registration/<key>/rms_px", _SUB, "float64", "px", "scatter of the stars about the transform"),
+    ArraySpec("registration/<key>/n_pairs", _SUB, "int64", "1", "stars in the match"),
+    ArraySpec("registration/<key>/log_odds", _SUB, "float64", "1", "how certain the match is"),
+    ArraySpec(f"{_N}scale", _BY_CHANNEL, "float64", "1", "brightness of each sub relative to the scene"),
+    ArraySpec(f"{_N}scale_error", _BY_CHANNEL, "float64", "1", "relative error of the scale"),
     ArraySpec(
-        "normalization/<key>/coefficients",
+        f"{_N}coefficients",
         ("sub", "channel", "py", "px"),
         "float32",
         "adu",
-        "sky surface of each sub, B-splines",
+        "sky surface of each sub: B-spline coefficients",
     ),
-    ArraySpec("stack/<key>/*", ("sub", "..."), "any", "", "table of the subs of a group, as integration reads it"),
+    ArraySpec(f"{_N}error", ("sub", "channel", "ty", "tx"), "float32", "adu", "error of the sky surface on its tiles"),
+    ArraySpec(f"{_N}f", _BY_CHANNEL, "float64", "1", "measured over formal variance of the cells"),
+    ArraySpec(f"{_N}rejected", _BY_CHANNEL, "float64", "1", "share of cells left out of the solution"),
+    ArraySpec(f"{_N}sky_level", ("channel",), "float64", "adu", "constant level added to the master"),
+    ArraySpec(f"{_N}level", ("channel",), "float64", "adu", "what the sky is in normalized samples"),
+    ArraySpec(f"{_N}scene", ("channel", "sy", "sx"), "float32", "adu", "the common scene on cells"),
+    ArraySpec(f"{_N}common", ("channel", "term"), "float64", "adu", "gradient common to all subs"),
+    ArraySpec(f"{_N}common_error", ("channel", "term"), "float64", "adu", "error of the common gradient"),
+    ArraySpec(
+        f"{_N}mask",
+        ("mask_star", "mask_column"),
+        "float64",
+        "px",
+        "stars hidden in all subs: x, y, radius in the reference plane",
+    ),
+    ArraySpec(
+        f"{_N}block_scene",
+        ("channel", "scene_by", "scene_bx"),
+        "float32",
+        "adu",
+        "the scene on blocks, that trails are looked for against",
+    ),
+    ArraySpec(f"{_N}local_scale", _BY_CHANNEL, "float64", "1", "scale of each sub for the search of trails"),
+    ArraySpec(
+        f"{_N}local_coefficients",
+        ("sub", "channel", "local_py", "local_px"),
+        "float32",
+        "adu",
+        "sky surface of each sub for the search of trails",
+    ),
+    ArraySpec(
+        f"{_N}trails/<batch>",
+        ("trail_<batch>", "trail_column"),
+        "float64",
+        "",
+        "lines left out: sub, y0, x0, y1, x1, half width, SNR; px of the sub",
+    ),
+    ArraySpec(f"{_S}geometry", _SUB, "int32", "1", "index into the names of raw arrays"),
+    ArraySpec(f"{_S}slot", _SUB, "int32", "1", "slot in the raw array"),
+    ArraySpec(f"{_S}shape", ("sub", "row_column"), "int32", "px", "rows and columns"),
+    ArraySpec(f"{_S}scale", _SUB, "float64", "adu", "ADU per stored unit"),
+    ArraySpec(f"{_S}zero", _SUB, "float64", "adu", "ADU of stored 0"),
+    ArraySpec(f"{_S}blank", _SUB, "float64", "1", "stored value that means no data; NaN: none"),
+    ArraySpec(f"{_S}saturation", _SUB, "float64", "adu", "saturation level"),
+    ArraySpec(f"{_S}calibration", _SUB, "int32", "1", "index into the keys of calibration sets; -1: none"),
+    ArraySpec(
+        f"{_S}transform", ("sub", "row", "column"), "float64", "px", "reference plane (x, y, 1) to sub pixel (x, y, 1)"
+    ),
+    ArraySpec(f"{_S}ln_scale", _BY_CHANNEL, "float64", "1", "normalized = (value - sky) / ln_scale"),
+    ArraySpec(
+        f"{_S}ln_coefficients",
+        ("sub", "channel", "py", "px"),
+        "float32",
+        "adu",
+        "sky surface of each sub: B-spline coefficients",
+    ),
+    ArraySpec(f"{_S}noise", ("sub", "channel", "gy", "gx"), "float32", "adu", "sigma of the pixels in cells"),
+    ArraySpec(f"{_S}sky", _BY_CHANNEL, "float32", "adu", "median background"),
+    ArraySpec(f"{_S}weight_factor", _SUB, "float64", "1", "weight beyond the inverse variance"),
+    ArraySpec(
+        f"{_S}trails",
+        ("trail", "trail_column"),
+        "float64",
+        "px",
+        "y0, x0, y1, x1, half width of the lines left out, sub after sub",
+    ),
+    ArraySpec(f"{_S}trail_start", ("sub_edge",), "int64", "1", "trails of sub i: trail_start[i] to trail_start[i + 1]"),
+    ArraySpec(f"{_S}e_per_adu", _SUB, "float64", "electron / adu", "gain; 0: unknown"),
+    ArraySpec(f"{_S}fwhm", _SUB, "float64", "px", "median FWHM of the stars"),
+    ArraySpec(f"{_S}registration_px", _SUB, "float64", "px", "error of registration; NaN: unknown"),
+    ArraySpec(f"{_S}sky_level", ("channel",), "float64", "adu", "constant level added to the master"),
+    ArraySpec(f"{_S}level", ("channel",), "float64", "adu", "what the sky is in normalized samples"),
     ArraySpec(
         "master/<key>/image",
         ("channel", "plane", "y", "x"),
         "float32",
         "adu",
-        "planes image, noise, coverage, rejlow, rejhigh",
+        f"planes {', '.join(PLANES)}; coverage and rejected: number of samples",
     ),
 )
+"""Every array of format 1."""
+
+_PATTERNS = [(re.compile(re.sub(r"<(\w+)>", r"(?P<\1>[^/]+)", spec.path)), spec) for spec in ARRAYS]
+
+
+def spec_of(path: str) -> ArraySpec | None:
+    """The entry of the table for an array, its dimension names made out; None for a path that it does not know.
+
+    >>> spec_of("calibration/3fa9/gain").unit
+    '1'
+    """
+    for pattern, spec in _PATTERNS:
+        if match := pattern.fullmatch(path):
+            names = match.groupdict()
+            dims = tuple(_filled(dim, names) for dim in spec.dims)
+            return ArraySpec(path, dims, spec.dtype, spec.unit, spec.meaning)
+    return None
+
+
+def _filled(dim: str, names: dict[str, str]) -> str:
+    """A dimension's name with its placeholders made out."""
+    return re.sub(r"<(\w+)>", lambda found: names[found[1]], dim)

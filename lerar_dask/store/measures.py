@@ -8,35 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from google_crc32c import value as crc32c
 
 from lerar_dask.errors import StoreError
-from lerar_dask.store.shard import write_atomically
+from lerar_dask.store.create import array_node, make_group, write_node
+from lerar_dask.store.layout import spec_of
+from lerar_dask.store.shard import checked_chunk, with_crc, write_atomically
 
 __all__ = ["MeasureStore"]
 
-_ARRAYS = {
-    "blocks": (("slot", "channel", "by", "bx", "field"), "adu", "8 px blocks: mean, count, clipped-high sum"),
-    "grid": (("slot", "channel", "gy", "gx", "field"), "adu", "background level and pixel noise in cells"),
-    "stars": (("slot", "rank", "column"), "", "stars by brightness, padded with NaN"),
-    "spikes": (("slot", "rank", "column"), "", "sharp detections that are no stars: x, y, value"),
-}
-
 
 class MeasureStore:
-    """Measurements under one key; `create` by the driver, `write` by tasks."""
+    """Measurements of the subs of a geometry under one key; `create` by the driver, `write` by tasks."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, root: Path, geometry: str, key: str) -> None:
+        self._root, self._at = root, f"measures/{geometry}/{key}"
+        self.path = root / self._at
 
     def create(self, n_slots: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make (or grow) the arrays: shape of one sub's part by name (driver only)."""
+        make_group(self._root, self._at)
         for name, shape in shapes.items():
-            self._describe(name, n_slots, shape)
-        for group in (self.path, self.path.parent, self.path.parent.parent):
-            node = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-            if not (group / "zarr.json").exists():
-                write_atomically(group / "zarr.json", json.dumps(node).encode())
+            document = self.path / name / "zarr.json"
+            if not document.exists() or json.loads(document.read_text())["shape"][0] < n_slots:
+                node = array_node(
+                    f"{self._at}/{name}", shape=(n_slots, *shape), dtype=self._dtype(name), chunks=(1, *shape)
+                )
+                write_node(self.path / name, node)
 
     def write(
         self,
@@ -51,21 +48,27 @@ class MeasureStore:
         """Write the measurements of one sub; the summary last, as the sign that all is there."""
         total = 0
         for name, array in (("blocks", blocks), ("grid", grid), ("stars", stars), ("spikes", spikes)):
-            shape, dtype = self._shape(name)
-            padded = np.full(shape, np.nan, dtype)
+            padded = np.full(self._shape(name), np.nan, self._dtype(name).newbyteorder("<"))
             padded[tuple(slice(0, n) for n in array.shape)] = array
-            body = padded.tobytes()
-            total += write_atomically(self._chunk(name, slot), [body, crc32c(body).to_bytes(4, "little")])
-        total += write_atomically(self.path / "summary" / f"{slot}.json", json.dumps(dict(summary)).encode())
-        return total
+            total += write_atomically(self._chunk(name, slot), with_crc(padded))
+        return total + write_atomically(self._summary(slot), json.dumps(dict(summary)).encode())
 
     def has(self, slot: int) -> bool:
         """Whether a sub's measurements are there."""
-        return (self.path / "summary" / f"{slot}.json").exists()
+        return self._summary(slot).exists()
 
     def summary(self, slot: int) -> dict[str, Any]:
-        """A few numbers of one sub."""
-        return json.loads((self.path / "summary" / f"{slot}.json").read_text())
+        """A few numbers of one sub.
+
+        Raises
+        ------
+        StoreError
+            when they are missing or damaged.
+        """
+        try:
+            return json.loads(self._summary(slot).read_text())
+        except (OSError, ValueError) as error:
+            raise StoreError(f"measurements are missing or damaged: {self._summary(slot)}") from error
 
     def read_blocks(self, slot: int) -> np.ndarray:
         """(channel, by, bx, 3) float32."""
@@ -84,43 +87,25 @@ class MeasureStore:
         return _unpadded(self._read("spikes", slot))
 
     def _read(self, name: str, slot: int) -> np.ndarray:
-        shape, dtype = self._shape(name)
-        path = self._chunk(name, slot)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise StoreError(f"measurements are missing: {path}") from error
-        if crc32c(data[:-4]) != int.from_bytes(data[-4:], "little"):
-            raise StoreError(f"measurements are damaged: {path}")
-        return np.frombuffer(data[:-4], dtype).reshape(shape)
+        return checked_chunk(self._chunk(name, slot), self._shape(name), self._dtype(name).newbyteorder("<"))
 
     def _chunk(self, name: str, slot: int) -> Path:
-        dims = len(_ARRAYS[name][0]) - 1
-        return (self.path / name / "c" / str(slot)).joinpath(*["0"] * dims)
+        return self.path.joinpath(name, "c", str(slot), *["0"] * len(self._shape(name)))
 
-    def _shape(self, name: str) -> tuple[tuple[int, ...], np.dtype]:
-        node = json.loads((self.path / name / "zarr.json").read_text())
-        return tuple(node["shape"][1:]), np.dtype(node["data_type"]).newbyteorder("<")
+    def _summary(self, slot: int) -> Path:
+        return self.path / "summary" / f"{slot}.json"
 
-    def _describe(self, name: str, n_slots: int, shape: tuple[int, ...]) -> None:
-        dims, unit, meaning = _ARRAYS[name]
-        dtype = "float64" if name in ("stars", "spikes") else "float32"
-        node = {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [n_slots, *shape],
-            "data_type": dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, *shape]}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": "NaN",
-            "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
-            "attributes": {"unit": unit, "meaning": meaning},
-            "dimension_names": list(dims),
-            "storage_transformers": [],
-        }
-        path = self.path / name / "zarr.json"
-        if not path.exists() or json.loads(path.read_text())["shape"][0] < n_slots:
-            write_atomically(path, json.dumps(node, indent=1).encode())
+    def _shape(self, name: str) -> tuple[int, ...]:
+        document = self.path / name / "zarr.json"
+        try:
+            return tuple(json.loads(document.read_text())["shape"][1:])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"measurements are missing or damaged: {document}") from error
+
+    def _dtype(self, name: str) -> np.dtype:
+        spec = spec_of(f"{self._at}/{name}")
+        assert spec is not None
+        return np.dtype(spec.dtype)
 
 
 def _unpadded(table: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from numcodecs import blosc
 
 from lerar_dask.errors import SpaceError, StoreError
 
-__all__ = ["FULL_DISK", "INNER_CHUNK", "Shard", "shard_parts", "write_atomically"]
+__all__ = ["FULL_DISK", "INNER_CHUNK", "Shard", "checked_chunk", "shard_parts", "with_crc", "write_atomically"]
 
 INNER_CHUNK = {"none": 256, "lz4": 128}
 """Side of an inner chunk by codec: fixed, never from the number of subs or memory."""
@@ -61,7 +61,8 @@ def write_atomically(path: Path, data: bytes | memoryview | np.ndarray | Iterabl
     except OSError as error:
         if error.errno in FULL_DISK:
             raise SpaceError(
-                f"{os.strerror(error.errno or 0)}: {path.parent}", "make room and call again: it goes on where it stopped"
+                f"{os.strerror(error.errno or 0)}: {path.parent}",
+                "make room and call again: it goes on where it stopped",
             ) from error
         raise
     return size
@@ -84,6 +85,32 @@ def _write_parts(path: Path, parts: Iterable) -> int:
     finally:
         os.close(descriptor)
     return size
+
+
+def with_crc(data: np.ndarray) -> list:
+    """A chunk of an array that has no shards, as the buffers of its file."""
+    body = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+    return [body, crc32c(body).to_bytes(_CRC, "little")]
+
+
+def checked_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A chunk that `with_crc` wrote; one of `shape` may be -1.
+
+    Raises
+    ------
+    StoreError
+        when it is missing or damaged.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise StoreError(f"a part of the store cannot be read ({error.strerror}): {path}") from error
+    if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
+        raise StoreError(f"a part of the store is damaged: {path}")
+    try:
+        return data[:-_CRC].view(dtype).reshape(shape)
+    except ValueError as error:
+        raise StoreError(f"a part of the store has another size than it should: {path}") from error
 
 
 def shard_parts(image: np.ndarray, *, codec: str) -> Iterator[np.ndarray | bytes]:
@@ -180,7 +207,7 @@ class Shard:
 
     def _read(self, descriptor: int, data: np.ndarray, offset: int, chunk: int) -> None:
         try:
-            got = os.preadv(descriptor, [data], offset)
+            got = os.preadv(descriptor, [data.data], offset)
         except OSError as error:
             raise StoreError(f"a shard of the store cannot be read ({error.strerror}): {self.path}") from error
         if got != len(data):

@@ -85,7 +85,9 @@ def test_done_is_done(night, stacked):
     assert {p for p in before if before[p] != after[p]} <= {stacked / "store.zarr" / n for n in ("run.json", "lock")}
 
 
-@pytest.mark.parametrize("settings", [{"threads": 1}, {"memory": "700MiB", "threads": 2}, {"codec": "lz4"}, {"scheduler": "processes"}])
+@pytest.mark.parametrize(
+    "settings", [{"threads": 1}, {"memory": "700MiB", "threads": 2}, {"codec": "lz4"}, {"scheduler": "processes"}]
+)
 def test_the_same_bits_however_it_runs(night, stacked, tmp_path, settings):
     assert run(night, tmp_path / "out", **settings).exit_code == 0
     assert fingerprint(tmp_path / "out") == fingerprint(stacked)

@@ -1,0 +1,133 @@
+"""Makes a store, its groups and the descriptions (zarr.json) of its arrays; checks a store that is there.
+
+The documents are written by ourselves: they appear whole, cost no import of zarr, and zarr-python reads them (tested).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.errors import StoreError
+from lerar_dask.store.layout import FORMAT, FORMAT_VERSION, spec_of
+from lerar_dask.store.shard import INNER_CHUNK, write_atomically
+
+__all__ = ["array_node", "check_store", "create_store", "make_group", "raw_node", "write_node"]
+
+_LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
+_CRC = {"name": "crc32c"}
+
+
+def create_store(path: Path) -> None:
+    """Make an empty store in a folder that is empty or missing.
+
+    Raises
+    ------
+    StoreError
+        when the folder holds something else.
+    """
+    from importlib.metadata import version
+
+    if path.exists() and not path.is_dir():
+        raise StoreError(f"{path} is a file", "give a folder for the store")
+    # A run killed at its very start leaves no more than these.
+    if path.exists() and any(p.name != "lock" and p.suffix != ".partial" for p in path.iterdir()):
+        raise StoreError(f"{path} holds something else than a lerar store", "give another folder")
+    about = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"lerar {version('lerar-dask')}"}
+    write_node(path, {"zarr_format": 3, "node_type": "group", "attributes": about})
+
+
+def check_store(path: Path) -> None:
+    """Refuse what is not a store of ours, or of a later format.
+
+    Raises
+    ------
+    StoreError
+        with the reason.
+    """
+    try:
+        about = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        name, number = about["format"], int(about["format_version"])
+    except OSError as error:
+        raise StoreError(f"no lerar store at {path}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} holds something else than a lerar store") from error
+    if name != FORMAT:
+        raise StoreError(f"{path} holds something else than a lerar store (format {name!r})")
+    if number > FORMAT_VERSION:
+        raise StoreError(
+            f"{path} has format {number}; this program knows formats up to {FORMAT_VERSION}", "install a newer lerar"
+        )
+    if number < 1:
+        raise StoreError(f"{path} has format {number}, which does not exist")
+
+
+def make_group(root: Path, path: str) -> None:
+    """The group at a path below the store, made with its parents where missing."""
+    at = root
+    for part in path.split("/") if path else []:
+        at = at / part
+        if not (at / "zarr.json").exists():
+            write_node(at, {"zarr_format": 3, "node_type": "group", "attributes": {}})
+
+
+def write_node(folder: Path, node: Mapping[str, Any]) -> None:
+    """Write a zarr.json, whole or not at all."""
+    write_atomically(folder / "zarr.json", json.dumps(node, indent=1).encode())
+
+
+def raw_node(shape: tuple[int, int], dtype: str, codec: str, *, n_slots: int) -> dict[str, Any]:
+    """Description of the raw pixels of a geometry: one shard per slot."""
+    side = INNER_CHUNK[codec]
+    plain = np.dtype(dtype)
+    blosc = {"cname": "lz4", "clevel": 1, "shuffle": "bitshuffle", "typesize": plain.itemsize, "blocksize": 0}
+    sharding = {
+        "chunk_shape": [1, side, side],
+        "codecs": [_LITTLE, *([{"name": "blosc", "configuration": blosc}] if codec == "lz4" else []), _CRC],
+        "index_codecs": [_LITTLE, _CRC],
+        "index_location": "end",
+    }
+    node = array_node(
+        "raw/any/pixels",
+        shape=(n_slots, *shape),
+        dtype=plain,
+        chunks=(1, *(-(-n // side) * side for n in shape)),
+        attributes={"codec": codec},
+    )
+    return {**node, "codecs": [{"name": "sharding_indexed", "configuration": sharding}], "fill_value": 0}
+
+
+def array_node(
+    path: str,
+    *,
+    shape: Sequence[int],
+    dtype: np.dtype,
+    chunks: Sequence[int],
+    dims: Sequence[str] = (),
+    unit: str = "",
+    meaning: str = "",
+    attributes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Description of an array with a crc32c behind every chunk; what the layout says of its path goes first."""
+    spec = spec_of(path)
+    if spec is not None and len(spec.dims) == len(shape):
+        dims, unit, meaning = spec.dims, unit or spec.unit, meaning or spec.meaning
+    if len(dims) != len(shape):
+        raise ValueError(f"{path}: {len(dims)} dimension names for {len(shape)} dimensions")
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [int(n) for n in shape],
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(int(n), 1) for n in chunks]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": "NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0,
+        "codecs": [_LITTLE, _CRC],
+        "attributes": {"unit": unit, "meaning": meaning, **(attributes or {})},
+        "dimension_names": list(dims),
+        "storage_transformers": [],
+    }
