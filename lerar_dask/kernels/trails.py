@@ -313,7 +313,8 @@ def _segment_shifts(profiles: np.ndarray, width: float, *, reach: float) -> tupl
     best = score.argmax(axis=1)
     noise = 1.4826 * np.median(np.abs(filled), axis=1) + 1e-3
     snr = score.max(axis=1) / noise
-    return trial[best], np.where(snr > 3.0, np.maximum(width / np.maximum(snr, 1.0), 0.1), np.inf)
+    # A star on the way may be far brighter than the trail: no segment outweighs the others by much.
+    return trial[best], np.where(snr > 3.0, width / np.clip(snr, 3.0, 6.0), np.inf)
 
 
 def _robust_line(

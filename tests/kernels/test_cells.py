@@ -36,7 +36,8 @@ def test_masked_blocks_do_not_move_a_gradient():
     expected = 1000 + 3.0 * centers[None, :] - 2.0 * centers[:, None]
     good = weight > 0
     assert 60 < good.sum() <= 100
-    np.testing.assert_allclose(value[good], expected[good], atol=0.05)
+    # Without the correction a lost block moves a cell by up to 10.
+    np.testing.assert_allclose(value[good], expected[good], atol=0.5)
 
 
 def test_mask_takes_blocks_under_a_star():

@@ -143,7 +143,6 @@ def test_global_takes_constants_only():
 
 def test_linear_fit_brings_subs_to_the_reference():
     cells, transforms, _, _ = _night(4)
-    y, x = GRID
     cells[0].value[1] = 2 * cells[0].value[0] + 30
     cells[0].weight[1] = cells[0].weight[0]
     transforms[1] = transforms[0]
