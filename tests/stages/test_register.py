@@ -96,12 +96,12 @@ def test_dithers_a_flip_and_everything_that_can_be_wrong(store):
 
 def test_far_dithers_reach_the_reference_by_way_of_others(store):
     xy, flux, rng = sky(seed=1, n=20000)
-    for i in range(6):
+    for i in range(4):
         put(store, i, xy - [700.0 * i, 0] + rng.normal(0, 0.03, xy.shape), flux)
-    members = [member(i) for i in range(6)]
+    members = [member(i) for i in range(4)]
     found = register(store, members, members[0])
     assert found.accepted.all()
-    assert found.transforms[5][:2, 2] == pytest.approx([-3500, 0], abs=0.6)
+    assert found.transforms[3][:2, 2] == pytest.approx([-2100, 0], abs=0.6)
 
 
 def test_nothing_has_stars(store):
