@@ -28,7 +28,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["Member", "Normalization", "find_trails", "load", "normalization_key", "plan", "plan_trails", "solve_group"]
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 TRAIL_BATCH = 8
 """Subs whose trails one task looks for."""
 SCENE_SUBS = 64
