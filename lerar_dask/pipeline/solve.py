@@ -15,7 +15,7 @@ from lerar_dask.kernels.transform import describe
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.settings import digest
-from lerar_dask.stages import integrate, masters, normalize, register
+from lerar_dask.stages import guide, integrate, masters, normalize, register
 from lerar_dask.stages.normalize import Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
@@ -54,9 +54,9 @@ def solve_target(
     """
     store = session.store
     summaries = [store.measures(s.geometry, s.measure).summary(s.slot) for s in subs]
-    key, registration = _register(session, name, subs, summaries)
+    key, registration, home = _register(session, name, subs, summaries)
     reasons = list(registration.reasons)
-    canvas = _canvas(session, subs, registration, reasons)
+    canvas = _canvas(session, subs, registration, reasons, home)
     for sub, reason in zip(subs, reasons, strict=True):
         if reason:
             fates[sub.path] = reason
@@ -89,8 +89,8 @@ def solve_target(
 
 def _register(
     session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]
-) -> tuple[str, Registration]:
-    """Match all subs to the best reference, let them agree; key and result."""
+) -> tuple[str, Registration, register.Member]:
+    """Match all subs to the best reference, let them agree; key, result and reference."""
     store, settings = session.store, session.settings.register
     members = [
         register.Member(
@@ -107,10 +107,13 @@ def _register(
     order = register.choose_reference(summaries)
     if kept and not session.settings.run.resolve:
         order = [i for i, s in enumerate(subs) if s.id == kept["digest"]] + order
-    best: tuple[int, list[Any]] = (order[0], [])
-    for home in order[:3]:
-        key = digest("registration", name, subs[home].id)[:12]
-        step = register.plan_match(store.url, members, members[home], settings, key)
+    candidates = [members[i] for i in order[:3]]
+    if settings.align_to is not None:
+        candidates = [_guide(session)]
+    best: tuple[register.Member, list[Any]] = (candidates[0], [])
+    for home in candidates:
+        key = digest("registration", name, home)[:12]
+        step = register.plan_match(store.url, members, home, settings, key)
         records = session.run(step)
         _stop_on_failure(records)
         found = [f for task in step.tasks for f in records[task.key]["result"]["found"]]
@@ -119,24 +122,40 @@ def _register(
         if sum(f is not None for f in found) >= max(2, len(members) // 3):
             break
     home, found = best
-    key = digest("agree", register.CODE_VERSION, members, members[home], found, settings)[:20]
-    step = register.plan_agree(store.url, members, members[home], found, settings, key)
+    key = digest("agree", register.CODE_VERSION, members, home, found, settings)[:20]
+    step = register.plan_agree(store.url, members, home, found, settings, key)
     _stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
-    if not kept or session.settings.run.resolve:
-        session.note(f"reference/{name}", subs[home].id)
-    return key, register.load(store.url, key)
+    if home in members and (not kept or session.settings.run.resolve):
+        session.note(f"reference/{name}", subs[members.index(home)].id)
+    return key, register.load(store.url, key), home
 
 
-def _canvas(session: Session, subs: Sequence[Sub], registration: Registration, reasons: list[str]) -> Canvas | None:
+def _guide(session: Session) -> register.Member:
+    """The image that the user gave as the reference."""
+    path = session.settings.register.align_to
+    assert path is not None
+    stars_at, shape = guide.measure_guide(session.store, path, session.settings.ingest)
+    return register.Member(
+        geometry="align-to", slot=0, measure="", shape=shape, group="align-to", name=path.name, stars_at=stars_at
+    )
+
+
+def _canvas(
+    session: Session,
+    subs: Sequence[Sub],
+    registration: Registration,
+    reasons: list[str],
+    reference: register.Member,
+) -> Canvas | None:
     """Canvas of a target; subs that lie too far out are set aside by name."""
     inside = [i for i, r in enumerate(reasons) if not r]
     if not inside:
         return None
     shapes = np.array([s.shape for s in subs])
-    home = next(i for i in inside if np.allclose(registration.transforms[i], np.eye(3)))
+    home = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
     if session.settings.register.canvas == "reference":
-        return Canvas((0, 0), subs[home].shape)
-    frame = float(shapes[home].prod())
+        return Canvas((0, 0), reference.shape)
+    frame = float(np.prod(reference.shape))
     corners = {i: Canvas.union(registration.transforms[[i]], shapes[[i]]) for i in inside}
     centers = np.array([[c.origin_yx[0] + c.shape[0] / 2, c.origin_yx[1] + c.shape[1] / 2] for c in corners.values()])
     away = np.hypot(*(centers - np.median(centers, axis=0)).T)
