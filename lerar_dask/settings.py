@@ -115,8 +115,6 @@ class Normalize:
     """`local` solves scale and a smooth sky per sub for all subs together; `linear-fit` is the legacy way."""
     tile_px: int = 128
     """Distance of the sky surface's nodes; each window overlaps its neighbors by three quarters."""
-    ln_reference: Path | None = None
-    """FITS image whose sky all subs are brought to, in place of the joint solution's own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
 from lerar_dask.simulate import Truth, simulate
+
+hypothesis_settings.register_profile("lerar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("lerar")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lerar_dask.errors import UsageError
@@ -15,6 +15,7 @@ def test_defaults_survive_toml():
     assert from_toml(to_toml(Settings())) == Settings()
 
 
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["auto", "sigma", "mad"]),
     st.floats(0, 1e9),
