@@ -7,6 +7,7 @@ are `FrameError`s with a reason for people.
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import re
 import warnings
@@ -251,6 +252,8 @@ def _describe(
     if three:
         _refuse_cube(long)
     scale, zero = (_float(cards.get(w), d) for w, d in (("BSCALE", 1.0), ("BZERO", 0.0)))
+    if scale == 0 or not (math.isfinite(scale) and math.isfinite(zero)):
+        raise FrameError(f"its scale makes no pixel values (BSCALE {scale:g}, BZERO {zero:g})")
     blank = cards.get("ZBLANK" if packed and "ZBLANK" in cards else "BLANK")
     lossy = packed and bits < 0 and str(cards.get("ZQUANTIZ", "NONE")) != "NONE"
     source = PixelSource(
