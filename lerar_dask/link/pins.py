@@ -68,6 +68,8 @@ def read_pins(path: Path | None) -> Pins:
 
 
 def _rows(entries: list[dict[str, str]], path: Path) -> tuple[tuple[str, str, str], ...]:
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise UsageError(f"{path}: a pin is a table in double brackets", "write [[pin]] or [[forbid]]")
     rows = []
     for entry in entries:
         _check(entry, _WORDS, path)
