@@ -35,6 +35,8 @@ class Ledger:
             for line in segment.read_bytes().split(b"\n"):
                 try:
                     record = json.loads(line)
+                    if not isinstance(record["seq"], int):
+                        continue
                     known = latest.get(record["key"])
                     if known is None or record["seq"] >= known["seq"]:
                         latest[record["key"]] = record

@@ -1,0 +1,136 @@
+"""Opening a store, whole arrays, masters, sweeping."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import zarr
+
+from lerar_dask.errors import StoreError
+from lerar_dask.grid import CHUNK_SHAPE
+from lerar_dask.store.access import Store, open_store
+from lerar_dask.store.layout import PLANES
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store.create(tmp_path / "store.zarr")
+
+
+def test_opened_again_and_pickled(store):
+    store.write_json("a/b.json", {"x": 1})
+    assert Store.create(store.url).read_json("a/b.json") == {"x": 1}
+    assert pickle.loads(pickle.dumps(store)).url == store.url
+    assert open_store(store.url) is open_store(store.url)
+
+
+def test_foreign_folders_are_refused(tmp_path):
+    with pytest.raises(StoreError, match="no lerar store"):
+        Store.open(tmp_path / "none")
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(StoreError, match="something else"):
+        Store.create(tmp_path)
+    with pytest.raises(StoreError, match="is a file"):
+        Store.create(tmp_path / "notes.txt")
+    zarr.open_group(str(tmp_path / "other.zarr"), mode="w")
+    with pytest.raises(StoreError, match="something else"):
+        Store.create(tmp_path / "other.zarr")
+
+
+@pytest.mark.parametrize(("version", "words"), [(2, "newer"), (0, "does not exist"), ("x", "something else")])
+def test_other_formats_are_refused(store, version, words):
+    path = store.path / "zarr.json"
+    node = json.loads(path.read_text())
+    node["attributes"]["format_version"] = version
+    path.write_text(json.dumps(node))
+    with pytest.raises(StoreError) as caught:
+        Store.open(store.url)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (2, 3, 4), (0, 3)])
+def test_array_comes_back_and_zarr_agrees(store, dtype, shape):
+    data = (np.arange(np.prod(shape)).reshape(shape) % 3).astype(dtype)
+    store.write_array("some/thing", data, dims=[f"d{i}" for i in range(len(shape))], unit="adu", attributes={"k": 1})
+    back = store.read_array("some/thing")
+    assert back.dtype == data.dtype
+    np.testing.assert_array_equal(back, data)
+    np.testing.assert_array_equal(zarr.open_array(str(store.path / "some/thing"), mode="r")[...], data)
+    assert store.attributes("some/thing") == {"unit": "adu", "meaning": "", "k": 1}
+
+
+def test_the_layout_names_the_dimensions(store):
+    store.write_array("calibration/k/gain", np.ones((2, 3), "f4"), dims=("a", "b"))
+    array = store.open_array("calibration/k/gain")
+    assert array.metadata.dimension_names == ("y", "x")
+    assert array.attrs["unit"] == "1"
+
+
+def test_written_again_and_deleted(store):
+    for value in (1, 2):
+        store.write_array("a/b", np.full(3, value), dims=("n",))
+    assert store.read_array("a/b").tolist() == [2, 2, 2]
+    store.delete("a")
+    store.delete("a")
+    assert not store.has("a/b")
+    with pytest.raises(StoreError, match="has no a/b"):
+        store.read_array("a/b")
+    with pytest.raises(StoreError, match="has no a/b"):
+        store.open_array("a/b")
+
+
+@pytest.mark.parametrize("file", ["zarr.json", "c/0"])
+def test_damage_is_noticed(store, file):
+    store.write_array("a", np.arange(3.0), dims=("n",))
+    path = store.path / "a" / file
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(StoreError, match="damaged"):
+        store.read_array("a")
+
+
+def test_geometry_grows(store):
+    store.add_geometry("g", (4, 5), "uint16", "none")
+    store.reserve("g", 3)
+    store.add_geometry("g", (4, 5), "uint16", "none")
+    store.reserve("g", 2)
+    assert store.geometries() == ["g"]
+    assert store.open_array("raw/g/pixels").shape == (3, 4, 5)
+    with pytest.raises(ValueError, match="does not fit"):
+        store.write_raw("g", 0, np.zeros((5, 4), "uint16"))
+    with pytest.raises(ValueError, match="does not fit"):
+        store.write_raw("g", 0, np.zeros((4, 5), "int16"))
+    store.write_frame("g", 2, {"cards": ["A"]})
+    assert store.frame("g", 2) == {"cards": ["A"]}
+    with pytest.raises(StoreError):
+        store.frame("g", 1)
+
+
+def test_master_by_chunks(store):
+    shape = (CHUNK_SHAPE[0] + 20, CHUNK_SHAPE[1] + 30)
+    store.create_master("k", 3, shape)
+    data = np.random.default_rng(0).normal(size=(3, len(PLANES), 20, 30)).astype("f4")
+    store.write_chunk("k", 1, 1, data)
+    assert store.has_chunk("k", 1, 1)
+    assert not store.has_chunk("k", 0, 0)
+    chunk = store.read_chunk("k", 1, 1)
+    assert chunk.shape == (3, len(PLANES), *CHUNK_SHAPE)
+    np.testing.assert_array_equal(chunk[:, :, :20, :30], data)
+    assert np.isnan(chunk[:, :, 20:]).all()
+    assert np.isnan(store.read_chunk("k", 0, 0)).all()
+    seen = store.master("k")[...]
+    assert seen.shape == (3, len(PLANES), *shape)
+    np.testing.assert_array_equal(seen[:, :, CHUNK_SHAPE[0] :, CHUNK_SHAPE[1] :], data)
+
+
+def test_sweep_leaves_only_what_is_whole(store):
+    store.write_array("a/b", np.arange(3), dims=("n",))
+    (store.path / "a" / "c.12.partial").mkdir()
+    (store.path / "a" / "c.12.partial" / "d.partial").write_text("x")
+    (store.path / "e.partial").write_text("x")
+    assert store.sweep() == 2
+    assert store.sweep() == 0
+    assert store.read_array("a/b").tolist() == [0, 1, 2]

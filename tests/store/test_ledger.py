@@ -1,0 +1,49 @@
+"""The last record of a key wins; a torn line harms no other."""
+
+from __future__ import annotations
+
+from lerar_dask.store.ledger import Ledger
+
+
+def test_last_record_wins_across_writers(tmp_path):
+    ledger = Ledger(tmp_path / "ledger")
+    assert ledger.load() == {}
+    for name, value in (("z", 1), ("a", 2)):  # the later segment sorts first
+        with ledger.writer(name) as writer:
+            writer.append({"key": "k", "value": value})
+            writer.append({"key": name, "value": 0})
+    assert ledger.load()["k"]["value"] == 2
+    assert set(ledger.load()) == {"k", "a", "z"}
+
+
+def test_writer_without_records_leaves_no_file(tmp_path):
+    with Ledger(tmp_path).writer("w"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_torn_and_strange_lines_are_skipped(tmp_path):
+    ledger = Ledger(tmp_path)
+    with ledger.writer("w") as writer:
+        writer.append({"key": "a"})
+        writer.append({"key": "b"})
+    (path,) = tmp_path.iterdir()
+    strange = b'[1]\n{"seq": 3}\n{"key": "c", "seq": "x"}\n{"key": ["l"], "seq": 1}\n\xff\n\n{"key": "d", "s'
+    path.write_bytes(path.read_bytes() + strange)
+    assert set(ledger.load()) == {"a", "b"}
+    with ledger.writer("w") as writer:
+        writer.append({"key": "a", "new": True})
+    assert ledger.load()["a"]["new"]
+
+
+def test_compacted_tells_the_same(tmp_path):
+    ledger = Ledger(tmp_path)
+    for i in range(9):
+        with ledger.writer("w") as writer:
+            writer.append({"key": "same", "i": i})
+            writer.append({"key": f"own{i}"})
+    before = ledger.load()
+    ledger.compact()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert ledger.load() == before
+    assert before["same"]["i"] == 8

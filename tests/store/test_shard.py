@@ -1,0 +1,137 @@
+"""Shards against zarr-python both ways; damage is noticed."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lerar_dask.errors import SpaceError, StoreError
+from lerar_dask.store.access import Store
+from lerar_dask.store.shard import checked_chunk, with_crc, write_atomically
+
+SHAPE = (300, 517)
+CODECS = ("none", "lz4")
+
+
+def image(dtype="uint16") -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 200, SHAPE).astype(dtype)
+
+
+def filled(folder, codec="none", dtype="uint16") -> Store:
+    store = Store.create(folder / "store.zarr")
+    store.add_geometry("g", SHAPE, dtype, codec)
+    store.reserve("g", 2)
+    store.write_raw("g", 1, image(dtype))
+    return store
+
+
+@pytest.fixture(scope="module", params=CODECS)
+def kept(request, tmp_path_factory) -> Store:
+    return filled(tmp_path_factory.mktemp("kept"), request.param)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "uint32", "float32", "float64"])
+def test_zarr_reads_what_we_write(tmp_path, codec, dtype):
+    store = filled(tmp_path, codec, dtype)
+    array = zarr.open_array(str(tmp_path / "store.zarr/raw/g/pixels"), mode="r")
+    assert array.shape == (2, *SHAPE)
+    np.testing.assert_array_equal(array[1], image(dtype))
+    np.testing.assert_array_equal(store.raw("g").read(1), image(dtype))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_we_read_what_zarr_writes(tmp_path, codec):
+    store = filled(tmp_path, codec)
+    array = zarr.open_array(str(tmp_path / "store.zarr/raw/g/pixels"), mode="r+", config={"write_empty_chunks": True})
+    array[0] = image() + 1
+    np.testing.assert_array_equal(store.raw("g").read(0), image() + 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_window(kept, data):
+    y0, x0 = data.draw(st.integers(0, SHAPE[0])), data.draw(st.integers(0, SHAPE[1]))
+    y1, x1 = data.draw(st.integers(y0, SHAPE[0])), data.draw(st.integers(x0, SHAPE[1]))
+    out = np.full((y1 - y0 + 1, x1 - x0 + 1), 7777, np.uint16)
+    kept.raw("g").window(1, y0, y1, x0, x1, out)
+    np.testing.assert_array_equal(out[:-1, :-1], image()[y0:y1, x0:x1])
+    assert (out[-1] == 7777).all()
+    assert (out[:, -1] == 7777).all()
+
+
+@pytest.mark.parametrize("window", [(-1, 5, 0, 5), (0, 301, 0, 5), (0, 5, 0, 518), (5, 4, 0, 5)])
+def test_window_outside(kept, window):
+    with pytest.raises(ValueError, match="outside"):
+        kept.raw("g").window(1, *window, np.zeros(SHAPE, np.uint16))
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("at", [0, 1000, -1, -5, -20])
+def test_a_flipped_bit_is_noticed(tmp_path, codec, at):
+    store = filled(tmp_path, codec)
+    path = store.raw("g").shard_path(1)
+    content = bytearray(path.read_bytes())
+    content[at] ^= 4
+    path.write_bytes(bytes(content))
+    with pytest.raises(StoreError, match="damaged"):
+        store.raw("g").read(1)
+
+
+@pytest.mark.parametrize("size", [0, 3, 50, 100_000])
+def test_a_shard_cut_short_is_noticed(tmp_path, size):
+    store = filled(tmp_path)
+    os.truncate(store.raw("g").shard_path(1), size)
+    with pytest.raises(StoreError):
+        store.raw("g").read(1)
+
+
+def test_missing_shard(kept):
+    assert not kept.raw("g").has(0)
+    with pytest.raises(StoreError, match="missing"):
+        kept.raw("g").read(0)
+
+
+def test_a_replaced_shard_is_read_anew(tmp_path):
+    store, other = filled(tmp_path), Store.open(tmp_path / "store.zarr")
+    np.testing.assert_array_equal(other.raw("g").read(1), image())
+    store.write_raw("g", 1, image() + 3)
+    np.testing.assert_array_equal(other.raw("g").read(1), image() + 3)
+
+
+def test_same_pixels_same_bytes(tmp_path):
+    one, two = filled(tmp_path / "a", "lz4"), filled(tmp_path / "b", "lz4")
+    assert one.raw("g").shard_path(1).read_bytes() == two.raw("g").shard_path(1).read_bytes()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, SpaceError), (errno.EIO, OSError)])
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, number, kind):
+    path = tmp_path / "x"
+    write_atomically(path, b"old")
+
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(kind):
+        write_atomically(path, b"new")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert path.read_bytes() == b"old"
+
+
+def test_chunk_with_crc(tmp_path):
+    data = np.arange(12, dtype="<f4").reshape(3, 4)
+    write_atomically(tmp_path / "c", with_crc(data))
+    np.testing.assert_array_equal(checked_chunk(tmp_path / "c", (-1, 4), data.dtype), data)
+    with pytest.raises(StoreError, match="size"):
+        checked_chunk(tmp_path / "c", (5, 5), data.dtype)
+    (tmp_path / "c").write_bytes(b"abc")
+    with pytest.raises(StoreError, match="damaged"):
+        checked_chunk(tmp_path / "c", (-1, 4), data.dtype)
