@@ -16,7 +16,7 @@ from lerar_dask.errors import FrameError
 from lerar_dask.frames.header import Header
 from lerar_dask.kernels.calibrate import swap_words
 
-__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "map_pixels", "read_pixels"]
+__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "map_pixels", "map_words", "read_pixels"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,14 @@ def map_pixels(frame: Frame) -> np.ndarray:
         raise FrameError("its pixels are compressed and cannot be mapped")
     _check_unchanged(frame)
     return np.memmap(frame.path, source.dtype, "r", source.offset, frame.shape)
+
+
+def map_words(frame: Frame) -> np.ndarray | None:
+    """The words (y, x) uint16 of a plain file of unsigned 16 bit pixels, mapped, bytes not swapped; None for others."""
+    source = _source(frame)
+    if source.layout != "plain" or source.dtype != ">i2" or not source.is_unsigned or source.blank is not None:
+        return None
+    return np.asarray(map_pixels(frame)).view("=u2")
 
 
 def read_pixels(frame: Frame) -> RawPixels:

@@ -15,10 +15,12 @@ from numba import njit
 
 from lerar_dask.kernels.background import cell_centers
 
-__all__ = ["detect_peaks"]
+__all__ = ["SINGLE", "detect_peaks", "halve"]
 
+SINGLE = 0.08
+"""Detections whose neighbors are fainter than this share of their peak are single pixels."""
 _PIECE = 64
-_WIDEST = 3.5
+_WIDEST = 3.0
 """Stars wider than this, in pixels, are looked for on binned pixels."""
 _ROOM = 20_000
 """Candidates that are kept while the rows go by; when full, the fainter half goes."""
@@ -43,7 +45,9 @@ def detect_peaks(
     factor = 1
     while fwhm_px / factor > _WIDEST and factor < 8:
         factor *= 2
-    binned = image if factor == 1 else _bin(image, factor)
+    binned = image
+    for _ in range(factor.bit_length() - 1):
+        binned = halve(binned)
     if min(binned.shape) < 16:
         return np.zeros((0, 5))
     width = max(fwhm_px / factor, 1.2)
@@ -59,6 +63,8 @@ def detect_peaks(
         max(1, round(0.6 * width)),
     )
     peaks[:, :2] = peaks[:, :2] * factor + (factor - 1) / 2
+    if factor > 1:
+        _to_single_pixels(image, peaks, factor)
     return peaks[np.lexsort((peaks[:, 0], peaks[:, 1], -peaks[:, 2]))]
 
 
@@ -70,24 +76,38 @@ def _taps(fwhm_px: float) -> np.ndarray:
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _bin(image, factor):
-    """Means of factor x factor pixels; incomplete ones at the end are left out."""
-    out = np.zeros((image.shape[0] // factor, image.shape[1] // factor), np.float32)
-    row = np.empty(image.shape[1], np.float32)
-    share = np.float32(1.0 / (factor * factor))
-    for y in range(out.shape[0]):
-        row[:] = 0.0
-        for j in range(factor):
-            source = image[y * factor + j]
-            for x in range(row.size):
-                row[x] += source[x]
-        for x in range(out.shape[1]):
-            total = np.float32(0.0)
-            for i in range(factor):
-                total += row[x * factor + i]
-            out[y, x] = total * share
+def halve(image: np.ndarray) -> np.ndarray:
+    """Means of 2 x 2 pixels; an odd last row or column is left out.
+
+    >>> halve(np.arange(8, dtype=np.float32).reshape(2, 4))
+    array([[2.5, 4.5]], dtype=float32)
+    """
+    out = np.empty((image.shape[0] // 2, image.shape[1] // 2), np.float32)
+    _average_quads(image, out)
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _average_quads(image, out):
+    for y in range(out.shape[0]):
+        top, bottom = image[2 * y], image[2 * y + 1]
+        for x in range(out.shape[1]):
+            out[y, x] = np.float32(0.25) * ((top[2 * x] + top[2 * x + 1]) + (bottom[2 * x] + bottom[2 * x + 1]))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _to_single_pixels(image, peaks, factor):
+    """Put peaks of one binned pixel on the highest of the pixels that it is made of."""
+    for k in range(peaks.shape[0]):
+        if peaks[k, 3] >= SINGLE:
+            continue
+        y0, x0 = int(peaks[k, 1] - 0.5 * (factor - 1)), int(peaks[k, 0] - 0.5 * (factor - 1))
+        top_y, top_x = y0, x0
+        for y in range(y0, y0 + factor):
+            for x in range(x0, x0 + factor):
+                if image[y, x] > image[top_y, top_x]:
+                    top_y, top_x = y, x
+        peaks[k, 0], peaks[k, 1] = top_x, top_y
 
 
 @njit(nogil=True, error_model="numpy")
@@ -173,6 +193,7 @@ def _detect(image, level, noise, ys, xs, taps, sigma, reach):
             level_row[i] += least * noise_row[i]
         _spread_row(level_row, xs, limit)
         here = smooth[y % rows]
+        spread = False
         for x0 in range(edge, width - edge, _PIECE):
             x1 = min(x0 + _PIECE, width - edge)
             value, bound = here[x0:x1], limit[x0:x1]
@@ -181,7 +202,9 @@ def _detect(image, level, noise, ys, xs, taps, sigma, reach):
                 count += value[x] > bound[x]
             if count == 0:
                 continue
-            _spread_row(noise_row, xs, sky)
+            if not spread:
+                _spread_row(noise_row, xs, sky)
+                spread = True
             for x in range(x0, x1):
                 if here[x] > limit[x] and _is_highest(smooth, y, x, reach):
                     if n == _ROOM:

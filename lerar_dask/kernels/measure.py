@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.kernels.background import background_grid, step_of
+from lerar_dask.kernels.detection import halve
 from lerar_dask.kernels.stars import STAR_COLUMNS, Found, find_stars, typical_width
 from lerar_dask.kernels.statistics import BLOCK_PX, block_statistics
 
@@ -76,7 +76,7 @@ def measure(
     level, noise, cell = _luminance(grid, cfa, cell_px)
     _fill_gaps(image, gaps, step=2 if cfa else 1, level=float(np.median(level)))
     found = find_stars(
-        _superpixels(image) if cfa else image,
+        halve(image) if cfa else image,
         level,
         noise,
         cell_px=cell,
@@ -118,13 +118,6 @@ def _growth(level: np.ndarray, noise: np.ndarray) -> float:
     return float(np.median(noise)) ** 2 / sky if sky > 0 else 0.0
 
 
-def _superpixels(image: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 pixels."""
-    out = np.empty((image.shape[0] // 2, image.shape[1] // 2), np.float32)
-    _average_quads(image, out)
-    return out
-
-
 def _from_superpixels(found: Found, image: np.ndarray, cfa: str, grid: np.ndarray, cell_px: int) -> Found:
     """Positions and sizes in sensor pixels; light summed over them; spikes at the pixel that sticks out."""
     stars = found.stars.copy()
@@ -163,7 +156,7 @@ def _first_look(
     cells = grid[:, y0 // cell_px : -(-y1 // cell_px), x0 // cell_px : -(-x1 // cell_px)]
     level, noise, cell = _luminance(cells, cfa, cell_px)
     _fill_gaps(part, np.flatnonzero(~np.isfinite(part)), step=2 if cfa else 1, level=float(np.median(level)))
-    plane = _superpixels(part) if cfa else part
+    plane = halve(part) if cfa else part
     return typical_width(plane, level, noise, cell_px=cell, sigma=sigma)
 
 
@@ -186,11 +179,3 @@ def _fill_gaps(plane: np.ndarray, gaps: np.ndarray, *, step: int, level: float) 
         total += np.where(good, near, 0.0)
         count += good
     plane[ys, xs] = np.where(count > 0, total / np.maximum(count, 1), level)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _average_quads(image, out):  # pragma: no cover
-    for y in range(out.shape[0]):
-        top, bottom = image[2 * y], image[2 * y + 1]
-        for x in range(out.shape[1]):
-            out[y, x] = np.float32(0.25) * ((top[2 * x] + top[2 * x + 1]) + (bottom[2 * x] + bottom[2 * x + 1]))

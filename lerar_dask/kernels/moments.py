@@ -40,8 +40,11 @@ def adaptive_moments(image: np.ndarray, xy: np.ndarray, sky: np.ndarray, *, fwhm
     -------
     table : (n, 7) float64      x, y, Mxx, Mxy, Myy (px^2), flux (Gaussian), flags
     """
-    table = np.empty((len(xy), 7))
-    _moments(image, np.ascontiguousarray(xy, np.float64), np.ascontiguousarray(sky, np.float64), float(fwhm_px), table)
+    down = _down(xy)
+    found = np.empty((len(xy), 7))
+    _moments(image, xy[down].astype(np.float64), sky[down].astype(np.float64), float(fwhm_px), found)
+    table = np.empty_like(found)
+    table[down] = found
     return table
 
 
@@ -59,11 +62,12 @@ def aperture_flux(
     -------
     table : (n, 4) float64    flux, pixels in the circle, level of the ring, pixels that made it
     """
-    table = np.empty((len(xy), 4))
-    positions = np.ascontiguousarray(xy, np.float64)
-    _apertures(
-        image, positions, float(radius_px), float(inner_px), float(outer_px), np.asarray(noise, np.float64), table
-    )
+    down = _down(xy)
+    found = np.empty((len(xy), 4))
+    positions, sigma = xy[down].astype(np.float64), noise[down].astype(np.float64)
+    _apertures(image, positions, float(radius_px), float(inner_px), float(outer_px), sigma, found)
+    table = np.empty_like(found)
+    table[down] = found
     return table
 
 
@@ -80,38 +84,62 @@ def weighted_flux(
     -------
     flux : (n,) float64       that of a Gaussian star of this shape; others differ by a factor common to the sub
     """
-    flux = np.empty(len(xy))
-    positions = np.ascontiguousarray(xy, np.float64)
-    _weighted(image, positions, np.ascontiguousarray(sky, np.float64), *(float(m) for m in shape), flux)
+    down = _down(xy)
+    found = np.empty(len(xy))
+    _weighted(image, xy[down].astype(np.float64), sky[down].astype(np.float64), *(float(m) for m in shape), found)
+    flux = np.empty_like(found)
+    flux[down] = found
     return flux
+
+
+def _down(xy: np.ndarray) -> np.ndarray:
+    """Order of positions from the first row to the last, so that memory is read in its order."""
+    return np.argsort(xy[:, 1], kind="stable")
 
 
 @njit(nogil=True, error_model="numpy")
 def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, sums):
     """Sums of w d, w d dx, w d dy, w d dx^2, w d dx dy, w d dy^2; False when the window leaves the sub."""
-    det = mxx * myy - mxy * mxy
-    axx, axy, ayy = 0.5 * myy / det, -mxy / det, 0.5 * mxx / det
     y0, y1 = int(np.ceil(y - radius)), int(np.floor(y + radius))
     x0, x1 = int(np.ceil(x - radius)), int(np.floor(x + radius))
     if y0 < 0 or x0 < 0 or y1 >= image.shape[0] or x1 >= image.shape[1]:
         return False
+    det = mxx * myy - mxy * mxy
+    axx, axy, ayy = 0.5 * myy / det, -mxy / det, 0.5 * mxx / det
     limit = 0.5 * _RADIUS * _RADIUS
+    fall = np.exp(-2.0 * axx)
     sums[:] = 0.0
     for j in range(y0, y1 + 1):
         dy = j - y
-        row = image[j]
-        for i in range(x0, x1 + 1):
-            dx = i - x
-            q = axx * dx * dx + axy * dx * dy + ayy * dy * dy
-            if q > limit:
-                continue
-            wd = np.exp(-q) * (row[i] - sky)
-            sums[0] += wd
-            sums[1] += wd * dx
-            sums[2] += wd * dy
-            sums[3] += wd * dx * dx
-            sums[4] += wd * dx * dy
-            sums[5] += wd * dy * dy
+        # Ends of the ellipse on this row.
+        center = -0.5 * axy * dy / axx
+        reach = center * center + (limit - ayy * dy * dy) / axx
+        if not reach >= 0.0:
+            continue
+        reach = np.sqrt(reach)
+        first, last = max(int(np.ceil(x + center - reach)), x0), min(int(np.floor(x + center + reach)), x1)
+        if first > last:
+            continue
+        # The weight along a row from the weight before it: the quotient of neighbors falls by a constant factor.
+        dx = first - x
+        weight = np.exp(-(axx * dx * dx + axy * dx * dy + ayy * dy * dy))
+        quotient = np.exp(-(axx * (2.0 * dx + 1.0) + axy * dy))
+        light = along = spread = 0.0
+        row = image[j, first : last + 1]
+        for i in range(row.size):
+            wd = weight * (row[i] - sky)
+            light += wd
+            along += wd * dx
+            spread += wd * dx * dx
+            weight *= quotient
+            quotient *= fall
+            dx += 1.0
+        sums[0] += light
+        sums[1] += along
+        sums[2] += light * dy
+        sums[3] += spread
+        sums[4] += along * dy
+        sums[5] += light * dy * dy
     return True
 
 
@@ -174,28 +202,44 @@ def _apertures(image, xy, radius, inner, outer, noise, table):
     for k in range(xy.shape[0]):
         x, y = xy[k, 0], xy[k, 1]
         y0, y1 = max(int(np.ceil(y - outer)), 0), min(int(np.floor(y + outer)), image.shape[0] - 1)
-        x0, x1 = max(int(np.ceil(x - outer)), 0), min(int(np.floor(x + outer)), image.shape[1] - 1)
         n = 0
         light, area = 0.0, 0.0
         for j in range(y0, y1 + 1):
             dy2 = (j - y) * (j - y)
-            for i in range(x0, x1 + 1):
+            row = image[j]
+            wide = np.sqrt(max(outer * outer - dy2, 0.0))
+            hole = np.sqrt(inner * inner - dy2) if dy2 < inner * inner else -1.0
+            left, right = max(int(np.ceil(x - wide)), 0), min(int(np.floor(x + wide)), row.size - 1)
+            if hole < 0.0:
+                n = _append(row, left, right, values, n)
+                continue
+            low, high = max(int(np.ceil(x - hole)), 0), min(int(np.floor(x + hole)), row.size - 1)
+            n = _append(row, left, low - 1, values, n)
+            n = _append(row, high + 1, right, values, n)
+            if dy2 >= (radius + 0.71) * (radius + 0.71):
+                continue
+            for i in range(low, high + 1):
                 d2 = dy2 + (i - x) * (i - x)
-                if d2 > outer * outer or not np.isfinite(image[j, i]):
-                    continue
-                if d2 > inner * inner:
-                    values[n] = image[j, i]
-                    n += 1
-                elif d2 < (radius + 0.71) * (radius + 0.71):
+                if d2 < (radius + 0.71) * (radius + 0.71) and np.isfinite(row[i]):
                     # Pixels on the rim count by the part that lies inside.
                     share = min(max(radius + 0.5 - np.sqrt(d2), 0.0), 1.0)
-                    light += share * image[j, i]
+                    light += share * row[i]
                     area += share
         level, count = _clipped_mean(values[:n], noise[k])
         table[k, 0] = light - area * level
         table[k, 1] = area
         table[k, 2] = level
         table[k, 3] = count
+
+
+@njit(nogil=True, error_model="numpy")
+def _append(row, first, last, values, n):
+    """Collect the good pixels of a piece of a row; how many there are now."""
+    for i in range(first, last + 1):
+        if np.isfinite(row[i]):
+            values[n] = row[i]
+            n += 1
+    return n
 
 
 @njit(nogil=True, error_model="numpy")

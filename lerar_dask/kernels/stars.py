@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from lerar_dask.kernels.background import interpolate_grid, smooth_grid
-from lerar_dask.kernels.detection import detect_peaks
+from lerar_dask.kernels.detection import SINGLE, detect_peaks
 from lerar_dask.kernels.moments import adaptive_moments, aperture_flux, weighted_flux
 from lerar_dask.kernels.psf import fit_centers
 
@@ -24,10 +24,10 @@ __all__ = ["DIVERGED", "EDGE", "MOVED", "NEIGHBOR", "SATURATED", "STAR_COLUMNS",
 
 STAR_COLUMNS = ("x", "y", "flux", "flux_error", "peak", "fwhm", "e1", "e2", "snr", "flags")
 EDGE, SATURATED, DIVERGED, MOVED, NEIGHBOR = 1, 2, 4, 8, 16
-_SHARP = 0.08
-"""Detections whose neighbors are fainter than this share of their peak are single pixels."""
 _UNDERSAMPLED = 2.2
 _MAX_FITS = 150
+_MAX_APERTURES = 600
+"""Brightest stars that get an aperture; the weight of it in the flux of fainter ones would be small."""
 _APERTURE, _RING = 2.4, (3.0, 4.6)
 _FWHM = 2.3548
 
@@ -107,10 +107,10 @@ def find_stars(
     noise = np.ascontiguousarray(noise, np.float32)
     if not (np.isfinite(level).all() and np.isfinite(noise).all()):
         return _nothing()
-    peaks, typical = _detect(image, level, noise, cell_px, sigma, width_px)
-    single = peaks[:, 3] < _SHARP
+    peaks, typical = _detect(image, level, noise, cell_px, sigma, width_px, most=3 * max_stars // 2)
+    single = peaks[:, 3] < SINGLE
     spikes = [peaks[single][:, [0, 1, 4]]]
-    peaks = peaks[~single][: 3 * max_stars]
+    peaks = peaks[~single]
     found = _measure(image, peaks, noise, cell_px, typical)
     _flag_saturated(found, raw, saturation, raw_step)
     like, narrow, typical = _choose(found, typical)
@@ -131,7 +131,9 @@ def typical_width(
     """FWHM of the stars of a (part of a) sub, arguments as for `find_stars`; 3 px when it has hardly any."""
     if not (np.isfinite(level).all() and np.isfinite(noise).all()):
         return 3.0
-    return _detect(image, smooth_grid(level), np.ascontiguousarray(noise, np.float32), cell_px, sigma, 3.0)[1]
+    return _detect(image, smooth_grid(level), np.ascontiguousarray(noise, np.float32), cell_px, sigma, 3.0, most=1000)[
+        1
+    ]
 
 
 def _nothing() -> Found:
@@ -151,13 +153,15 @@ def _widths(table: np.ndarray) -> tuple[float, float]:
 
 
 def _detect(
-    image: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, sigma: float, width: float
+    image: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, sigma: float, width: float, *, most: int
 ) -> tuple[np.ndarray, float]:
-    """Peaks found with a filter as wide as the stars, and that width."""
+    """Peaks found with a filter as wide as the stars, and that width; beside single pixels `most`, the highest."""
     for _ in range(3):
         peaks = detect_peaks(image, level, noise, cell_px=cell_px, fwhm_px=width, sigma=sigma)
+        single = peaks[:, 3] < SINGLE
+        peaks = peaks[single | (np.cumsum(~single) <= most)]
         peaks = _over_surroundings(image, peaks, level, noise, cell_px, width, sigma)
-        bright = peaks[peaks[:, 3] >= _SHARP][:400]
+        bright = peaks[peaks[:, 3] >= SINGLE][:400]
         if len(bright) < 3:
             return peaks, width
         found = _measure(image, bright, noise, cell_px, width)
@@ -181,7 +185,10 @@ def _over_surroundings(
     grid_sky = interpolate_grid(level, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
     spread = interpolate_grid(noise, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
     ring = np.empty((len(peaks), 2))
-    _rings(image, np.ascontiguousarray(peaks[:, :2]), 2.5 * width, 3.5 * width, ring)
+    down = np.argsort(ys, kind="stable")  # along the rows memory is read in its order
+    around = np.empty((len(peaks), 2))
+    _rings(image, peaks[down, :2], 2.5 * width, 3.5 * width, around)
+    ring[down] = around
     apart = ring[:, 0] - grid_sky
     # A trail crosses the ring of each of its beads twice, a neighbor once.
     lonely = ring[:, 1] - ring[:, 0] < 2.2 * spread
@@ -265,9 +272,16 @@ def _table(image: np.ndarray, stars: _Candidates, width: float, growth: float) -
     """Columns of the stars, by flux."""
     inner, outer = _RING
     reach = min(width, 20.0)
-    light, area, ring, count = aperture_flux(
-        image, stars.xy, radius_px=_APERTURE * reach, inner_px=inner * reach, outer_px=outer * reach, noise=stars.noise
-    ).T
+    apertures = np.full((len(stars), 4), np.nan)
+    apertures[:_MAX_APERTURES] = aperture_flux(
+        image,
+        stars.xy[:_MAX_APERTURES],
+        radius_px=_APERTURE * reach,
+        inner_px=inner * reach,
+        outer_px=outer * reach,
+        noise=stars.noise[:_MAX_APERTURES],
+    )
+    light, area, ring, count = apertures.T
     clean = stars.flags & (SATURATED | NEIGHBOR | EDGE) == 0
     moments = (
         np.median(stars.moments[clean][:100, 2:5], axis=0) if clean.any() else np.median(stars.moments[:, 2:5], axis=0)
@@ -292,7 +306,7 @@ def _join(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Total flux and its error from aperture and weighted flux."""
     variance = stars.noise**2
-    wide = area * variance * (1 + area / np.maximum(count, 1))
+    wide = np.where(np.isfinite(light), area * variance * (1 + area / np.maximum(count, 1)), 0.0)
     usable = clean & np.isfinite(light) & np.isfinite(fitted) & (fitted > 0) & (light > 5 * np.sqrt(wide))
     if not usable.any():
         usable = np.isfinite(light) & np.isfinite(fitted) & (fitted > 0) & (light > 0)
@@ -300,7 +314,7 @@ def _join(
     total = factor * fitted
     # 1 %: how well a weight common to the sub fits a single star.
     narrow = factor**2 * 4 * np.pi * size * variance + (0.01 * total) ** 2
-    share = np.where(np.isfinite(light), narrow / (narrow + wide), 0.0)
+    share = np.where(np.isfinite(light), narrow / np.maximum(narrow + wide, 1e-30), 0.0)
     crowded = stars.flags & NEIGHBOR != 0
     share = np.where(crowded & np.isfinite(total), 0.0, share)
     flux = np.where(share > 0, share * np.nan_to_num(light), 0.0) + (1 - share) * np.nan_to_num(total)
@@ -362,30 +376,35 @@ def _pair(x, y, flux, order, radius, share, found):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _rings(image, xy, inner, outer, out):
     """Median and 87 % point of some 40 pixels of a ring around each position."""
-    values = np.empty(128, np.float32)
     reach = int(outer)
     # Every k-th pixel of the ring, so that about 40 remain whatever its size.
     jump = max(int(np.pi * (outer * outer - inner * inner) / 40.0), 1)
+    offsets = np.empty((128, 2), np.int64)
+    m = seen = 0
+    for dy in range(-reach, reach + 1):
+        for dx in range(-reach, reach + 1):
+            d2 = dx * dx + dy * dy
+            if inner * inner <= d2 <= outer * outer:
+                seen += 1
+                if seen % jump == 0 and m < 128:
+                    offsets[m, 0], offsets[m, 1] = dy, dx
+                    m += 1
+    values = np.empty(128, np.float32)
     for k in range(xy.shape[0]):
         cx, cy = int(np.rint(xy[k, 0])), int(np.rint(xy[k, 1]))
-        n = seen = 0
-        for dy in range(-reach, reach + 1):
-            for dx in range(-reach, reach + 1):
-                d2 = dx * dx + dy * dy
-                if d2 < inner * inner or d2 > outer * outer:
-                    continue
-                seen += 1
-                y, x = cy + dy, cx + dx
-                if seen % jump or y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1] or n >= 128:
-                    continue
-                v = image[y, x]
-                if not np.isfinite(v):
-                    continue
-                at = n
-                while at > 0 and values[at - 1] > v:
-                    values[at] = values[at - 1]
-                    at -= 1
-                values[at] = v
-                n += 1
+        n = 0
+        for i in range(m):
+            y, x = cy + offsets[i, 0], cx + offsets[i, 1]
+            if y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1]:
+                continue
+            v = image[y, x]
+            if not np.isfinite(v):
+                continue
+            at = n
+            while at > 0 and values[at - 1] > v:
+                values[at] = values[at - 1]
+                at -= 1
+            values[at] = v
+            n += 1
         out[k, 0] = values[n // 2] if n >= 8 else np.nan
         out[k, 1] = values[(7 * n) // 8] if n >= 8 else np.nan

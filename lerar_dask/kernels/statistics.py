@@ -19,6 +19,7 @@ __all__ = ["BLOCK_PX", "block_statistics"]
 
 BLOCK_PX = 8
 """Side of a block in sensor pixels."""
+_STRIP = 1024
 _CLIP_SIGMA = 6.0
 _STAR_PEAK = 9.0
 """Peak over noise of a star at twice the detection limit, times its FWHM."""
@@ -58,47 +59,81 @@ def block_statistics(
 @njit(cache=True, nogil=True, error_model="numpy")
 def _sum_mono(image, noise, cell_px, low, high, blocks):
     """Mean and count of each block; a block with outliers gets count -1 and its median."""
-    height, width = image.shape
-    total = np.empty(width, np.float32)
-    most = np.empty(width, np.float32)
-    least = np.empty(width, np.float32)
     values = np.empty(BLOCK_PX * BLOCK_PX, np.float32)
+    # Columns of a strip stay in the fastest cache.
+    total, most, least = np.empty(_STRIP, np.float32), np.empty(_STRIP, np.float32), np.empty(_STRIP, np.float32)
     for by in range(blocks.shape[0]):
-        y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, height)
-        row = image[y0]
+        y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
+        for left in range(0, image.shape[1], _STRIP):
+            n_columns = min(_STRIP, image.shape[1] - left)
+            _columns(image[y0:y1, left : left + n_columns], total, most, least)
+            for x0 in range(0, n_columns, BLOCK_PX):
+                x1, bx = min(x0 + BLOCK_PX, n_columns), (left + x0) // BLOCK_PX
+                sum_, top, bottom = total[x0], most[x0], least[x0]
+                for x in range(x0 + 1, x1):
+                    sum_ += total[x]
+                    top = _max(top, most[x])
+                    bottom = _min(bottom, least[x])
+                n = np.float32((y1 - y0) * (x1 - x0))
+                mean = sum_ / n
+                sigma = noise[y0 // cell_px, (left + x0) // cell_px]
+                # Written so that NaN in the block goes the slow way.
+                if top - mean <= high * sigma and mean - bottom <= low * sigma:
+                    blocks[by, bx, 0] = mean
+                    blocks[by, bx, 1] = n
+                    blocks[by, bx, 2] = 0.0
+                else:
+                    blocks[by, bx, 0] = _rough_median(image[y0:y1, left + x0 : left + x1], values)
+                    blocks[by, bx, 1] = -1.0
+
+
+@njit(nogil=True, error_model="numpy")
+def _columns(band, total, most, least):
+    """Sum, maximum and minimum of the columns of a band."""
+    n_rows, width = band.shape
+    if n_rows == 8:
+        # One pass with eight loads, so that what is gathered stays in registers.
+        a, b, c, d, e, f, g, h = band[0], band[1], band[2], band[3], band[4], band[5], band[6], band[7]
         for x in range(width):
-            total[x] = row[x]
-            most[x] = row[x]
-            least[x] = row[x]
-        for y in range(y0 + 1, y1):
-            row = image[y]
-            for x in range(width):
-                v = row[x]
-                total[x] += v
-                most[x] = v if v > most[x] else most[x]
-                least[x] = v if v < least[x] else least[x]
-        for bx in range(blocks.shape[1]):
-            x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, width)
-            sum_, top, bottom = total[x0], most[x0], least[x0]
-            for x in range(x0 + 1, x1):
-                sum_ += total[x]
-                top = most[x] if most[x] > top else top
-                bottom = least[x] if least[x] < bottom else bottom
-            n = np.float32((y1 - y0) * (x1 - x0))
-            mean = sum_ / n
-            sigma = noise[y0 // cell_px, x0 // cell_px]
-            # Written so that NaN in the block goes the slow way.
-            if top - mean <= high * sigma and mean - bottom <= low * sigma:
-                blocks[by, bx, 0] = mean
-                blocks[by, bx, 1] = n
-                blocks[by, bx, 2] = 0.0
-            else:
-                m = 0
-                for y in range(y0, y1):
-                    for x in range(x0, x1):
-                        m = _insert(values, m, image[y, x])
-                blocks[by, bx, 0] = _middle(values, m)
-                blocks[by, bx, 1] = -1.0
+            total[x] = ((a[x] + b[x]) + (c[x] + d[x])) + ((e[x] + f[x]) + (g[x] + h[x]))
+        for x in range(width):
+            most[x] = _max(_max(_max(a[x], b[x]), _max(c[x], d[x])), _max(_max(e[x], f[x]), _max(g[x], h[x])))
+        for x in range(width):
+            least[x] = _min(_min(_min(a[x], b[x]), _min(c[x], d[x])), _min(_min(e[x], f[x]), _min(g[x], h[x])))
+        return
+    total[:width] = 0.0
+    most[:width] = -np.inf
+    least[:width] = np.inf
+    for y in range(n_rows):
+        row = band[y]
+        for x in range(width):
+            total[x] += row[x]
+            most[x] = _max(most[x], row[x])
+            least[x] = _min(least[x], row[x])
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _max(a, b):
+    return a if a > b else b
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _min(a, b):
+    return a if a < b else b
+
+
+@njit(nogil=True, error_model="numpy")
+def _rough_median(block, values):
+    """Median of every second pixel of every second row; of all where these are missing."""
+    m = 0
+    for y in range(0, block.shape[0], 2):
+        for x in range(0, block.shape[1], 2):
+            m = _insert(values, m, block[y, x])
+    if m == 0:
+        for y in range(block.shape[0]):
+            for x in range(block.shape[1]):
+                m = _insert(values, m, block[y, x])
+    return _middle(values, m)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -19,8 +19,8 @@ import xxhash
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.fits import read_cards
-from lerar_dask.frames.reader import Frame, read_pixels
-from lerar_dask.kernels.calibrate import calibrate
+from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, map_words, read_pixels
+from lerar_dask.kernels.calibrate import calibrate, unpack_and_calibrate
 from lerar_dask.kernels.measure import measure, measure_shapes
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store, open_store
@@ -28,7 +28,8 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["Item", "geometry_name", "ingest_sub", "measure_key", "plan", "prepare_arrays", "raw_digest"]
 
-CODE_VERSION = 2
+RAW_VERSION, CODE_VERSION = 2, 3
+"""Of what is stored of a file, and of what is measured."""
 MAX_SPIKES = 2000
 _buffers = threading.local()
 
@@ -60,7 +61,7 @@ def measure_key(calibration: str | None, settings: Ingest) -> str:
 
 def raw_digest(frame: Frame) -> str:
     """Identity of a file at planning: path, size, time."""
-    return digest("raw", CODE_VERSION, str(frame.path), frame.size, frame.mtime_ns)
+    return digest("raw", RAW_VERSION, str(frame.path), frame.size, frame.mtime_ns)
 
 
 def prepare_arrays(store: Store, items: Sequence[Item], settings: Ingest, codec: str) -> None:
@@ -107,23 +108,21 @@ def plan(store_url: str, items: Sequence[Item], settings: Ingest) -> Step:
 def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dict[str, Any]:
     """Bring one light into the store (unless it is there) and measure it."""
     store = open_store(store_url)
+    pedestal, gain, defects = calibration_maps(store_url, item.calibration)
+    stored = _buffer("stored", item.frame.shape, np.dtype(_pixels(item.frame).stored_dtype))
+    image = _buffer("image", item.frame.shape, np.dtype(np.float32))
+    written = 0
     if item.raw_done:
         record = store.frame(item.geometry, item.slot)
-        stored = store.raw(item.geometry).read(item.slot)
-        written = 0
+        store.raw(item.geometry).window(item.slot, 0, stored.shape[0], 0, stored.shape[1], stored)
+        calibrated = False
     else:
-        stored, record, written = _take_in(store, item)
-    pedestal, gain, defects = calibration_maps(store_url, item.calibration)
-    image = _buffer(stored.shape)
-    calibrate(
-        stored,
-        pedestal,
-        gain,
-        scale=record["scale"],
-        zero=record["zero"],
-        blank=record["blank"],
-        out=image,
-    )
+        record, calibrated = _take_in(item, pedestal, gain, stored, image)
+        written = store.write_raw(item.geometry, item.slot, stored)
+        store.write_frame(item.geometry, item.slot, record)
+    if not calibrated:
+        scale, zero, blank = record["scale"], record["zero"], record["blank"]
+        calibrate(stored, pedestal, gain, scale=scale, zero=zero, blank=blank, out=image)
     found = measure(
         image,
         stored,
@@ -154,17 +153,24 @@ def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dic
     }
 
 
-def _take_in(store: Store, item: Item) -> tuple[np.ndarray, dict[str, Any], int]:
-    """Read the file, refuse what holds no picture, write shard and header."""
+def _take_in(
+    item: Item, pedestal: np.ndarray | None, gain: np.ndarray | None, stored: np.ndarray, image: np.ndarray
+) -> tuple[dict[str, Any], bool]:
+    """Read the file into `stored` and refuse what holds no picture; its record, and whether `image` was calibrated."""
     frame = item.frame
-    raw = read_pixels(frame)
-    _refuse_empty(raw.data)
+    words = map_words(frame)
+    if words is not None:
+        raw = RawPixels(stored, 1.0, 0.0, None)
+        unpack_and_calibrate(words, pedestal, gain, flip=0x8000, scale=1.0, zero=0.0, stored=stored, out=image)
+    else:
+        raw = read_pixels(frame)
+        stored[...] = raw.data
+    _refuse_empty(stored)
     header = frame.header
-    limit = np.iinfo(raw.data.dtype).max if raw.data.dtype.kind in "ui" else float("inf")
+    limit = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else float("inf")
     saturation = header.saturation_adu or 0.98 * (limit * raw.scale + raw.zero)
-    assert frame.pixels is not None
     record = {
-        "id": xxhash.xxh3_128_hexdigest(np.ascontiguousarray(raw.data).data),
+        "id": xxhash.xxh3_128_hexdigest(stored.data),
         "path": str(frame.path),
         "scale": raw.scale,
         "zero": raw.zero,
@@ -174,11 +180,14 @@ def _take_in(store: Store, item: Item) -> tuple[np.ndarray, dict[str, Any], int]
         "cfa": header.cfa,
         "row_order": header.row_order,
         "header": header.to_dict(),
-        "cards": read_cards(frame.path, frame.pixels.hdu),
+        "cards": read_cards(frame.path, _pixels(frame).hdu),
     }
-    written = store.write_raw(item.geometry, item.slot, raw.data)
-    store.write_frame(item.geometry, item.slot, record)
-    return raw.data, record, written
+    return record, words is not None
+
+
+def _pixels(frame: Frame) -> PixelSource:
+    assert frame.pixels is not None
+    return frame.pixels
 
 
 def _refuse_empty(data: np.ndarray) -> None:
@@ -212,9 +221,10 @@ def calibration_maps(store_url: str, key: str | None) -> tuple[np.ndarray | None
     return pedestal, gain, store.read_array(f"{at}/defects")
 
 
-def _buffer(shape: tuple[int, ...]) -> np.ndarray:
-    """Calibrated pixels of this thread, reused from task to task."""
-    buffer = getattr(_buffers, "image", None)
-    if buffer is None or buffer.shape != shape:
-        buffer = _buffers.image = np.empty(shape, np.float32)
+def _buffer(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Pixels of this thread, reused from task to task: fresh memory costs more than what is done with it."""
+    buffer = getattr(_buffers, name, None)
+    if buffer is None or buffer.shape != shape or buffer.dtype != dtype:
+        buffer = np.empty(shape, dtype)
+        setattr(_buffers, name, buffer)
     return buffer
