@@ -38,10 +38,12 @@ def stack(
         when the run cannot go on: no lights, nothing registers, a full disk, a foreign OUT.
     """
     start = time.monotonic()
-    out = Path(out)
+    out = Path(out).absolute()  # workers have folders of their own to start from
+    nights = [Path(n).absolute() for n in nights]
     url = settings.run.store or str(out / "store.zarr")
+    url = url if "://" in url else str(Path(url).absolute())
     _check_out(out, Path(url))
-    night = survey([Path(n) for n in nights], settings, exclude=[out, Path(url)])
+    night = survey(nights, settings, exclude=[out, Path(url)])
     if not night.lights:
         raise LerarError(
             _no_lights(nights, night), "lights are found by IMAGETYP in the header, or by a folder `lights`"

@@ -1,74 +1,70 @@
 """The same tasks on dask.distributed: processes of this machine, or a scheduler at an address.
 
 Tasks go out through a window and their futures are released the moment the record is here, so that a lost worker costs
-only what it was doing. Workers hold no results; memory is planned by us, not spilled by them.
+only what it was doing. Workers hold no results; memory is planned by us, not spilled by them. An address is greeted
+before a client is made: what is wrong there (nobody answers, certificates, no workers) is one line within seconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from lerar_dask.errors import LerarError, SpaceError
+from lerar_dask.errors import LerarError, SpaceError, UsageError
 from lerar_dask.runtime.guard import guarded
 from lerar_dask.runtime.memory import RESERVED_BYTES
 from lerar_dask.tasks import Record, Task
 
-__all__ = ["Cluster"]
+__all__ = ["Cluster", "shares_of_processes", "shares_of_workers"]
 
+CONNECT_S = 5.0
+"""How long an address may take to answer."""
+WORKERS_S = 30.0
+"""How long to wait for the first worker of a scheduler that has none yet."""
 _ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": "65536",
 }
+_USED_OF_LIMIT = 0.9
+"""Share of a worker's own limit that we plan with: its nanny ends it a little above."""
 
 
 class Cluster:
-    """Executor on dask workers."""
+    """Executor on dask workers.
 
-    def __init__(self, address: str | None, slots: int, budget_bytes: int) -> None:
-        import dask
-        from distributed import Client, LocalCluster
+    Parameters
+    ----------
+    address : of a scheduler that runs already; None starts processes of this machine
+    slots : tasks at the same time; 0 takes what the workers of an address have
+    budget_bytes : memory of all processes of this machine, or of an address's workers that have no limit of their own
+    worker_bytes : memory of one worker of an address at most, 0 for what it says itself
+    """
 
-        for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": 10,
-                "distributed.scheduler.worker-ttl": "20 minutes",
-                "distributed.worker.memory.target": False,
-                "distributed.worker.memory.spill": False,
-                "distributed.worker.memory.pause": False,
-                "distributed.worker.memory.terminate": 0.98,
-            }
-        )
+    def __init__(self, address: str | None, slots: int, budget_bytes: int, worker_bytes: int = 0) -> None:
+        _configure()
         self._cluster: Any = None
+        self._where = f"at {address}" if address else "of this machine"
         if address is None:
-            # Each process holds what a process needs before it has any pixel: the budget is shared.
-            self._cluster = LocalCluster(
-                n_workers=slots,
-                threads_per_worker=1,
-                processes=True,
-                memory_limit=max(budget_bytes // slots, RESERVED_BYTES),
-                dashboard_address=None,
-                env=_ENVIRONMENT,
-                local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
-            )
-            budget_bytes -= (slots - 1) * RESERVED_BYTES
-        try:
-            self._client = Client(self._cluster or address, timeout="20s", set_as_default=False)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise LerarError(
-                f"no dask scheduler answers at {address}", "is it running, and is the address right?"
-            ) from error
+            self._cluster, self.slots, self.budget_bytes = _processes(slots, budget_bytes)
+        else:
+            _greet(address)
+        self._client = _client(self._cluster or address, self._where)
         if address is not None:
-            self._client.wait_for_workers(1, timeout=60)
-            slots = sum(w["nthreads"] for w in self._client.scheduler_info(n_workers=-1)["workers"].values())
-        self.slots, self.budget_bytes = slots, budget_bytes
+            try:
+                workers = _workers(self._client, address)
+                have, self.budget_bytes = shares_of_workers(workers, budget_bytes, worker_bytes)
+            except BaseException:
+                self.close()
+                raise
+            self.slots = min(slots, have) if slots else have
 
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks through a window; records in the order of completion."""
@@ -83,17 +79,14 @@ class Cluster:
             live[str(future.key)] = task
             completed.add(future)
 
-        for task in islice(tasks, 2 * slots):
+        # A second task waits behind each running one, unless memory allows fewer tasks than there are threads.
+        for task in islice(tasks, slots if slots < self.slots else 2 * slots):
             submit(task)
         if not live:
             return
         for future in completed:
             task = live.pop(str(future.key))
-            if future.status == "finished":
-                yield future.result()
-            else:
-                reason = f"its worker was lost ({type(future.exception()).__name__})"
-                yield Record(key=task.key, digest=task.digest, state="failed", reason=reason)
+            yield self._outcome(future, task)
             future.release()
             for following in islice(tasks, 1):
                 submit(following)
@@ -104,6 +97,204 @@ class Cluster:
         if self._cluster is not None:
             self._cluster.close(timeout=5)
 
+    def _outcome(self, future: Any, task: Task) -> Record | SpaceError:
+        """What became of a task; raises when the scheduler is gone."""
+        from distributed import KilledWorker
+
+        if future.status == "finished":
+            return future.result()
+        if future.status != "error":
+            raise LerarError(f"the dask scheduler {self._where} is gone", "start it and call again: what is done stays")
+        error = future.exception()
+        reason = f"it cannot run on a worker ({type(error).__name__}: {error})"
+        if isinstance(error, KilledWorker):
+            reason = "every worker that took it was lost, perhaps for want of memory"
+        return Record(key=task.key, digest=task.digest, state="failed", reason=reason)
+
+
+# --------------------------------------------------------------------------------------------------------- what there is
+
+
+def shares_of_processes(slots: int, budget_bytes: int) -> tuple[int, int, int]:
+    """How a budget is shared by processes of this machine.
+
+    Each process holds what a process needs before it has any pixel, so that a small budget has room for few of them.
+
+    Returns
+    -------
+    processes, bytes that are planned with (one process and all tasks), limit of one process
+
+    Examples
+    --------
+    >>> shares_of_processes(4, 3 * RESERVED_BYTES)[0]
+    2
+    """
+    n = max(1, min(slots, (budget_bytes - RESERVED_BYTES // 2) // RESERVED_BYTES))
+    planned = budget_bytes - (n - 1) * RESERVED_BYTES
+    return n, planned, max(planned, RESERVED_BYTES)
+
+
+def shares_of_workers(
+    workers: Mapping[str, Mapping[str, Any]], budget_bytes: int, worker_bytes: int
+) -> tuple[int, int]:
+    """Threads of all workers, and the memory to plan with: that of the narrowest one's thread, times threads.
+
+    Parameters
+    ----------
+    workers : as the scheduler tells of them: nthreads, memory_limit (0: none)
+    budget_bytes : for all workers together, where they have no limit
+    worker_bytes : for one worker at most, or 0
+    """
+    threads = sum(w["nthreads"] for w in workers.values())
+    rooms = []
+    for worker in workers.values():
+        limit = int(_USED_OF_LIMIT * worker.get("memory_limit", 0)) or budget_bytes // len(workers)
+        limit = min(limit, worker_bytes) if worker_bytes else limit
+        rooms.append(max(0, limit - RESERVED_BYTES) // worker["nthreads"])
+    return threads, RESERVED_BYTES + threads * min(rooms)
+
+
+def _configure() -> None:
+    """Settings of dask that hold for every cluster of ours."""
+    import dask
+    import distributed  # noqa: F401  its defaults first
+
+    for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    dask.config.set(
+        {
+            "distributed.scheduler.allowed-failures": 10,
+            "distributed.scheduler.worker-ttl": "20 minutes",
+            "distributed.worker.memory.target": False,
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.pause": False,
+            "distributed.worker.memory.terminate": 0.98,
+        }
+    )
+
+
+def _processes(slots: int, budget_bytes: int) -> tuple[Any, int, int]:
+    """Processes of this machine, how many, and the memory to plan with."""
+    from distributed import LocalCluster
+
+    n, planned, limit = shares_of_processes(slots, budget_bytes)
+    cluster = LocalCluster(
+        n_workers=n,
+        threads_per_worker=1,
+        processes=True,
+        memory_limit=limit,
+        dashboard_address=None,
+        env=_ENVIRONMENT,
+        local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
+    )
+    return cluster, n, planned
+
+
+# ------------------------------------------------------------------------------------------------------------ an address
+
+
+def _greet(address: str) -> None:
+    """Find out whether a scheduler answers; a client of dask would wait long and go without a word."""
+    from distributed.comm import parse_address
+    from distributed.comm.registry import backends
+
+    scheme = parse_address(address)[0]
+    if scheme not in backends:
+        raise UsageError(f"no scheduler can be reached by {scheme}://", "threads, processes, tcp://host:port or tls://")
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own: the caller may have a running event loop
+        pool.submit(lambda: asyncio.run(_identify(address, _certificates(address)))).result()
+
+
+def _certificates(address: str) -> dict[str, Any]:
+    """What a connection needs, from dask's own configuration."""
+    from distributed import Security
+
+    hint = "name ca-file, client.cert and client.key in dask's configuration or as DASK_DISTRIBUTED__COMM__TLS__..."
+    try:
+        arguments = Security().get_connection_args("client")
+    except (OSError, ValueError) as error:
+        raise LerarError(f"the certificates for {address} cannot be read: {_short(error)}", hint) from error
+    if address.startswith("tls://") and arguments["ssl_context"] is None:
+        raise LerarError(f"{address} needs certificates, and none are configured", hint)
+    return arguments
+
+
+async def _identify(address: str, arguments: dict[str, Any]) -> None:
+    """Ask who is there; raises unless it is a scheduler."""
+    from distributed.comm import connect
+    from distributed.core import send_recv
+
+    try:
+        async with asyncio.timeout(CONNECT_S + 2.0):
+            comm = await connect(address, timeout=CONNECT_S, **arguments)
+            told = await send_recv(comm, op="identity", close=True)
+    except Exception as error:
+        # Whatever answers there may send anything: all of it means the same to the user.
+        raise LerarError(
+            f"no dask scheduler answers at {address} ({_short(error)})", "is it running, and is the address right?"
+        ) from error
+    if not (isinstance(told, dict) and told.get("type") == "Scheduler"):
+        raise LerarError(f"what answers at {address} is no dask scheduler", "give the scheduler's address")
+
+
+def _client(where: Any, words: str) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(where, timeout="20s", set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise LerarError(f"the dask scheduler {words} does not answer ({_short(error)})") from error
+
+
+def _workers(client: Any, address: str) -> Mapping[str, Mapping[str, Any]]:
+    """Workers of a scheduler, as it tells of them; they must run this very version."""
+    from lerar_dask import __version__
+
+    try:
+        client.wait_for_workers(1, timeout=WORKERS_S)
+    except TimeoutError as error:
+        raise LerarError(f"the scheduler at {address} has no workers", f"start some: dask worker {address}") from error
+    for name, version in client.run(_version, on_error="return").items():
+        if isinstance(version, BaseException):
+            raise LerarError(
+                f"the worker {name} cannot run lerar ({_short(version)})", "install the same lerar where workers run"
+            )
+        if version != __version__:
+            raise LerarError(
+                f"the worker {name} has lerar {version}, here is {__version__}", "install one version everywhere"
+            )
+    return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def _version() -> str:
+    from lerar_dask import __version__
+
+    return __version__
+
+
+def _short(error: BaseException) -> str:
+    """Why something failed, in the words of the innermost cause that has some."""
+    words = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    cause: BaseException | None = error
+    while cause is not None:
+        text = getattr(cause, "strerror", None) or str(cause)
+        if text and not isinstance(cause, TimeoutError | asyncio.CancelledError):
+            words = text.splitlines()[0][:160]
+        cause = cause.__cause__
+    return words
+
+
+# -------------------------------------------------------------------------------------------------------------- on workers
+
 
 def _call(box: list[Task]) -> Record | SpaceError:
+    _one_thread_each()
     return guarded(box[0])
+
+
+@lru_cache(maxsize=1)
+def _one_thread_each() -> None:
+    """Libraries of this worker stay on one thread: tasks are the parallelism, and the bits must not depend on it."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)

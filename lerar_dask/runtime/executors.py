@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lerar_dask.errors import UsageError
 from lerar_dask.runtime.local import Threads
-from lerar_dask.runtime.memory import budget_bytes, cpu_count
+from lerar_dask.runtime.memory import budget_bytes, cpu_count, parse_bytes
 from lerar_dask.runtime.run import Executor
 from lerar_dask.settings import Run
 
@@ -24,8 +24,14 @@ def make_executor(settings: Run) -> Executor:
     name = settings.scheduler
     if name == "threads":
         return Threads(slots, budget)
-    if name == "processes" or "://" in name:
+    if name == "processes":
         from lerar_dask.runtime.cluster import Cluster
 
-        return Cluster(None if name == "processes" else name, slots, budget)
+        return Cluster(None, slots, budget)
+    if "://" in name:
+        from lerar_dask.runtime.cluster import Cluster
+
+        # Elsewhere, --memory is what one worker may take, and --threads at most how many tasks run at once.
+        worker = parse_bytes(settings.memory) if settings.memory else 0
+        return Cluster(name, settings.threads, budget, worker)
     raise UsageError(f"no scheduler is called {name!r}", "threads, processes, or an address as tcp://host:port")
