@@ -13,7 +13,15 @@ import numpy as np
 from numba import njit
 from scipy.linalg import eigh
 
-__all__ = ["AxisModes", "axis_matrix", "axis_modes", "evaluate_surface", "fit_surface", "surface_shape"]
+__all__ = [
+    "AxisModes",
+    "axis_matrix",
+    "axis_modes",
+    "evaluate_surface",
+    "evaluate_surfaces",
+    "fit_surface",
+    "surface_shape",
+]
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,28 @@ def evaluate_surface(
     out = np.empty(flat_y.size, np.float32)
     _evaluate(table, ny / shape[0], nx / shape[1], flat_y, flat_x, out)
     return out.reshape(np.shape(ys))
+
+
+def evaluate_surfaces(
+    coefficients: np.ndarray, shape: tuple[int, int], tile_px: int, ys: np.ndarray, xs: np.ndarray
+) -> np.ndarray:
+    """As `evaluate_surface` for surfaces of equal frames, each at positions of its own.
+
+    Parameters
+    ----------
+    coefficients : (n, ny + 3, nx + 3) float
+    ys, xs : (n, ...) float
+
+    Returns
+    -------
+    values : float32, shape of `ys`
+    """
+    ny, nx = surface_shape(shape, tile_px)
+    out = np.empty(ys.shape, np.float32)
+    tables = np.ascontiguousarray(coefficients, np.float64)
+    flat = (np.ascontiguousarray(v, np.float64).reshape(len(tables), -1) for v in (ys, xs))
+    _evaluate_all(tables, ny / shape[0], nx / shape[1], *flat, out.reshape(len(tables), -1))
+    return out
 
 
 def fit_surface(values: np.ndarray, shape: tuple[int, int], tile_px: int, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:
@@ -163,3 +193,11 @@ def _evaluate(
                 row += wx[b] * table[y + a, x + b]
             total += wy[a] * row
         out[i] = total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _evaluate_all(
+    tables: np.ndarray, y_per_px: float, x_per_px: float, ys: np.ndarray, xs: np.ndarray, out: np.ndarray
+) -> None:
+    for i in range(tables.shape[0]):
+        _evaluate(tables[i], y_per_px, x_per_px, ys[i], xs[i], out[i])

@@ -15,20 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.grid import NOISE_CELL_PX, SURFACE_NODE_PX, Canvas, Window
+from lerar_dask.grid import NOISE_CELL_PX, Canvas, Window
 from lerar_dask.kernels import warp
 from lerar_dask.kernels.integrate import combine_between, finish_planes
-from lerar_dask.kernels.masks import drop_footprints, drop_lines
 from lerar_dask.kernels.nma import combine_auto
-from lerar_dask.kernels.noise import blur_terms, cell_weights, phase_factor, sample_variance
 from lerar_dask.kernels.reject import reject_bounds
-from lerar_dask.kernels.surface import evaluate_surface, surface_shape
-from lerar_dask.kernels.window import MISSING, mirror_edges
+from lerar_dask.kernels.sample import sample_plane
+from lerar_dask.kernels.window import MISSING
 from lerar_dask.settings import Integrate, digest
+from lerar_dask.stages.chunk_terms import noise_models, skies
 from lerar_dask.stages.sources import (
     Source,
     calibrated_window,
-    mapped,
     source_window,
     thread_buffer,
     thread_scratch,
@@ -158,14 +156,15 @@ class _Chunk:
         self.canvas, self.settings, self.window = canvas, settings, window
         bounds = (window.y0, window.y1, window.x0, window.x1)
         self.members = self.table.touching(bounds, canvas.origin_yx) if members is None else members
+        self.shapes = [(int(h), int(w)) for h, w in self.table.shape[self.members]]
         self.counts = np.zeros((len(self.members), 2), np.int64)
         self.offered = np.zeros(len(self.members), np.int64)
         self.seconds = {"read": 0.0, "warp": 0.0, "combine": 0.0}
         self.halo = halo_px(settings) if members is None else 0
         self.kind = warp.BILINEAR if settings.interpolation == "bilinear" else warp.LANCZOS3
         self.clamping = np.float32(settings.clamping if settings.clamping < 1 else 1e30)
-        self.surfaces = [self._surfaces(int(i)) for i in self.members]
-        self.models = self._models() if members is None else []
+        self.skies, self.first_node = skies(self.table, self.members, window, canvas.origin_yx)
+        self.models = noise_models(self.table, self.members, window, canvas.origin_yx, settings)
 
     def run(self, memory: int) -> np.ndarray:
         """All planes of the window, (channel, 5, h, w) float32."""
@@ -270,7 +269,7 @@ class _Chunk:
     ) -> None:
         """Samples of member `k` into its planes of the cube."""
         i, table = int(self.members[k]), self.table
-        matrix, inverse, planes = table.planes(i, self.canvas.origin_yx)
+        matrix, _, planes = table.planes(i, self.canvas.origin_yx)
         started = time.perf_counter()
         window = source_window(self.store_url, table, i, matrix, at, cube.shape[0], columns)
         self.seconds["read"] += time.perf_counter() - started
@@ -279,13 +278,11 @@ class _Chunk:
             to = _cube_plane(k, plane, planes, len(self.members))
             if window is None:
                 cube[:, to, :columns] = MISSING
-                continue
-            self.offered[k] += self._warp(k, plane, window, cube, to, at, columns, normalized=normalized)
-            if masks:
-                self._mask(k, plane, window, cube, to, at, columns, (matrix, inverse), dropped, spare)
+            else:
+                self._resample(k, plane, window, cube, to, at, columns, dropped, spare, normalized, masks)
         self.seconds["warp"] += time.perf_counter() - started
 
-    def _warp(
+    def _resample(
         self,
         k: int,
         plane: Plane,
@@ -294,112 +291,35 @@ class _Chunk:
         to: int,
         at: tuple[int, int],
         columns: int,
-        *,
-        normalized: bool,
-    ) -> int:
-        """Resample one lattice into plane `to` of the cube; number of samples."""
-        i, c, table = int(self.members[k]), plane.channel, self.table
-        pixels, y0, x0 = source.pixels, source.y0, source.x0
-        if plane.step != 1 or plane.turn != (False, False, False):
-            pixels, y0, x0 = turned_lattice(source, plane)
-        height, width = plane.turned_shape
-        mirror_edges(pixels, y0, x0, height, width)
-        sigma = np.sqrt(table.typical_variance[i, c]) * table.ln_scale[i, c]
-        offset = np.float32(12.0 * sigma - np.nan_to_num(table.sky[i, c]))
-        gain = np.float32(1.0 / table.ln_scale[i, c]) if normalized else np.float32(1.0)
-        surface, first_y, first_x = self.surfaces[k][c]
-        surface = surface if normalized else np.zeros_like(surface)
-        floats, runs, nodes = thread_scratch(columns, pixels.shape[1])
-        samples = warp.warp_plane(
-            pixels, y0, x0, height, width, plane.matrix, plane.gathered, self.kind, self.clamping, offset, gain,
-            surface, first_y, first_x, cube, to, at[0], at[1], columns, self.halo, floats, runs, nodes,
-        )  # fmt: skip
-        return int(samples)
-
-    def _mask(
-        self,
-        k: int,
-        plane: Plane,
-        source: Source,
-        cube: np.ndarray,
-        to: int,
-        at: tuple[int, int],
-        columns: int,
-        matrices: tuple[np.ndarray, np.ndarray],
         dropped: np.ndarray,
         spare: np.ndarray,
+        normalized: bool,
+        masks: bool,
     ) -> None:
-        """Leave out samples on trails and defects."""
+        """Resample one lattice into plane `to` of the cube, without what lies on trails and defects."""
         i, c, table = int(self.members[k]), plane.channel, self.table
+        pixels, origin = source.pixels, (source.y0, source.x0)
+        if plane.step != 1 or plane.turn != (False, False, False):
+            pixels, *origin = turned_lattice(source, plane)
+        sky = self.skies[k, c] if normalized else np.zeros_like(self.skies[k, c])
+        gain = table.inverse_scale[i, c] if normalized else np.float32(1.0)
+        floats, runs, nodes = thread_scratch(columns, pixels.shape[1])
         lines = table.trails[table.trail_start[i] : table.trail_start[i + 1]]
-        weight, variance = (float(v) for v in self.models[c][0][0, 0, :2, self._column(k, plane)])
-        if len(lines) and self.settings.trails:
-            n = drop_lines(
-                lines, matrices[0], cube, to, *at, columns, self.halo, weight, variance, dropped[c], spare[c]
-            )
-            self.counts[k, 1] += n
-        if len(source.defects):
-            shape = (int(table.shape[i, 0]), int(table.shape[i, 1]))
-            n = drop_footprints(
-                source.defects, *matrices, plane.step, plane.phase_y, plane.phase_x, shape,
-                cube, to, *at, columns, self.halo, weight, variance, spare[c],
-            )  # fmt: skip
-            self.offered[k] -= n
+        weight, variance = self.models[c][0][0, 0, :2, self._column(k, plane)].tolist()
+        matrix, inverse, _ = table.planes(i, self.canvas.origin_yx)
+        samples, on_lines, on_defects = sample_plane(
+            pixels, tuple(origin), plane.turned_shape, plane.matrix, plane.gathered, self.kind, self.clamping,
+            table.offset[i, c], gain, sky, self.first_node, cube, to, at, columns, self.halo, floats, runs, nodes,
+            lines if masks and self.settings.trails else lines[:0], source.defects if masks else source.defects[:0],
+            matrix, inverse, (plane.step, plane.phase_y, plane.phase_x), self.shapes[k], weight, variance,
+            dropped[c], spare[c],
+        )  # fmt: skip
+        self.offered[k] += samples - on_defects
+        self.counts[k, 1] += on_lines
 
     def _column(self, k: int, plane: Plane) -> int:
         """Where member `k`'s (first) plane stands in its channel's model."""
         return k * (2 if plane.channel == 1 and plane.step == 2 else 1)
-
-    # ------------------------------------------------------------------------------------- sky, noise and weights
-
-    def _surfaces(self, i: int) -> list[tuple[np.ndarray, int, int]]:
-        """Sky of sub `i` at the canvas nodes around the window, by channel: values, first node's row and column."""
-        table, w = self.table, self.window
-        first_y, first_x = (w.y0 - 1) // SURFACE_NODE_PX, (w.x0 - 1) // SURFACE_NODE_PX
-        ny, nx = w.y1 // SURFACE_NODE_PX + 2 - first_y, w.x1 // SURFACE_NODE_PX + 2 - first_x
-        if table.ln_coefficients.shape[2] == 0:
-            return [(np.zeros((ny, nx), np.float32), first_y, first_x)] * table.n_channels
-        matrix = table.planes(i, self.canvas.origin_yx)[0]
-        ys, xs = np.meshgrid(np.arange(first_y, first_y + ny), np.arange(first_x, first_x + nx), indexing="ij")
-        y, x = mapped(matrix, ys * float(SURFACE_NODE_PX), xs * float(SURFACE_NODE_PX))
-        shape = (int(table.shape[i, 0]), int(table.shape[i, 1]))
-        py, px = (v + 3 for v in surface_shape(shape, table.tile_px))
-        values = [evaluate_surface(a[:py, :px], shape, table.tile_px, y, x) for a in table.ln_coefficients[i]]
-        return [(np.ascontiguousarray(v, np.float32), first_y, first_x) for v in values]
-
-    def _models(self) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """By channel: cells' (weight, variance, growth, resampling), blur terms, and the member of each plane."""
-        table, members, kernel = self.table, self.members, self.settings.interpolation
-        cells_y = np.arange(self.window.y0 // NOISE_CELL_PX, (self.window.y1 - 1) // NOISE_CELL_PX + 1)
-        cells_x = np.arange(self.window.x0 // NOISE_CELL_PX, (self.window.x1 - 1) // NOISE_CELL_PX + 1)
-        inside = (np.arange(4) + 0.5) / 4 * NOISE_CELL_PX - 0.5
-        ys = (cells_y[:, None] * NOISE_CELL_PX + inside).ravel()[:, None]
-        xs = (cells_x[:, None] * NOISE_CELL_PX + inside).ravel()[None, :]
-        matrices = np.stack([table.planes(int(i), self.canvas.origin_yx)[0] for i in members])
-        y, x = mapped(np.moveaxis(matrices, 0, -1)[..., None, None], ys, xs)
-        step = np.array([2 if table.patterns[i] else 1 for i in members])[:, None, None]
-        factor = phase_factor(y / step, kernel=kernel) * phase_factor(x / step, kernel=kernel)
-        factor = _cell_means(factor, len(cells_y), len(cells_x))
-        blur = blur_terms(table.fwhm, table.registration_px, lattice=bool(table.patterns[0]))[:, members]
-        out = []
-        for c in range(table.n_channels):
-            variance = sample_variance(table.variance[members, c], y, x, cell_px=table.noise_cell_px)
-            variance = _cell_means(variance, len(cells_y), len(cells_x)) / table.ln_scale[members, c, None, None] ** 2
-            weight = cell_weights(
-                variance,
-                table.typical_variance[:, c],
-                table.weight_factor,
-                members=members,
-                mode=self.settings.weights,
-            )
-            growth = np.broadcast_to(table.growth[members, c][:, None, None], weight.shape)
-            model = np.stack([weight, variance, growth, factor], axis=1).transpose(3, 2, 1, 0)
-            owner = np.arange(len(members))
-            if c == 1 and table.patterns[0]:
-                owner = np.repeat(owner, 2)
-            model = np.ascontiguousarray(model[..., owner], np.float32)
-            out.append((model, np.ascontiguousarray(blur[:, owner], np.float32), owner))
-        return out
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
@@ -410,8 +330,3 @@ def _cube_plane(k: int, plane: Plane, planes: tuple[Plane, ...], n: int) -> int:
     before = sum(p.channel < plane.channel for p in planes) * n
     own = [p for p in planes if p.channel == plane.channel]
     return before + k * len(own) + next(j for j, p in enumerate(own) if p is plane)
-
-
-def _cell_means(values: np.ndarray, ny: int, nx: int) -> np.ndarray:
-    """Means of the 4 x 4 positions of each cell, (n, ny, nx)."""
-    return values.reshape(-1, ny, 4, nx, 4).mean(axis=(2, 4))

@@ -5,6 +5,7 @@ Reads   raw/<geometry>, calibration/<set>/
 
 from __future__ import annotations
 
+import math
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ import numpy as np
 
 from lerar_dask.grid import Window
 from lerar_dask.kernels import warp
+from lerar_dask.kernels.sample import prepare_window
 from lerar_dask.kernels.window import MISSING, calibrate_into, repair_defects, take_plane
 from lerar_dask.stages.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
@@ -52,7 +54,7 @@ def source_window(
     """Calibrated and repaired window of sub `i` around what a tile needs; None when the tile lies outside it."""
     height, width = (int(v) for v in table.shape[i])
     step = 2 if table.patterns[i] else 1
-    box = _box(matrix, at, rows, columns, (height, width))
+    box = _box(matrix.tolist(), at, rows, columns, (height, width))
     if box is None:
         return None
     pad = (warp.HALO + 1) * step
@@ -63,15 +65,16 @@ def source_window(
     reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
     pixels = thread_buffer("window", (y1 - y0, x1 - x0), np.float32)
     pedestal, gain, defects = _calibration(store_url, table, i)
-    to = inside.y0 - y0, inside.x0 - x0
-    missing = calibrate_into(
-        raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, inside.y0, inside.x0, pixels, *to
-    )
+    level = table.mean_sky[i]
+    missing = prepare_window(
+        raw, float(table.scale[i]), float(table.zero[i]), float(table.blank[i]), pedestal, gain,
+        (inside.y0, inside.x0), (y0, x0), (height, width), defects, step, level, pixels,
+    )  # fmt: skip
     if missing:
-        part = pixels[to[0] : to[0] + inside.shape[0], to[1] : to[1] + inside.shape[1]]
+        part = pixels[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
         ys, xs = np.nonzero(part == MISSING)
         defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
-    repair_defects(pixels, y0, x0, height, width, defects, step, np.float32(np.nan_to_num(table.sky[i]).mean()))
+        repair_defects(pixels, y0, x0, height, width, defects, step, level)
     return Source(pixels, y0, x0, defects)
 
 
@@ -106,17 +109,16 @@ def turned_lattice(source: Source, plane: Plane) -> tuple[np.ndarray, int, int]:
     return out, low[0], low[1]
 
 
-def mapped(matrix: np.ndarray, ys: np.ndarray, xs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (y, x) of canvas pixels under a transform."""
-    z = matrix[2, 0] * xs + matrix[2, 1] * ys + matrix[2, 2]
-    x = (matrix[0, 0] * xs + matrix[0, 1] * ys + matrix[0, 2]) / z
-    y = (matrix[1, 0] * xs + matrix[1, 1] * ys + matrix[1, 2]) / z
-    return y, x
+def mapped(matrix: Any, ys: Any, xs: Any) -> tuple[Any, Any]:
+    """Positions (y, x) of canvas pixels under a transform: rows of numbers, or of arrays that broadcast."""
+    (ax, bx, cx), (ay, by, cy), (az, bz, cz) = matrix
+    z = az * xs + bz * ys + cz
+    return (ay * xs + by * ys + cy) / z, (ax * xs + bx * ys + cx) / z
 
 
 def thread_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An array on this thread's own memory, which is kept and grows; its contents are undefined."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     kept = getattr(_threads, name, None)
     if kept is None or kept.nbytes < size:
         kept = np.empty(size, np.uint8)
@@ -159,14 +161,15 @@ def _read_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def _box(
-    matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int]
+    matrix: list[list[float]], at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
     """Whole pixels y0, x0, y1, x1 of a sub that a canvas rectangle's positions lie between; None outside the frame."""
-    ys = np.array([at[0], at[0], at[0] + rows - 1, at[0] + rows - 1], float)
-    xs = np.array([at[1], at[1] + columns - 1, at[1], at[1] + columns - 1], float)
-    y, x = mapped(matrix, ys, xs)
-    y0, y1 = max(float(y.min()), 0.0), min(float(y.max()), shape[0] - 1.0)
-    x0, x1 = max(float(x.min()), 0.0), min(float(x.max()), shape[1] - 1.0)
+    corners = [
+        mapped(matrix, float(y), float(x)) for y in (at[0], at[0] + rows - 1) for x in (at[1], at[1] + columns - 1)
+    ]
+    ys, xs = zip(*corners, strict=True)
+    y0, y1 = max(min(ys), 0.0), min(max(ys), shape[0] - 1.0)
+    x0, x1 = max(min(xs), 0.0), min(max(xs), shape[1] - 1.0)
     if y1 < y0 or x1 < x0:
         return None
-    return int(np.floor(y0)), int(np.floor(x0)), int(np.floor(y1)), int(np.floor(x1))
+    return math.floor(y0), math.floor(x0), math.floor(y1), math.floor(x1)

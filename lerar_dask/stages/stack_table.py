@@ -137,6 +137,22 @@ class StackTable:
         ]
         return np.stack(columns, axis=1)
 
+    @cached_property
+    def offset(self) -> np.ndarray:
+        """(n, channel) float32 that lifts a sub's sky to 12 sigma, so that clamping leaves noise alone."""
+        sigma = np.sqrt(self.typical_variance) * self.ln_scale
+        return (12.0 * sigma - np.nan_to_num(self.sky)).astype(np.float32)
+
+    @cached_property
+    def inverse_scale(self) -> np.ndarray:
+        """(n, channel) float32."""
+        return (1.0 / self.ln_scale).astype(np.float32)
+
+    @cached_property
+    def mean_sky(self) -> np.ndarray:
+        """(n,) float32 mean of the channels' skies, ADU."""
+        return np.nan_to_num(self.sky).mean(axis=1).astype(np.float32)
+
     def planes(self, i: int, origin_yx: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, tuple[Plane, ...]]:
         """Canvas to sub, sub to canvas, and the lattices of sub `i` on a canvas with this origin."""
         key = (i, *origin_yx)
