@@ -262,13 +262,9 @@ def _strip(pixels: np.ndarray, window: np.ndarray, steep: bool, cfa: bool) -> tu
 def _profile(strip: tuple[np.ndarray, np.ndarray, np.ndarray], at: float, slope: float) -> np.ndarray:
     """Mean across a line at whole-pixel offsets -32..32; NaN where the frame ends."""
     pixels, along, across = strip
-    offset = across[:, None] - (at + slope * along[None, :])
-    place = np.rint(offset).astype(int) + REACH_PX
-    good = (place >= 0) & (place <= 2 * REACH_PX)
-    count = np.bincount(place[good], minlength=2 * REACH_PX + 1)
-    total = np.bincount(place[good], pixels[good], 2 * REACH_PX + 1)
-    with np.errstate(invalid="ignore"):
-        return np.where(count >= 16, total / np.maximum(count, 1), np.nan)
+    out = np.empty(2 * REACH_PX + 1)
+    _means_across(pixels, float(along[0]), float(across[0]), at, slope, out)
+    return out
 
 
 def _typical(profiles: np.ndarray) -> np.ndarray:
@@ -372,11 +368,11 @@ def _amplitudes(profiles: np.ndarray, offset: float, width: float) -> tuple[np.n
 def _flattened(excess: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Clipped residuals at bin scale, (2, ny, nx): value, validity; and at block scale (NaN = 0)."""
     known = np.isfinite(excess)
-    values = np.where(known, excess, 0.0)
-    spread = 1.4826 * np.median(np.abs(values[known])) if known.any() else 1.0
-    values = np.clip(values / max(spread, 0.5), -4.0, 4.0)
-    count = uniform_filter(known.astype(np.float64), 13, mode="constant")
-    local = uniform_filter(np.clip(values, -1.5, 1.5).astype(np.float64), 13, mode="constant") / np.maximum(count, 0.05)
+    values = np.where(known, excess, np.float32(0.0))
+    spread = 1.4826 * float(np.median(np.abs(values[known]))) if known.any() else 1.0
+    values = np.clip(values * np.float32(1.0 / max(spread, 0.5)), -4.0, 4.0)
+    count = uniform_filter(known.astype(np.float32), 13, mode="constant")
+    local = uniform_filter(np.clip(values, -1.5, 1.5), 13, mode="constant") / np.maximum(count, np.float32(0.05))
     fine = np.where(known, values - local, 0.0).astype(np.float32)
     ny, nx = -(-excess.shape[0] // fold), -(-excess.shape[1] // fold)
     padded = np.zeros((2, ny * fold, nx * fold), np.float32)
@@ -454,6 +450,25 @@ def _erase(flat: np.ndarray, line: Line, bin_px: float) -> None:
     offset = x[None, :] - at - slope * y[:, None] if line.steep else y[:, None] - at - slope * x[None, :]
     near = np.abs(offset) <= 1.6 * bin_px + REACH_PX / 2
     flat[:, near] = 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _means_across(
+    pixels: np.ndarray, along0: float, across0: float, at: float, slope: float, out: np.ndarray
+) -> None:
+    """Means of the pixels (across, along) by their whole-pixel offset from a line; NaN of fewer than 16."""
+    reach = out.size // 2
+    count = np.zeros(out.size, np.int64)
+    out[:] = 0.0
+    for j in range(pixels.shape[1]):
+        first = across0 - (at + slope * (along0 + j))
+        for i in range(pixels.shape[0]):
+            place = int(np.rint(first + i)) + reach
+            if 0 <= place < out.size:
+                count[place] += 1
+                out[place] += pixels[i, j]
+    for k in range(out.size):
+        out[k] = out[k] / count[k] if count[k] >= 16 else np.nan
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
