@@ -115,6 +115,8 @@ class Normalize:
     """`local` solves scale and a smooth sky per sub for all subs together; `linear-fit` is the legacy way."""
     tile_px: int = 128
     """Distance of the sky surface's nodes; each window overlaps its neighbors by three quarters."""
+    ln_reference: Path | None = None
+    """FITS image (a calibrated sub, a master) whose scale and background all subs get; without it, those of the night."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,17 @@ from numba import njit
 from lerar_dask.kernels.cells import BLOCK_PX, cell_edges
 from lerar_dask.kernels.surface import AxisModes, axis_modes, surface_shape
 
-__all__ = ["Scene", "Slab", "Solution", "components", "make_slab", "regress_scales", "scene_canvas", "solve"]
+__all__ = [
+    "Scene",
+    "Slab",
+    "Solution",
+    "components",
+    "follow_scene",
+    "make_slab",
+    "regress_scales",
+    "scene_canvas",
+    "solve",
+]
 
 KAPPA = 0.03
 """Share of the scene's Laplacian that bilinear sampling of the scene may be wrong by (calibrated: z = 1)."""
@@ -225,8 +235,43 @@ def regress_scales(slabs: Sequence[Slab], scale: np.ndarray, solution: Solution)
     return new, error
 
 
-def _detrend(slab: Slab, data: np.ndarray, weight: np.ndarray, sweeps: int = 12) -> np.ndarray:
-    """Data less their own penalized mode fit, by conjugate gradients in mode space."""
+def follow_scene(slab: Slab, scale: np.ndarray, scene: np.ndarray, *, terms: str = "all", rounds: int = 8) -> Solution:
+    """Sky of images over a scene that is known and stays as it is: the estimator of `solve` with nothing else unknown.
+
+    Parameters
+    ----------
+    slab : cells of the images; worked on in place, cells that touch unknown scene lose their weight
+    scale : (n,) float64             by number of the image, as in `solve`
+    scene : (sy, sx) float           NaN = nobody saw it
+    terms : {"all", "constant"}      what a sky may hold
+    """
+    hole = np.empty_like(slab.value)
+    _sample(np.isnan(scene).astype(np.float64), slab.row, slab.column, hole)
+    slab.weight[hole > 0] = 0.0
+    slab.solve_weight = slab.weight.copy()
+    state = _State([slab], scale, Scene((0.0, 0.0), scene.shape, 1), np.nan_to_num(scene).astype(np.float64))
+    state.hold(terms, only_flat=True)
+    state.follow()
+    for turn in range(rounds):
+        before = slab.f.copy()
+        state.reweight(cut=(13.5, 9.0)[turn] if turn < 2 else 4.5, detail=True)
+        if terms == "all":
+            state.learn_prior()
+        else:
+            state.hold(terms, only_flat=True)
+        state.follow()
+        if turn >= 3 and np.abs(np.log(slab.f / before)).max(initial=0.0) < 0.02:
+            break
+    return state.finish(0)
+
+
+def _detrend(slab: Slab, data: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Data less their own penalized mode fit."""
+    return data - slab.rows.values @ _fit_modes(slab, data, weight) @ slab.columns.values.T
+
+
+def _fit_modes(slab: Slab, data: np.ndarray, weight: np.ndarray, sweeps: int = 12) -> np.ndarray:
+    """Penalized fit of the slab's modes to data, (n, my, mx) float64, by conjugate gradients in mode space."""
     rows, columns = slab.rows.values, slab.columns.values
     total = weight.sum(axis=(1, 2))[:, None, None] + 1e-30
     inverse = 1.0 / (total + slab.penalty)
@@ -248,7 +293,7 @@ def _detrend(slab: Slab, data: np.ndarray, weight: np.ndarray, sweeps: int = 12)
         new = np.sum(r * z, axis=(1, 2))
         p = z + (new / np.maximum(rz, 1e-300))[:, None, None] * p
         rz = new
-    return data - rows @ a @ columns.T
+    return a
 
 
 def components(slabs: Sequence[Slab], scene: Scene, *, n_subs: int) -> np.ndarray:
@@ -343,6 +388,13 @@ class _State:
                 wanted = rough[None] ** exponent[:, None, None] / variance[:, None, None]
             slab.penalty = np.minimum(wanted, 1e9 * safe[:, None, None])
             slab.penalty[total <= 0] = 1.0
+
+    def follow(self) -> None:
+        """Skies that fit best over the scene as it stands."""
+        for i, slab in enumerate(self.slabs):
+            _sample(self.scene, slab.row, slab.column, self.work[i])
+            data = slab.value - self.scales[i][:, None, None] * self.work[i]
+            slab.modes = _fit_modes(slab, data, slab.solve_weight.astype(np.float64), sweeps=40)
 
     def descend(self, *, tolerance: float, inner: int) -> int:
         """Joint conjugate gradients from where the solution stands; number of iterations."""

@@ -12,11 +12,12 @@ from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
 from lerar_dask.kernels.night import Site
 from lerar_dask.kernels.transform import describe
+from lerar_dask.pipeline.ln_reference import find_reference, tell
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.settings import digest
 from lerar_dask.stages import guide, integrate, masters, normalize, register
-from lerar_dask.stages.normalize import Normalization
+from lerar_dask.stages.normalize import LnReference, Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
 from lerar_dask.store.access import Store
@@ -35,6 +36,8 @@ class Solved:
     target: TargetState
     registration: Registration
     summaries: Sequence[dict[str, Any]]
+    ln_reference: LnReference | None
+    """The image that the user gave for scale and sky."""
     groups: dict[str, GroupState] = field(default_factory=dict)
     normalizations: dict[str, Normalization] = field(default_factory=dict)
     rejected: dict[str, np.ndarray] = field(default_factory=dict)
@@ -65,6 +68,7 @@ def solve_target(
         target=TargetState(subs=list(subs), registration=key, canvas=canvas),
         registration=registration,
         summaries=summaries,
+        ln_reference=find_reference(session, name, subs, registration, home, register.choose_reference(summaries)),
     )
     for group in sorted({sub.group for sub in subs}):
         members = [i for i, sub in enumerate(subs) if sub.group == group and not reasons[i]]
@@ -246,8 +250,10 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     ]
     summaries = [solved.summaries[i] for i in members]
     reference = register.choose_reference(summaries)[0]
+    given = solved.ln_reference
+    place = given and (given.member, given.pull.tolist(), given.name)
     key = normalize.normalization_key(
-        own, solved.target.registration, settings.normalize, settings.integrate.trails, (members, reference)
+        own, solved.target.registration, settings.normalize, settings.integrate.trails, (members, reference, place)
     )
     step = normalize.plan(
         store.url,
@@ -258,8 +264,11 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         name=subs[0].group,
         reference=reference,
         site=_site(store, subs, solved),
+        ln_reference=given,
     )
-    _stop_on_failure(session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale")))
+    records = session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale"))
+    _stop_on_failure(records)
+    tell(session, subs[0].group, records[step.tasks[0].key]["result"].get("ln_reference", {}))
     if settings.integrate.trails and len(own) > 1:
         step = normalize.plan_trails(
             store.url,

@@ -15,41 +15,45 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.errors import LerarError
 from lerar_dask.kernels import trails
-from lerar_dask.kernels import transform as tf
-from lerar_dask.kernels.cells import BLOCK_PX, bin_cells, cell_size, mask_blocks, mask_radius
-from lerar_dask.kernels.night import Cells, Site, Skies, linear_fit_skies, solve_skies
+from lerar_dask.kernels.cells import BLOCK_PX, cell_size
+from lerar_dask.kernels.ln_reference import adopt_reference
+from lerar_dask.kernels.night import Site, Skies, linear_fit_skies, solve_skies
 from lerar_dask.kernels.normalize import scene_canvas
-from lerar_dask.kernels.scales import match_stars, solve_scales
 from lerar_dask.kernels.surface import axis_matrix, surface_shape
 from lerar_dask.settings import Normalize, digest
+from lerar_dask.stages.group_cells import GroupCells, Member, masked_blocks
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["Member", "Normalization", "find_trails", "load", "normalization_key", "plan", "plan_trails", "solve_group"]
+__all__ = [
+    "LnReference",
+    "Member",
+    "Normalization",
+    "find_trails",
+    "load",
+    "normalization_key",
+    "plan",
+    "plan_trails",
+    "solve_group",
+]
 
 CODE_VERSION = 3
 TRAIL_BATCH = 8
 """Subs whose trails one task looks for."""
 SCENE_SUBS = 64
 """Subs, spread over the group, that make the scene at block scale."""
-_EDGE, _SATURATED, _DIVERGED, _BLENDED = 1, 2, 4, 16
-_KEEP_SHARE = 0.45
-"""At least this share of the pixels stays outside the star mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Member:
-    """A sub, as normalization sees it."""
+class LnReference:
+    """The image that gives scale and sky, measured as a sub is."""
 
-    geometry: str
-    slot: int
-    measure: str
-    shape: tuple[int, int]
-    start: float
-    """unix seconds; 0 = unknown"""
-    exposure_s: float
-    noise_cell_px: int
+    member: Member
+    pull: np.ndarray
+    """(3, 3) float64 reference plane to the image."""
+    name: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def plan(
     name: str,
     reference: int,
     site: Site | None,
+    ln_reference: LnReference | None = None,
 ) -> Step:
     """The one task that solves a group."""
     arguments = {
@@ -103,6 +108,7 @@ def plan(
         "key": key,
         "reference": reference,
         "site": site,
+        "ln_reference": ln_reference,
     }
     task = Task(
         key=f"normalize/{name}",
@@ -160,10 +166,11 @@ def solve_group(
     key: str,
     reference: int,
     site: Site | None,
+    ln_reference: LnReference | None = None,
 ) -> dict[str, Any]:
     """Solve all subs of a group together and write the normalization."""
     store = open_store(store_url)
-    group = _Group.of(store, members, transforms)
+    group = GroupCells.of(store, members, transforms)
     cell_px = cell_size(max(m.shape for m in members), len(members))
     tile_px = settings.tile_px * max(1, cell_px // 16)
     method = settings.normalization
@@ -190,8 +197,52 @@ def solve_group(
         results.append(solved)
     skies = _Surfaces.of(local, [m.shape for m in members], tile_px)
     _write_trail_inputs(store, key, group, skies)
-    _write(store, key, results, method, tile_px, group)
-    return {"model": results[0].model, "cell_px": cell_px}
+    told: dict[str, Any] = {}
+    if ln_reference is not None:
+        results, told = _adopt(group, ln_reference, results, cell_px, tile_px, constant_only=method == "global")
+    _write(store, key, results, method, tile_px, group, told)
+    return {"model": results[0].model, "cell_px": cell_px, "ln_reference": told}
+
+
+def _adopt(
+    group: GroupCells,
+    given: LnReference,
+    results: Sequence[Skies],
+    cell_px: int,
+    tile_px: int,
+    *,
+    constant_only: bool,
+) -> tuple[list[Skies], dict[str, Any]]:
+    """Skies of all channels in scale and sky of the image that the user gave, and what is to be told of it."""
+    cells = group.cells_of_image(given.member, given.pull, cell_px)
+    if len(cells) != len(results):
+        raise LerarError(f"--ln-reference {given.name}: it has {len(cells)} color channels, the subs {len(results)}")
+    ln_scale = group.ln_scale_with(given.member, given.pull)
+    found = [
+        adopt_reference(
+            skies,
+            part,
+            given.pull,
+            transforms=group.transforms,
+            shapes=[m.shape for m in group.members],
+            ln_scale=ln_scale,
+            tile_px=tile_px,
+            constant_only=constant_only,
+        )
+        for skies, part in zip(results, cells, strict=True)
+    ]
+    if not np.isfinite(found[0].scale):
+        raise LerarError(f"--ln-reference {given.name}: it has no clean stars in common with the subs")
+    if min(one.covered for one in found) == 0:
+        raise LerarError(f"--ln-reference {given.name}: it hardly overlaps with the subs")
+    told = {
+        "name": given.name,
+        "scale": [one.scale for one in found],
+        "sky_adu": [one.skies.sky_level for one in found],
+        "covered": found[0].covered,
+        "f": [one.f for one in found],
+    }
+    return [one.skies for one in found], told
 
 
 def find_trails(
@@ -215,7 +266,7 @@ def find_trails(
     for i, (member, pull, cfa) in enumerate(zip(members, transforms, cfas, strict=True)):
         reader = store.measures(member.geometry, member.measure)
         blocks, grid = reader.read_blocks(member.slot), reader.read_grid(member.slot)
-        masked = _masked(mask, pull, member.shape)
+        masked = masked_blocks(mask, pull, member.shape)
         total = np.zeros(blocks.shape[1:3], np.float32)
         for channel in range(len(blocks)):
             total += trails.block_residuals(
@@ -254,113 +305,6 @@ def load(store_url: str, key: str) -> Normalization:
     return Normalization(**arrays, trails=lines, tile_px=notes["tile_px"], notes=notes)
 
 
-# ---------------------------------------------------------------------------------------------------- stars and cells
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Subs of a group with the stars they have in common."""
-
-    store: Store
-    members: Sequence[Member]
-    transforms: np.ndarray
-    ln_scale: np.ndarray
-    scale_error: np.ndarray
-    mask: np.ndarray
-    """(m, 3) float64: x, y in the reference plane, radius in px: masked in all subs."""
-    levels: np.ndarray
-    """(n, channel) median background."""
-
-    @classmethod
-    def of(cls, store: Store, members: Sequence[Member], transforms: np.ndarray) -> _Group:
-        stars, noise, levels = [], [], []
-        for m in members:
-            reader = store.measures(m.geometry, m.measure)
-            stars.append(reader.read_stars(m.slot))
-            grid = reader.read_grid(m.slot)
-            noise.append(np.nanmedian(grid[..., 1]))
-            levels.append(np.nanmedian(grid[..., 0], axis=(1, 2)))
-        ln_scale, error, catalogue = _star_scales(stars, transforms, len(members))
-        sizes = [float(np.median(s[:, 5])) for s in stars if len(s) >= 5]
-        # A sub with a failed focus must not mask the whole field.
-        fwhm = min(max(sizes), 2.0 * float(np.median(sizes))) if sizes else 3.0
-        mask = _common_mask(catalogue, fwhm, float(np.nanmedian(noise)), members[0].shape)
-        return cls(store, members, transforms, ln_scale, error, mask, np.array(levels))
-
-    def cells(self, cell_px: int, *, channels: Sequence[int] | None = None, masked: bool = True) -> list[list[Cells]]:
-        """Cells by channel and frame shape, under one star mask; blocks are read sub by sub."""
-        parts: list[list[Cells]] = []
-        for shape in sorted({m.shape for m in self.members}):
-            own = [k for k, m in enumerate(self.members) if m.shape == shape]
-            found = [self._cells_of(k, cell_px, channels, masked) for k in own]
-            for i in range(len(found[0])):
-                value, weight = (np.stack([f[i][j] for f in found]) for j in (0, 1))
-                if i == len(parts):
-                    parts.append([])
-                parts[i].append(Cells(np.array(own, np.int64), shape, value, weight))
-        return parts
-
-    def _cells_of(
-        self, k: int, cell_px: int, channels: Sequence[int] | None, masked: bool
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        m = self.members[k]
-        reader = self.store.measures(m.geometry, m.measure)
-        blocks, grid = reader.read_blocks(m.slot), reader.read_grid(m.slot)
-        hidden = _masked(self.mask if masked else self.mask[:0], self.transforms[k], m.shape)
-        return [
-            bin_cells(
-                blocks[c],
-                hidden,
-                grid[c, ..., 1],
-                shape=m.shape,
-                cell_px=cell_px,
-                noise_cell_px=m.noise_cell_px,
-            )
-            for c in (channels if channels is not None else range(len(blocks)))
-        ]
-
-
-def _star_scales(
-    stars: Sequence[np.ndarray], transforms: np.ndarray, n: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ln scale and its error of each sub; common stars (m, 3): x, y in the reference plane, flux."""
-    places, subs = [], []
-    for k, table in enumerate(stars):
-        places.append(tf.apply(tf.invert(transforms[k]), table[:, :2]))
-        subs.append(np.full(len(table), k))
-    xy, sub, rows = np.concatenate(places), np.concatenate(subs), np.concatenate(stars)
-    if len(xy) < 3:
-        return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
-    found = match_stars(xy, sub, tolerance_px=2.0)
-    picked = rows[found.row]
-    if not len(picked):
-        return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
-    flags = picked[:, 9].astype(int)
-    clean = (flags & (_EDGE | _SATURATED | _DIVERGED | _BLENDED)) == 0
-    ln, error, _ = solve_scales(found.sub[clean], found.star[clean], picked[clean, 2], picked[clean, 3], n_subs=n)
-    total = np.bincount(found.star, picked[:, 2] * np.exp(-np.nan_to_num(ln)[found.sub]), len(found.xy))
-    count = np.bincount(found.star, minlength=len(found.xy))
-    return ln, error, np.column_stack([found.xy, total / np.maximum(count, 1)])
-
-
-def _common_mask(catalogue: np.ndarray, fwhm: float, noise: float, shape: tuple[int, int]) -> np.ndarray:
-    """Stars to be masked in all subs: x, y, radius; as faint as the field allows."""
-    faintest = 5.0 * noise * fwhm * 1.5
-    while True:
-        chosen = catalogue[catalogue[:, 2] > faintest]
-        radius = mask_radius(chosen[:, 2], fwhm_px=fwhm, faintest=0.05 * noise)
-        if np.pi * np.sum((radius + 3) ** 2) < (1 - _KEEP_SHARE) * shape[0] * shape[1] or not len(chosen):
-            return np.column_stack([chosen[:, :2], radius])
-        faintest *= 2.0
-
-
-def _masked(mask: np.ndarray, pull: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Blocks of a sub that lie under the common stars."""
-    places = tf.apply(pull, mask[:, :2]) if len(mask) else np.zeros((0, 2))
-    size = np.sqrt(abs(float(np.linalg.det(pull[:2, :2]))))
-    return mask_blocks(places[:, 0], places[:, 1], mask[:, 2] * size, shape=shape)
-
-
 # -------------------------------------------------------------------------------------------------------------- trails
 
 
@@ -394,7 +338,7 @@ class _Surfaces:
         return (rows @ table @ columns.T).astype(np.float32)
 
 
-def _write_trail_inputs(store: Store, key: str, group: _Group, skies: _Surfaces) -> None:
+def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfaces) -> None:
     """Star mask, scene at block scale, and the local skies: what `find_trails` compares a sub with."""
     at = f"normalization/{key}"
     shapes = np.array([m.shape for m in group.members])
@@ -408,7 +352,7 @@ def _write_trail_inputs(store: Store, key: str, group: _Group, skies: _Surfaces)
             m = group.members[k]
             reader = store.measures(m.geometry, m.measure)
             blocks, grid = reader.read_blocks(m.slot), reader.read_grid(m.slot)
-            hidden = _masked(group.mask, group.transforms[k], m.shape)
+            hidden = masked_blocks(group.mask, group.transforms[k], m.shape)
             for c in range(n_channels):
                 trails.add_to_scene(
                     blocks[c],
@@ -446,7 +390,15 @@ def _refined(store: Store, member: Member, line: trails.Line, cfa: str | None) -
 # ------------------------------------------------------------------------------------------------------------- writing
 
 
-def _write(store: Store, key: str, results: Sequence[Skies], method: str, tile_px: int, group: _Group) -> None:
+def _write(
+    store: Store,
+    key: str,
+    results: Sequence[Skies],
+    method: str,
+    tile_px: int,
+    group: GroupCells,
+    ln_reference: dict[str, Any],
+) -> None:
     """Everything that others read; `scale` last, as the sign that all is there."""
     at = f"normalization/{key}"
     shapes = [m.shape for m in group.members]
@@ -486,6 +438,7 @@ def _write(store: Store, key: str, results: Sequence[Skies], method: str, tile_p
         "cell_px": grid.cell_px,
         "components": int(max(s.component.max(initial=0) for s in results)) + 1,
         "block_origin_xy": store.read_json(f"{at}/blocks.json")["origin_xy"],
+        "ln_reference": ln_reference,
         "gradient_error": [float(np.sqrt((s.common_error[1:] ** 2).sum())) for s in results],
     }
     store.write_json(f"{at}/notes.json", notes)

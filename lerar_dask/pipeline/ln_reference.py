@@ -1,0 +1,170 @@
+"""Where the image lies that gives scale and background (`--ln-reference`): one more sub, matched but never stacked.
+
+A calibrated sub of the run itself is taken as it is in the store; any other image is measured and matched to the grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.errors import LerarError, UsageError
+from lerar_dask.pipeline.session import Session
+from lerar_dask.run import Sub
+from lerar_dask.runtime.events import Note
+from lerar_dask.settings import digest
+from lerar_dask.stages import ln_reference, normalize, register
+from lerar_dask.stages.normalize import LnReference
+from lerar_dask.stages.register import Registration
+
+__all__ = ["find_reference", "tell"]
+
+TRIES = 4
+"""Subs that the image is matched to before it is given up."""
+
+
+def find_reference(
+    session: Session,
+    target: str,
+    subs: Sequence[Sub],
+    registration: Registration,
+    home: register.Member,
+    order: Sequence[int],
+) -> LnReference | None:
+    """The image that the user gave, placed on the grid of a target; None when there is none.
+
+    Parameters
+    ----------
+    home : what sets the grid
+    order : subs, the best first
+
+    Raises
+    ------
+    LerarError
+        when it cannot be used for this target.
+    """
+    settings = session.settings
+    path = settings.normalize.ln_reference
+    if path is None:
+        return None
+    _check(session, path)
+    own = [i for i, sub in enumerate(subs) if Path(sub.path).resolve() == path.resolve()]
+    if own:
+        return _own_sub(subs[own[0]], registration, own[0], settings.ingest.background_cell_px)
+    image = ln_reference.measure_reference(session.store, path, settings.ingest)
+    if image.is_raw:
+        session.bus.emit(
+            Note(text=f"--ln-reference {path.name}: no sub of this run; taken as calibrated, which nothing in it says")
+        )
+    member = register.Member(
+        geometry=image.geometry,
+        slot=0,
+        measure=image.measure,
+        shape=image.shape,
+        group="ln-reference",
+        name=path.name,
+    )
+    pull = _place(session, target, member, home, subs, registration, order)
+    return _reference(member, pull, path.name, settings.ingest.background_cell_px)
+
+
+def tell(session: Session, group: str, told: dict[str, Any]) -> None:
+    """Say in the log what the image has become for a group."""
+    if not told:
+        return
+    covered, sky = told["covered"], ", ".join(f"{v:.6g}" for v in told["sky_adu"])
+    text = f"{group}: scale and sky ({sky} ADU) are those of {told['name']}"
+    if covered < 0.995:
+        text += f"; it covers {100 * covered:.0f} % of the field: beyond, its sky is continued smoothly"
+    session.bus.emit(Note(text=text))
+
+
+def _check(session: Session, path: Path) -> None:
+    """What can be known before any work."""
+    method = session.settings.normalize.normalization
+    if method not in ("local", "global"):
+        raise UsageError(f"--ln-reference goes with --normalization local or global, not with {method}")
+    if path.resolve().parent == session.store.path.resolve().parent:
+        raise UsageError(
+            f"--ln-reference {path}: this run would write over it", "copy it to another folder, or give another --out"
+        )
+
+
+def _own_sub(sub: Sub, registration: Registration, i: int, cell_px: int) -> LnReference:
+    """A sub of the run."""
+    name = Path(sub.path).name
+    if registration.reasons[i]:
+        raise LerarError(f"--ln-reference {name}: it does not register: {registration.reasons[i]}")
+    member = register.Member(
+        geometry=sub.geometry, slot=sub.slot, measure=sub.measure, shape=sub.shape, group=sub.group, name=name
+    )
+    return _reference(member, registration.transforms[i], name, cell_px)
+
+
+def _reference(member: register.Member, pull: np.ndarray, name: str, cell_px: int) -> LnReference:
+    own = normalize.Member(
+        geometry=member.geometry,
+        slot=member.slot,
+        measure=member.measure,
+        shape=member.shape,
+        start=0.0,
+        exposure_s=0.0,
+        noise_cell_px=cell_px,
+    )
+    return LnReference(member=own, pull=pull, name=name)
+
+
+def _place(
+    session: Session,
+    target: str,
+    image: register.Member,
+    home: register.Member,
+    subs: Sequence[Sub],
+    registration: Registration,
+    order: Sequence[int],
+) -> np.ndarray:
+    """Reference plane to image: by way of what sets the grid, else of one of the best subs."""
+    ways = [(home, np.eye(3))]
+    for i in order:
+        sub = subs[i]
+        member = register.Member(
+            geometry=sub.geometry,
+            slot=sub.slot,
+            measure=sub.measure,
+            shape=sub.shape,
+            group=sub.group,
+            name=Path(sub.path).name,
+        )
+        if not registration.reasons[i] and not np.allclose(registration.transforms[i], np.eye(3)):
+            ways.append((member, registration.transforms[i]))
+    for first, pull in ways[:TRIES]:
+        found = _match(session, target, image, first)
+        if found is not None:
+            return found @ pull
+    raise LerarError(
+        f"--ln-reference {image.name}: its stars match those of no sub of {target}", "it must show the same field"
+    )
+
+
+def _match(session: Session, target: str, image: register.Member, first: register.Member) -> np.ndarray | None:
+    """Transform from a sub to the image, refined; None where they do not match."""
+    url, settings = session.store.url, session.settings.register
+    key = digest("ln-reference", target, image, first)[:12]
+    step = register.plan_match(url, [image], first, settings, key)
+    records = session.run(step)
+    record = records[step.tasks[0].key]
+    if record["state"] != "done":
+        raise LerarError(f"{record['key']}: {record['reason']}")
+    found = record["result"]["found"]
+    if found[0] is None:
+        return None
+    key = digest("agree", register.CODE_VERSION, image, first, found, settings)[:20]
+    step = register.plan_agree(url, [image], first, found, settings, key)
+    (record,) = session.run(step, keep=lambda _: session.store.has(f"registration/{key}/transforms")).values()
+    if record["state"] != "done":
+        raise LerarError(f"{record['key']}: {record['reason']}")
+    transform = register.load(url, key).transforms[0]
+    return transform if np.isfinite(transform).all() else None
