@@ -117,7 +117,9 @@ class Store:
         if data.shape != reader.shape or data.dtype.newbyteorder("<") != reader.dtype:
             raise ValueError(f"{data.dtype} {data.shape} does not fit into {geometry}")
         reader.forget(slot)
-        return write_atomically(reader.shard_path(slot), shard_parts(data, codec=reader.codec))
+        size = write_atomically(reader.shard_path(slot), shard_parts(data, codec=reader.codec))
+        reader.trust(slot)
+        return size
 
     def raw(self, geometry: str) -> RawReader:
         """Reader of the raw pixels of a geometry."""

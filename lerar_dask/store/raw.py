@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import StoreError
-from lerar_dask.store.shard import INNER_CHUNK, Shard
+from lerar_dask.store.shard import INNER_CHUNK, Shard, file_identity
 
 __all__ = ["RawReader"]
 
@@ -27,6 +27,7 @@ class RawReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._shards: dict[int, Shard] = {}
+        self._written: dict[int, tuple[int, int, int]] = {}
         self._lock = threading.Lock()
         self._described: tuple[int, int] | None = None
         self._describe()
@@ -67,12 +68,19 @@ class RawReader:
         with self._lock:
             self._shards.pop(slot, None)
 
+    def trust(self, slot: int) -> None:
+        """Take the chunks of a shard that this process has just written as checked, as long as the file stays as is."""
+        with open(self.shard_path(slot), "rb") as file, self._lock:
+            self._written[slot] = file_identity(file.fileno())
+
     def _shard(self, slot: int) -> Shard:
         shard = self._shards.get(slot)
         if shard is None:
             self._describe()
             shard = Shard(self.shard_path(slot), grid=self._grid, dtype=self.dtype, codec=self.codec)
             with self._lock:
+                if self._written.get(slot) == shard.identity:
+                    shard.checked[:] = True
                 shard = self._shards.setdefault(slot, shard)
         return shard
 

@@ -24,7 +24,7 @@ from numcodecs import blosc
 
 from lerar_dask.errors import SpaceError, StoreError
 
-__all__ = ["FULL_DISK", "INNER_CHUNK", "Shard", "checked_chunk", "shard_parts", "with_crc", "write_atomically"]
+__all__ = ["FULL_DISK", "INNER_CHUNK", "Shard", "checked_chunk", "file_identity", "shard_parts", "with_crc", "write_atomically"]
 
 INNER_CHUNK = {"none": 256, "lz4": 128}
 """Side of an inner chunk by codec: fixed, never from the number of subs or memory."""
@@ -32,6 +32,8 @@ FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 """Errors that no other task would escape."""
 _MISSING = 0xFFFFFFFFFFFFFFFF
 _CRC = 4
+_MOST_OF = 0.7
+"""Share of a chunk's rows from which on neighboring chunks are read in one call, what lies between included."""
 _scratch = threading.local()
 
 blosc.use_threads = False
@@ -167,18 +169,35 @@ class Shard:
         except OSError as error:
             raise StoreError(f"a shard of the store cannot be read ({error.strerror}): {self.path}") from error
         try:
-            if _identity(descriptor) != self.identity:
+            if file_identity(descriptor) != self.identity:
                 return False
             for cy in range(y0 // side, -(-y1 // side)):
                 a, b = max(y0 - cy * side, 0), min(y1 - cy * side, side)
                 to = out[cy * side + a - y0 : cy * side + b - y0]
-                for cx in range(x0 // side, -(-x1 // side)):
-                    c, d = max(x0 - cx * side, 0), min(x1 - cx * side, side)
-                    at = cx * side + c - x0
-                    to[:, at : at + d - c] = self._rows(descriptor, cy * self.n_columns + cx, a, b)[:, c:d]
+                first, last = cy * self.n_columns + x0 // side, cy * self.n_columns + -(-x1 // side)
+                together = self._run(descriptor, first, last, a, b) if b - a > _MOST_OF * side else None
+                for chunk in range(first, last):
+                    left = (chunk - cy * self.n_columns) * side
+                    c, d = max(x0 - left, 0), min(x1 - left, side)
+                    rows = self._rows(descriptor, chunk, a, b) if together is None else together[chunk - first]
+                    to[:, left + c - x0 : left + d - x0] = rows[:, c:d]
         finally:
             os.close(descriptor)
         return True
+
+    def _run(self, descriptor: int, first: int, last: int, a: int, b: int) -> np.ndarray | None:
+        """Rows a..b-1 of neighboring chunks, (chunk, row, column), by one call; None where they do not allow it."""
+        offsets, width = self.offsets[first:last], self.side * self.dtype.itemsize
+        step = width * self.side + _CRC
+        if self.codec != "none" or step % self.dtype.itemsize or not self.checked[first:last].all():
+            return None
+        if int(offsets[-1]) - int(offsets[0]) != (last - 1 - first) * step:
+            return None
+        data = _buffer("packed", (last - 1 - first) * step + (b - a) * width)
+        self._read(descriptor, data, int(offsets[0]) + a * width, first)
+        return np.ndarray(
+            (last - first, b - a, self.side), self.dtype, data.data, strides=(step, width, self.dtype.itemsize)
+        )
 
     def _rows(self, descriptor: int, chunk: int, a: int, b: int) -> np.ndarray:
         """Rows a..b-1 of an inner chunk, in a buffer of this thread; its crc is checked at the first touch."""
@@ -218,7 +237,7 @@ class Shard:
         size = 16 * n_chunks + _CRC
         try:
             with open(self.path, "rb") as file:
-                self.identity = _identity(file.fileno())
+                self.identity = file_identity(file.fileno())
                 start = self.identity[1] - size
                 tail = os.pread(file.fileno(), size, max(start, 0))
         except OSError as error:
@@ -244,7 +263,7 @@ class Shard:
         return StoreError(f"a shard of the store is damaged (inner chunk {divmod(chunk, self.n_columns)}): {self.path}")
 
 
-def _identity(descriptor: int) -> tuple[int, int, int]:
+def file_identity(descriptor: int) -> tuple[int, int, int]:
     """A shard is only ever replaced, never changed: another file has another identity."""
     status = os.fstat(descriptor)
     return status.st_ino, status.st_size, status.st_mtime_ns
