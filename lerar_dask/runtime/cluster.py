@@ -68,6 +68,22 @@ class Cluster:
 
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks through a window; records in the order of completion."""
+        # A second task waits behind each running one, unless memory allows fewer tasks than there are threads.
+        suspects: list[Task] = []
+        for task, outcome in self._window(tasks, slots if slots < self.slots else 2 * slots):
+            if outcome is None:
+                suspects.append(task)
+            else:
+                yield outcome
+        # A task that ends its worker takes its neighbors with it; alone, it shows which of them it was.
+        for suspect in suspects:
+            for task, outcome in self._window(iter([suspect]), 1, mark="alone"):
+                yield outcome or _lost(task)
+
+    def _window(
+        self, tasks: Iterator[Task], width: int, *, mark: str = ""
+    ) -> Iterator[tuple[Task, Record | SpaceError | None]]:
+        """Keep so many tasks under way; each with its outcome, or None when its workers were lost again and again."""
         from distributed import as_completed
 
         live: dict[str, Task] = {}
@@ -75,19 +91,19 @@ class Cluster:
 
         def submit(task: Task) -> None:
             # The task travels as one value: dask must not look into it.
-            future = self._client.submit(_call, [task], key=f"{task.key}#{task.digest[:8]}", pure=False)
+            future = self._client.submit(_call, [task], key=f"{task.key}#{task.digest[:8]}{mark}", pure=False)
             live[str(future.key)] = task
             completed.add(future)
 
-        # A second task waits behind each running one, unless memory allows fewer tasks than there are threads.
-        for task in islice(tasks, slots if slots < self.slots else 2 * slots):
+        for task in islice(tasks, width):
             submit(task)
         if not live:
             return
         for future in completed:
             task = live.pop(str(future.key))
-            yield self._outcome(future, task)
+            outcome = self._outcome(future, task)
             future.release()
+            yield task, outcome
             for following in islice(tasks, 1):
                 submit(following)
 
@@ -97,7 +113,7 @@ class Cluster:
         if self._cluster is not None:
             self._cluster.close(timeout=5)
 
-    def _outcome(self, future: Any, task: Task) -> Record | SpaceError:
+    def _outcome(self, future: Any, task: Task) -> Record | SpaceError | None:
         """What became of a task; raises when the scheduler is gone."""
         from distributed import KilledWorker
 
@@ -106,10 +122,15 @@ class Cluster:
         if future.status != "error":
             raise LerarError(f"the dask scheduler {self._where} is gone", "start it and call again: what is done stays")
         error = future.exception()
-        reason = f"it cannot run on a worker ({type(error).__name__}: {error})"
         if isinstance(error, KilledWorker):
-            reason = "every worker that took it was lost, perhaps for want of memory"
+            return None
+        reason = f"it cannot run on a worker ({type(error).__name__}: {error})"
         return Record(key=task.key, digest=task.digest, state="failed", reason=reason)
+
+
+def _lost(task: Task) -> Record:
+    reason = "every worker that took it was lost, perhaps for want of memory"
+    return Record(key=task.key, digest=task.digest, state="failed", reason=reason)
 
 
 # --------------------------------------------------------------------------------------------------------- what there is
@@ -163,7 +184,7 @@ def _configure() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     dask.config.set(
         {
-            "distributed.scheduler.allowed-failures": 10,
+            "distributed.scheduler.allowed-failures": 3,
             "distributed.scheduler.worker-ttl": "20 minutes",
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
@@ -184,6 +205,7 @@ def _processes(slots: int, budget_bytes: int) -> tuple[Any, int, int]:
         processes=True,
         memory_limit=limit,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # dask serves its health there all the same
         env=_ENVIRONMENT,
         local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
     )
