@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -117,11 +117,16 @@ class Cluster:
         """What became of a task; raises when the scheduler is gone."""
         from distributed import KilledWorker
 
-        if future.status == "finished":
-            return future.result()
-        if future.status != "error":
-            raise LerarError(f"the dask scheduler {self._where} is gone", "start it and call again: what is done stays")
-        error = future.exception()
+        try:
+            if future.status == "finished":
+                return future.result()
+            if future.status != "error":
+                raise CancelledError
+            error = future.exception()
+        except (OSError, CancelledError, asyncio.CancelledError) as lost:
+            raise LerarError(
+                f"the dask scheduler {self._where} is gone", "start it and call again: what is done stays"
+            ) from lost
         if isinstance(error, KilledWorker):
             return None
         reason = f"it cannot run on a worker ({type(error).__name__}: {error})"
@@ -182,6 +187,7 @@ def _configure() -> None:
 
     for name in ("distributed", "distributed.worker", "distributed.scheduler", "distributed.nanny"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what it has to say, we say in one line
     dask.config.set(
         {
             "distributed.scheduler.allowed-failures": 3,
