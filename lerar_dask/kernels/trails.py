@@ -19,6 +19,8 @@ __all__ = ["Line", "add_to_scene", "block_residuals", "extent_windows", "find_li
 
 THRESHOLD = 6.0
 """SNR from which a sum along a line is a candidate (largest in noise: 4.6 to 5.2)."""
+_DARK_MARGIN = 1.2
+"""Trails must exceed the strongest dark line by this factor."""
 CONFIRMED = 6.0
 """SNR that the pixels of a candidate must show."""
 WINGS = 0.03
@@ -120,19 +122,23 @@ def find_lines(excess: np.ndarray, *, shape: tuple[int, int]) -> list[Line]:
 
     Notes
     -----
+    Nothing in the sky makes a dark line: where a crowded field or a bad fit leaves structure in the residuals, the
+    strongest dark line says how bright a line of that structure can be, and what is to be a trail must exceed it.
+
     The longer side is binned to at most 256 bins: there a line's sum has gained all it can, and the transform costs 2 ms.
     """
     fold = max(1, -(-max(excess.shape) // MAX_BINS))
     flat, fine = _flattened(excess, fold)
+    limit = max(THRESHOLD, _DARK_MARGIN * _best(flat * np.array([-1, 1], np.float32)[:, None, None])[0])
     found: list[Line] = []
     for _ in range(MAX_LINES):
-        best = max((_strongest(flat, turned) for turned in range(4)), key=lambda item: item[0])
-        if best[0] < THRESHOLD:
+        best = _best(flat)
+        if best[0] < limit:
             break
         line = _sharpened(fine, best[1], fold, shape)
-        if line.snr >= THRESHOLD:
+        if line.snr >= limit:
             found.append(line)
-        _erase(flat, line if line.snr >= THRESHOLD else _in_pixels(best[1], fold, 0.0), 8.0 * fold)
+        _erase(flat, line if line.snr >= limit else _in_pixels(best[1], fold, 0.0), 8.0 * fold)
     return found
 
 
@@ -388,6 +394,11 @@ def _flattened(excess: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
     if inside.size:
         flat[0] /= max(1.4826 * float(np.median(np.abs(inside))), 0.5)
     return flat, fine
+
+
+def _best(flat: np.ndarray) -> tuple[float, tuple[float, float, float, float]]:
+    """Highest line SNR of all directions, and its ends in bins."""
+    return max((_strongest(flat, turned) for turned in range(4)), key=lambda item: item[0])
 
 
 def _strongest(flat: np.ndarray, turned: int) -> tuple[float, tuple[float, float, float, float]]:
