@@ -55,10 +55,8 @@ def find_reference(
     if own:
         return _own_sub(subs[own[0]], registration, own[0], settings.ingest.background_cell_px)
     image = ln_reference.measure_reference(session.store, path, settings.ingest)
-    if image.is_raw:
-        session.bus.emit(
-            Note(text=f"--ln-reference {path.name}: no sub of this run; taken as calibrated, which nothing in it says")
-        )
+    if image.trust:
+        session.bus.emit(Note(text=f"--ln-reference {path.name}: {image.trust}"))
     member = register.Member(
         geometry=image.geometry,
         slot=0,

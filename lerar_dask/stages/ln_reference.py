@@ -1,21 +1,21 @@
 """LN reference: the image that gives scale and background (`--ln-reference`), measured once, as a sub is.
 
 Reads   a FITS file
-Writes  measures/ln-reference_<size>/<key>: blocks, grid, stars of the image in slot 0
+Writes  measures/ln-reference_<size>/<key>: blocks, grid and stars of the image, in slot 0
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lerar_dask.errors import FrameError, UsageError
-from lerar_dask.frames.fits import read_cards
 from lerar_dask.frames.reader import Frame, band_of
 from lerar_dask.frames.scan import probe
-from lerar_dask.kernels.measure import Measures, measure, measure_shapes
+from lerar_dask.kernels.measure import Measures, measure
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store
 
@@ -23,6 +23,8 @@ __all__ = ["CODE_VERSION", "MeasuredImage", "measure_reference"]
 
 CODE_VERSION = 1
 MIN_STARS = 6
+LIGHT = (0.25, 0.5, 0.25)
+"""Share of red, green and blue in the light of a star as a color sensor gathers it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +34,8 @@ class MeasuredImage:
     geometry: str
     measure: str
     shape: tuple[int, int]
-    is_raw: bool
-    """It looks as a camera wrote it: nothing says that it was calibrated."""
+    trust: str
+    """What is taken on trust, in words; empty when nothing is."""
 
 
 def measure_reference(store: Store, path: Path, settings: Ingest) -> MeasuredImage:
@@ -45,49 +47,73 @@ def measure_reference(store: Store, path: Path, settings: Ingest) -> MeasuredIma
         when the file is no image that can be used.
     """
     frame = probe(path)
-    problem = frame.problem or _planes_problem(frame)
-    if problem:
-        raise UsageError(f"--ln-reference {path}: {problem}")
-    cfa, (height, width) = frame.header.cfa, frame.shape
+    n_planes = 1 if frame.pixels else _count_planes(frame)
+    if not n_planes:
+        raise UsageError(f"--ln-reference {path}: {frame.problem or 'it is no image of one plane or of three'}")
+    (height, width), cfa = frame.shape, frame.header.cfa if n_planes == 1 else None
     key = digest("ln-reference", CODE_VERSION, str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
-    geometry = f"ln-reference_{width}x{height}_{cfa or 'mono'}"
+    geometry = f"ln-reference_{width}x{height}_{cfa or ('mono' if n_planes == 1 else 'color')}"
     measures = store.measures(geometry, key)
     if not measures.has(0):
-        shapes = measure_shapes(
-            frame.shape, cfa=cfa, cell_px=settings.background_cell_px, max_stars=settings.max_stars, max_spikes=1
-        )
-        measures.create(1, shapes)
-        found = _measured(frame, settings)
+        found = _measured(_pixels(frame, n_planes), cfa, frame, settings)
         if len(found.stars) < MIN_STARS:
-            raise UsageError(
-                f"--ln-reference {path}: it shows too few stars ({len(found.stars)} found, {MIN_STARS} needed)"
-            )
-        measures.write(
-            0,
-            blocks=found.blocks,
-            grid=found.grid,
-            stars=found.stars,
-            spikes=found.spikes[:1],
-            summary=found.summary,
-        )
-    header = frame.header
-    integer = frame.pixels is not None and np.dtype(frame.pixels.dtype).kind in "iu"
-    is_raw = integer and not (header.is_stack or header.calibrated)
-    return MeasuredImage(geometry=geometry, measure=key, shape=frame.shape, is_raw=is_raw)
+            few = f"it shows too few stars ({len(found.stars)} found, {MIN_STARS} needed)"
+            raise UsageError(f"--ln-reference {path}: {few}")
+        parts = {"blocks": found.blocks, "grid": found.grid, "stars": found.stars, "spikes": np.zeros((1, 3))}
+        measures.create(1, {name: part.shape for name, part in parts.items()})
+        measures.write(0, **parts, summary=found.summary)
+    return MeasuredImage(geometry=geometry, measure=key, shape=frame.shape, trust=_trust(frame, n_planes))
 
 
-def _measured(frame: Frame, settings: Ingest) -> Measures:
-    """Measurements of the image's pixels; saturation is what its header says."""
+def _count_planes(frame: Frame) -> int:
+    """3 for an unpacked color image, which is no frame of a night; 0 for all else that is none."""
+    from astropy.io import fits
+
+    if frame.shape == (0, 0):
+        return 0
     try:
-        image = np.ascontiguousarray(band_of(frame, 0, frame.shape[0]), np.float32)
-    except FrameError as error:
-        raise UsageError(f"--ln-reference {frame.path}: {error.message}") from error
-    if not np.isfinite(image).any() or np.nanmin(image) == np.nanmax(image):
-        raise UsageError(f"--ln-reference {frame.path}: it holds no picture")
+        header = fits.getheader(frame.path)
+    except OSError:
+        return 0
+    whole = 3 * frame.shape[0] * frame.shape[1] * abs(header["BITPIX"]) // 8 < frame.size
+    return 3 if header["NAXIS"] == 3 and header["NAXIS3"] == 3 and whole else 0
+
+
+def _pixels(frame: Frame, n_planes: int) -> list[np.ndarray]:
+    """Pixels of each plane, (y, x) float32; missing ones NaN."""
+    from astropy.io import fits
+
+    try:
+        if n_planes == 1:
+            planes = [np.ascontiguousarray(band_of(frame, 0, frame.shape[0]), np.float32)]
+        else:
+            planes = [np.ascontiguousarray(plane, np.float32) for plane in fits.getdata(frame.path)]
+    except (FrameError, OSError, ValueError, TypeError) as error:
+        raise UsageError(f"--ln-reference {frame.path}: its pixels cannot be read ({error})") from error
+    for plane in planes:
+        plane[~np.isfinite(plane)] = np.nan
+        if np.isnan(plane).all() or np.nanmin(plane) == np.nanmax(plane):
+            raise UsageError(f"--ln-reference {frame.path}: it holds no picture")
+    return planes
+
+
+def _measured(planes: Sequence[np.ndarray], cfa: str | None, frame: Frame, settings: Ingest) -> Measures:
+    """Blocks of each plane; stars of their light together, as they are measured on a color sub."""
+    if len(planes) == 1:
+        return _measured_plane(planes[0], cfa, frame, settings)
+    light = sum(np.float32(share) * plane for share, plane in zip(LIGHT, planes, strict=True))
+    stars = _measured_plane(np.asarray(light), cfa, frame, settings)
+    found = [_measured_plane(plane, cfa, frame, settings) for plane in planes]
+    return replace(
+        stars, blocks=np.concatenate([f.blocks for f in found]), grid=np.concatenate([f.grid for f in found])
+    )
+
+
+def _measured_plane(image: np.ndarray, cfa: str | None, frame: Frame, settings: Ingest) -> Measures:
     return measure(
         image,
         image.copy(),
-        cfa=frame.header.cfa,
+        cfa=cfa,
         cell_px=settings.background_cell_px,
         detection_sigma=settings.detection_sigma,
         max_stars=settings.max_stars,
@@ -97,10 +123,11 @@ def _measured(frame: Frame, settings: Ingest) -> Measures:
     )
 
 
-def _planes_problem(frame: Frame) -> str:
-    """A result of three planes has no single background."""
-    assert frame.pixels is not None
-    axes = {c[:8].strip(): c[10:].split("/")[0].strip() for c in read_cards(frame.path, frame.pixels.hdu)}
-    if axes.get("ZNAXIS3", axes.get("NAXIS3", "1")) != "1":
-        return "it is a color image of several planes; give one plane, or a color sub"
+def _trust(frame: Frame, n_planes: int) -> str:
+    header = frame.header
+    integer = frame.pixels is not None and frame.pixels.dtype[1] in "iu"
+    if n_planes > 1:
+        return "its colors are taken as the sensor's, not balanced"
+    if integer and not (header.is_stack or header.calibrated):
+        return "it is taken as calibrated, which nothing in it says"
     return ""

@@ -198,13 +198,24 @@ def test_a_sub_of_the_night_is_taken_as_calibrated(night, truth, tmp_path):
     assert np.nanmedian(error) == pytest.approx(truth.subs[2].sky[0], rel=0.1)
 
 
+def test_a_color_master_gives_itself_again(tmp_path):
+    night = simulate(tmp_path / "night", n=6, shape=SHAPE, seed=4, cfa="RGGB", n_darks=5, n_flats=5, n_bias=0)
+    run(night, tmp_path / "first")
+    (path,) = (tmp_path / "first").glob("*.fits")
+    run(night, tmp_path / "out", ln_reference=path)
+    first, again = master_of(tmp_path / "first"), master_of(tmp_path / "out")
+    inner = (again - first)[:, 40:-40, 40:-40]
+    assert np.abs(np.nanmedian(inner, axis=(1, 2))).max() < 1.5
+    assert np.nanstd(inner) < 3.0
+
+
 def test_what_cannot_be_used(night, stacked, image, tmp_path):
     (tmp_path / "text.fits").write_text("no picture " * 1000)
     for path in (tmp_path / "missing.fits", tmp_path / "text.fits"):
         with pytest.raises(UsageError, match="--ln-reference"):
             run(night, tmp_path / "out", ln_reference=path)
-    fits.writeto(tmp_path / "planes.fits", np.ones((3, *SHAPE), np.float32))
-    with pytest.raises(UsageError, match="planes"):
+    fits.writeto(tmp_path / "planes.fits", np.ones((4, *SHAPE), np.float32), fits.Header({"STACKCNT": 9}))
+    with pytest.raises(UsageError, match="plane"):
         run(night, tmp_path / "out", ln_reference=tmp_path / "planes.fits")
     with pytest.raises(UsageError, match="linear-fit"):
         run(night, tmp_path / "out", ln_reference=image, normalization="linear-fit")
