@@ -8,13 +8,14 @@ Each call is a chain of kernels that release the interpreter once: threads then 
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.masks import drop_footprints, drop_lines
+from lerar_dask.kernels.masks import drop_footprints
 from lerar_dask.kernels.warp import warp_plane
-from lerar_dask.kernels.window import calibrate_into, mirror_edges, repair_defects
+from lerar_dask.kernels.window import MISSING, calibrate_into, mirror_edges, repair_defects
 
-__all__ = ["prepare_window", "sample_plane"]
+__all__ = ["join_lattices", "prepare_window", "sample_plane"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -47,9 +48,9 @@ def prepare_window(raw, scale, zero, blank, pedestal, gain, at, origin, shape, d
 def sample_plane(
     pixels, origin, plane_shape, to_plane, gathered, kind, clamping, offset, gain, surface, surface_origin,
     cube, plane, at, columns, halo, floats, runs, nodes,
-    lines, defects, matrix, inverse, lattice, shape, weight, variance, dropped, spare,
+    defects, matrix, inverse, lattice, shape, weight, variance, spare,
 ):  # fmt: skip
-    """Mirror the edges of a plane's window, resample it into the cube, and leave out trails and defects.
+    """Mirror the edges of a plane's window, resample it into the cube, and leave out defects.
 
     Parameters
     ----------
@@ -58,27 +59,49 @@ def sample_plane(
     to_plane : (3, 3) float64                  canvas pixel to plane pixel
     gathered, kind, clamping, offset, gain, surface, floats, runs, nodes    as in `warp_plane`
     surface_origin, at : (y, x)                first node of the surface; canvas pixel of cube[0, :, 0]
-    lines : (m, 5) float64                     trails, as in `drop_lines`
     defects, matrix, inverse, shape            as in `drop_footprints`
     lattice : (step, phase_y, phase_x)
     weight, variance : float                   of the sub, for samples that count only in need
-    dropped, spare                             as in `drop_lines`
+    spare                                      as in `drop_footprints`
 
     Returns
     -------
-    samples, on_lines, on_defects : int        in the plane; of these left out as trails, and as defects
+    int
+        number of samples in the plane
     """
     mirror_edges(pixels, origin[0], origin[1], plane_shape[0], plane_shape[1])
     samples = warp_plane(
         pixels, origin[0], origin[1], plane_shape[0], plane_shape[1], to_plane, gathered, kind, clamping, offset, gain,
         surface, surface_origin[0], surface_origin[1], cube, plane, at[0], at[1], columns, halo, floats, runs, nodes,
     )  # fmt: skip
-    on_lines = on_defects = 0
-    if lines.shape[0] > 0:
-        on_lines = drop_lines(lines, matrix, cube, plane, at[0], at[1], columns, halo, weight, variance, dropped, spare)
     if defects.size > 0:
-        on_defects = drop_footprints(
+        samples -= drop_footprints(
             defects, matrix, inverse, lattice[0], lattice[1], lattice[2], shape,
             cube, plane, at[0], at[1], columns, halo, weight, variance, spare,
         )  # fmt: skip
-    return samples, on_lines, on_defects
+    return samples
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def join_lattices(cube, plane, other, columns, halo):
+    """Put the mean of two planes into the first; where one has no sample, the other's.
+
+    The two greens of a sub see a star at different phases of their lattices. As two samples they would be tested
+    against each other, and the steep flank of a small star would look like an outlier.
+
+    Returns
+    -------
+    int
+        number of pixels inside the halo where both had a sample
+    """
+    both = 0
+    for r in range(cube.shape[0]):
+        to, more = cube[r, plane, :columns], cube[r, other, :columns]
+        inner = halo <= r < cube.shape[0] - halo
+        for j in range(columns):
+            if to[j] < MISSING and more[j] < MISSING:
+                to[j] = np.float32(0.5) * (to[j] + more[j])
+                both += inner and halo <= j < columns - halo
+            elif more[j] < MISSING:
+                to[j] = more[j]
+    return both

@@ -47,8 +47,8 @@ def skies(
 
 def noise_models(
     table: StackTable, members: np.ndarray, window: Window, origin_yx: tuple[int, int], settings: Integrate
-) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """By channel: cells' (weight, variance, growth, resampling), blur terms, and the member of each plane."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """By channel: cells' (weight, variance, growth, resampling), (gx, gy, 4, n) float32, and blur terms (2, n)."""
     kernel = settings.interpolation
     cells_y = np.arange(window.y0 // NOISE_CELL_PX, (window.y1 - 1) // NOISE_CELL_PX + 1)
     cells_x = np.arange(window.x0 // NOISE_CELL_PX, (window.x1 - 1) // NOISE_CELL_PX + 1)
@@ -62,18 +62,15 @@ def noise_models(
     blur = blur_terms(table.fwhm, table.registration_px, lattice=bool(table.patterns[0]))[:, members]
     out = []
     for c in range(table.n_channels):
+        lattices = table.n_lattices[members, c, None, None]
         variance = sample_variance(table.variance[members, c], y, x, cell_px=table.noise_cell_px)
         variance = _cell_means(variance, len(cells_y), len(cells_x)) / table.ln_scale[members, c, None, None] ** 2
         weight = cell_weights(
             variance, table.typical_variance[:, c], table.weight_factor, members=members, mode=settings.weights
         )
         growth = np.broadcast_to(table.growth[members, c][:, None, None], weight.shape)
-        model = np.stack([weight, variance, growth, factor], axis=1).transpose(3, 2, 1, 0)
-        owner = np.arange(len(members))
-        if c == 1 and table.patterns[0]:
-            owner = np.repeat(owner, 2)
-        model = np.ascontiguousarray(model[..., owner], np.float32)
-        out.append((model, np.ascontiguousarray(blur[:, owner], np.float32), owner))
+        model = np.stack([weight, variance / lattices, growth / lattices, factor], axis=1).transpose(3, 2, 1, 0)
+        out.append((np.ascontiguousarray(model, np.float32), np.ascontiguousarray(blur, np.float32)))
     return out
 
 

@@ -11,6 +11,7 @@ then reject and combine. Buffers belong to the thread and are kept. Bits depend 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ import numpy as np
 from lerar_dask.grid import NOISE_CELL_PX, Canvas, Window
 from lerar_dask.kernels import warp
 from lerar_dask.kernels.integrate import combine_between, finish_planes
+from lerar_dask.kernels.masks import drop_lines
 from lerar_dask.kernels.nma import combine_auto
 from lerar_dask.kernels.reject import reject_bounds
-from lerar_dask.kernels.sample import sample_plane
+from lerar_dask.kernels.sample import join_lattices, sample_plane
 from lerar_dask.kernels.window import MISSING
 from lerar_dask.settings import Integrate, digest
 from lerar_dask.stages.chunk_terms import noise_models, skies
@@ -32,14 +34,14 @@ from lerar_dask.stages.sources import (
     thread_scratch,
     turned_lattice,
 )
-from lerar_dask.stages.stack_table import LATTICES, Plane, load_table
-from lerar_dask.stages.tiles import cube_pitch, fitting_tile, halo_px, resident_bytes, samples_per_sub, task_bytes
+from lerar_dask.stages.stack_table import Plane, load_table
+from lerar_dask.stages.tiles import cube_pitch, cube_planes, fitting_tile, halo_px, resident_bytes, task_bytes
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 _PLANES = 5
 
 
@@ -125,7 +127,7 @@ def compute_sub(
 
     Returns
     -------
-    (h, w) float32 for calibrated, else (channel, h, w): NaN where the sub has no sample (of green's two lattices, the
+    (h, w) float32 for calibrated, else (channel, h, w): NaN where the sub has no sample (of two green lattices, the
     mean). Repaired defects are shown, not left out.
     """
     if what == "calibrated":
@@ -184,23 +186,17 @@ class _Chunk:
         """Samples of the only member, (channel, h, w) float32."""
         tile = Window(0, self.window.shape[0], 0, self.window.shape[1])
         cube, _, _ = self._fill(tile, normalized=normalized, masks=False)
-        samples = cube[:, :, : tile.shape[1]]
-        channels = [lattice[0] for lattice in LATTICES[self.table.patterns[int(self.members[0])]]]
-        out = np.empty((self.table.n_channels, *tile.shape), np.float32)
-        for c in range(self.table.n_channels):
-            own = samples[:, [k for k, channel in enumerate(channels) if channel == c]]
-            present = own < MISSING
-            total, count = np.where(present, own, 0).sum(axis=1), present.sum(axis=1)
-            out[c] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        return out
+        own = cube[:, : self.table.n_channels, : tile.shape[1]].transpose(1, 0, 2)
+        return np.where(own < MISSING, own, np.float32(np.nan))
 
     def _tile(self, tile: Window) -> np.ndarray:
         """Planes of a tile (counted from the window's corner), (channel, 5, h, w)."""
         cube, dropped, spare = self._fill(tile, normalized=True, masks=True)
         started = time.perf_counter()
         planes = np.zeros((self.table.n_channels, _PLANES, *tile.shape), np.float32)
-        first = 0
-        for c, (model, blur, owner) in enumerate(self.models):
+        n = len(self.members)
+        owner = np.arange(n)
+        for c, (model, blur) in enumerate(self.models):
             x0, y0 = (self.window.x0 + tile.x0) // NOISE_CELL_PX, self.window.y0 + tile.y0
             cells = self.window.x0 // NOISE_CELL_PX, self.window.y0 // NOISE_CELL_PX
             common = {
@@ -213,20 +209,19 @@ class _Chunk:
             }
             low, high = self._limits()
             if self.settings.reject == "auto":
-                combine_auto(cube, first, low=low, high=high, blur=blur, **common)
+                combine_auto(cube, c * n, low=low, high=high, blur=blur, **common)
             else:
                 lowest, highest = reject_bounds(
                     cube,
-                    first,
-                    first + len(owner),
+                    c * n,
+                    (c + 1) * n,
                     method=self.settings.reject,
                     low=low,
                     high=high,
                     columns=tile.shape[1],
                 )
-                combine_between(cube, first, lowest=lowest, highest=highest, **common)
+                combine_between(cube, c * n, lowest=lowest, highest=highest, **common)
             finish_planes(planes[c], dropped[c], spare[c], self.halo, np.float32(self.table.sky_level[c]))
-            first += len(owner)
         self.seconds["combine"] += time.perf_counter() - started
         return planes
 
@@ -243,10 +238,10 @@ class _Chunk:
 
     def _fill(self, tile: Window, *, normalized: bool, masks: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Cube of a tile with `halo` rows and columns around it; what was left out; what is used in need."""
-        halo, per_sub = self.halo, samples_per_sub(self.table)
+        halo = self.halo
         rows, columns = tile.shape[0] + 2 * halo, tile.shape[1] + 2 * halo
         n = len(self.members)
-        cube = thread_buffer("cube", (rows, n * per_sub, cube_pitch(tile.shape[1])), np.float32)
+        cube = thread_buffer("cube", (rows, cube_planes(self.table, n), cube_pitch(tile.shape[1])), np.float32)
         cube[:, :, columns:] = MISSING
         dropped = np.zeros((self.table.n_channels, rows, columns), np.int32)
         spare = np.zeros((self.table.n_channels, 4, rows, columns))
@@ -274,59 +269,55 @@ class _Chunk:
         window = source_window(self.store_url, table, i, matrix, at, cube.shape[0], columns)
         self.seconds["read"] += time.perf_counter() - started
         started = time.perf_counter()
-        for plane in planes:
-            to = _cube_plane(k, plane, planes, len(self.members))
-            if window is None:
-                cube[:, to, :columns] = MISSING
-            else:
-                self._resample(k, plane, window, cube, to, at, columns, dropped, spare, normalized, masks)
+        if window is None:
+            for c in range(table.n_channels):
+                cube[:, c * len(self.members) + k, :columns] = MISSING
+        else:
+            lines = table.trails[table.trail_start[i] : table.trail_start[i + 1]]
+            terms = _Terms(cube, at, columns, spare, normalized, masks)
+            for c in range(table.n_channels):
+                to = c * len(self.members) + k
+                first, *more = [plane for plane in planes if plane.channel == c]
+                self.offered[k] += self._resample(k, first, window, to, terms)
+                for plane in more:
+                    self.offered[k] += self._resample(k, plane, window, cube.shape[1] - 1, terms)
+                    self.offered[k] -= join_lattices(cube, to, cube.shape[1] - 1, columns, self.halo)
+                if masks and self.settings.trails and len(lines):
+                    weight, variance = self.models[c][0][0, 0, :2, k].tolist()
+                    self.counts[k, 1] += drop_lines(
+                        lines, matrix, cube, to, *at, columns, self.halo, weight, variance, dropped[c], spare[c]
+                    )
         self.seconds["warp"] += time.perf_counter() - started
 
-    def _resample(
-        self,
-        k: int,
-        plane: Plane,
-        source: Source,
-        cube: np.ndarray,
-        to: int,
-        at: tuple[int, int],
-        columns: int,
-        dropped: np.ndarray,
-        spare: np.ndarray,
-        normalized: bool,
-        masks: bool,
-    ) -> None:
-        """Resample one lattice into plane `to` of the cube, without what lies on trails and defects."""
+    def _resample(self, k: int, plane: Plane, source: Source, to: int, terms: _Terms) -> int:
+        """Resample one lattice into plane `to` of the cube, without what lies on defects; number of samples."""
         i, c, table = int(self.members[k]), plane.channel, self.table
         pixels, origin = source.pixels, (source.y0, source.x0)
         if plane.step != 1 or plane.turn != (False, False, False):
-            pixels, *origin = turned_lattice(source, plane)
-        sky = self.skies[k, c] if normalized else np.zeros_like(self.skies[k, c])
-        gain = table.inverse_scale[i, c] if normalized else np.float32(1.0)
-        floats, runs, nodes = thread_scratch(columns, pixels.shape[1])
-        lines = table.trails[table.trail_start[i] : table.trail_start[i + 1]]
-        weight, variance = self.models[c][0][0, 0, :2, self._column(k, plane)].tolist()
+            pixels, *corner = turned_lattice(source, plane)
+            origin = (corner[0], corner[1])
+        sky = self.skies[k, c] if terms.normalized else np.zeros_like(self.skies[k, c])
+        gain = table.inverse_scale[i, c] if terms.normalized else np.float32(1.0)
+        floats, runs, nodes = thread_scratch(terms.columns, pixels.shape[1])
+        weight, variance = self.models[c][0][0, 0, :2, k].tolist()
         matrix, inverse, _ = table.planes(i, self.canvas.origin_yx)
-        samples, on_lines, on_defects = sample_plane(
-            pixels, tuple(origin), plane.turned_shape, plane.matrix, plane.gathered, self.kind, self.clamping,
-            table.offset[i, c], gain, sky, self.first_node, cube, to, at, columns, self.halo, floats, runs, nodes,
-            lines if masks and self.settings.trails else lines[:0], source.defects if masks else source.defects[:0],
-            matrix, inverse, (plane.step, plane.phase_y, plane.phase_x), self.shapes[k], weight, variance,
-            dropped[c], spare[c],
+        samples = sample_plane(
+            pixels, origin, plane.turned_shape, plane.matrix, plane.gathered, self.kind, self.clamping,
+            table.offset[i, c], gain, sky, self.first_node, terms.cube, to, terms.at, terms.columns, self.halo,
+            floats, runs, nodes, source.defects if terms.masks else source.defects[:0],
+            matrix, inverse, (plane.step, plane.phase_y, plane.phase_x), self.shapes[k],
+            weight, variance * float(table.n_lattices[i, c]), terms.spare[c],
         )  # fmt: skip
-        self.offered[k] += samples - on_defects
-        self.counts[k, 1] += on_lines
-
-    def _column(self, k: int, plane: Plane) -> int:
-        """Where member `k`'s (first) plane stands in its channel's model."""
-        return k * (2 if plane.channel == 1 and plane.step == 2 else 1)
+        return int(samples)
 
 
-# ------------------------------------------------------------------------------------------------------------- helpers
+@dataclass(frozen=True)
+class _Terms:
+    """Where and how the samples of a sub are wanted."""
 
-
-def _cube_plane(k: int, plane: Plane, planes: tuple[Plane, ...], n: int) -> int:
-    """Plane of the cube for a lattice of member `k`: channels one after the other, members inside, lattices last."""
-    before = sum(p.channel < plane.channel for p in planes) * n
-    own = [p for p in planes if p.channel == plane.channel]
-    return before + k * len(own) + next(j for j, p in enumerate(own) if p is plane)
+    cube: np.ndarray
+    at: tuple[int, int]
+    columns: int
+    spare: np.ndarray
+    normalized: bool
+    masks: bool

@@ -138,6 +138,12 @@ class StackTable:
         return np.stack(columns, axis=1)
 
     @cached_property
+    def n_lattices(self) -> np.ndarray:
+        """(n, channel) lattices whose mean is a sub's sample: 2 for green, else 1."""
+        channels = [[lattice[0] for lattice in LATTICES[pattern]] for pattern in self.patterns]
+        return np.array([[own.count(c) for c in range(self.n_channels)] for own in channels])
+
+    @cached_property
     def offset(self) -> np.ndarray:
         """(n, channel) float32 that lifts a sub's sky to 12 sigma, so that clamping leaves noise alone."""
         sigma = np.sqrt(self.typical_variance) * self.ln_scale

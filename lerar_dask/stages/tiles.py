@@ -9,9 +9,9 @@ from lerar_dask.kernels import warp
 from lerar_dask.kernels.nma import PITCH_PAD
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.sources import KEPT_SETS
-from lerar_dask.stages.stack_table import LATTICES, StackTable
+from lerar_dask.stages.stack_table import StackTable
 
-__all__ = ["cube_pitch", "fitting_tile", "halo_px", "resident_bytes", "samples_per_sub", "task_bytes"]
+__all__ = ["cube_pitch", "cube_planes", "fitting_tile", "halo_px", "resident_bytes", "task_bytes"]
 
 _SMALLEST = (16, NOISE_CELL_PX)
 """Rows and columns of the smallest tile."""
@@ -22,7 +22,7 @@ def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integ
     """Bytes that a task over `n` subs holds at most: the sum of its buffers."""
     halo = halo_px(settings)
     rows, columns = tile[0] + 2 * halo, tile[1] + 2 * halo
-    samples = n * samples_per_sub(table)
+    samples = cube_planes(table, n)
     cube = 4 * rows * samples * cube_pitch(tile[1])
     windows = _window_pixels(table, rows, columns) * (8 + 4 + 4)
     h, w = CHUNK_SHAPE
@@ -56,9 +56,9 @@ def halo_px(settings: Integrate) -> int:
     return 1 if settings.reject == "auto" else 0
 
 
-def samples_per_sub(table: StackTable) -> int:
-    """Samples that each sub gives to a pixel of all channels."""
-    return len(LATTICES[table.patterns[0]])
+def cube_planes(table: StackTable, n: int) -> int:
+    """Planes of a cube over `n` subs: one per sub and channel, and one to sample a second lattice into."""
+    return n * table.n_channels + int(table.n_lattices.max(initial=1) > 1)
 
 
 def cube_pitch(columns: int) -> int:
