@@ -15,12 +15,24 @@ from numba import njit
 from scipy.ndimage import uniform_filter
 from scipy.optimize import least_squares
 
-__all__ = ["Line", "add_to_scene", "block_residuals", "extent_windows", "find_lines", "refine_line", "scene_of"]
+__all__ = [
+    "Line",
+    "add_clipped",
+    "add_to_scene",
+    "block_residuals",
+    "extent_windows",
+    "find_lines",
+    "lasting_light",
+    "refine_line",
+    "scene_of",
+]
 
 THRESHOLD = 6.0
 """SNR from which a sum along a line is a candidate (largest in noise: 4.6 to 5.2)."""
 _DARK_MARGIN = 1.2
 """Trails must exceed the strongest dark line by this factor."""
+_LASTING = 0.35
+"""Share of the subs from which on light clipped at one place belongs to the scene."""
 CONFIRMED = 6.0
 """SNR that the pixels of a candidate must show."""
 WINGS = 0.03
@@ -86,6 +98,37 @@ def scene_of(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Scene at block scale; NaN where nothing fell."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(weight > 0, total / weight, np.nan)
+
+
+def add_clipped(
+    blocks: np.ndarray,
+    masked: np.ndarray,
+    pull: np.ndarray,
+    *,
+    origin_xy: tuple[float, float],
+    clipped: np.ndarray,
+    seen: np.ndarray,
+) -> None:
+    """Count a sub where blocks of the scene lie beside blocks of its own, and beside such that had light clipped.
+
+    Parameters
+    ----------
+    blocks, masked, pull : as in `add_to_scene`
+    clipped, seen : (sy, sx) int32    counts of subs, in place
+    """
+    own = np.zeros((2, *clipped.shape), np.bool_)
+    _touch(blocks, masked, np.linalg.inv(pull), *origin_xy, own[0], own[1])
+    clipped += own[0]
+    seen += own[1]
+
+
+def lasting_light(clipped: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Blocks of the scene where many subs had light clipped: unmasked stars, and knots of nebula; bool.
+
+    A trail clips one sub's light; among few subs one of them is a large share.
+    """
+    limit = np.minimum(np.maximum(_LASTING, 1.2 / np.maximum(seen, 1)), 0.9)
+    return clipped > limit * seen
 
 
 def block_residuals(
@@ -592,6 +635,34 @@ def _splat(
                     share = (fy if a else 1.0 - fy) * (fx if b else 1.0 - fx)
                     total[r + a, c + b] += share * v
                     weight[r + a, c + b] += share
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _touch(
+    blocks: np.ndarray,
+    masked: np.ndarray,
+    inverse: np.ndarray,
+    x0: float,
+    y0: float,
+    clipped: np.ndarray,
+    seen: np.ndarray,
+) -> None:
+    """Mark the four blocks of the scene around each block of a sub."""
+    for i in range(blocks.shape[0]):
+        for j in range(blocks.shape[1]):
+            if masked[i, j] or blocks[i, j, 1] <= 0:
+                continue
+            y, x = i * 8 + 3.5, j * 8 + 3.5
+            d = 1.0 / (inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2])
+            c = int(np.floor(((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / 8.0))
+            r = int(np.floor(((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / 8.0))
+            if r < 0 or c < 0 or r + 1 >= seen.shape[0] or c + 1 >= seen.shape[1]:
+                continue
+            light = blocks[i, j, 2] > 0
+            for a in range(2):
+                for b in range(2):
+                    seen[r + a, c + b] = True
+                    clipped[r + a, c + b] |= light
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -39,7 +39,7 @@ __all__ = [
     "solve_group",
 ]
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 TRAIL_BATCH = 8
 """Subs whose trails one task looks for."""
 SCENE_SUBS = 64
@@ -347,7 +347,7 @@ def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfa
     known: np.ndarray | None = None
     chosen = np.unique(np.linspace(0, len(shapes) - 1, SCENE_SUBS).astype(int))
     for _ in range(2):
-        sums = np.zeros((2, n_channels, *canvas.shape))
+        sums, counts = np.zeros((2, n_channels, *canvas.shape)), np.zeros((2, n_channels, *canvas.shape), np.int32)
         for k in chosen:
             m = group.members[k]
             reader = store.measures(m.geometry, m.measure)
@@ -366,8 +366,17 @@ def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfa
                     weight=sums[1, c],
                     known=None if known is None else known[c],
                 )
+                trails.add_clipped(
+                    blocks[c],
+                    hidden,
+                    group.transforms[k],
+                    origin_xy=canvas.origin_xy,
+                    clipped=counts[0, c],
+                    seen=counts[1, c],
+                )
         known = np.stack([trails.scene_of(sums[0, c], sums[1, c]) for c in range(n_channels)])
     assert known is not None
+    known[trails.lasting_light(*counts)] = np.nan
     store.write_array(f"{at}/mask", group.mask, dims=("star", "column"), unit="px", meaning="x, y, radius")
     store.write_array(f"{at}/block_scene", known.astype(np.float32), dims=("channel", "by", "bx"), unit="adu")
     store.write_array(f"{at}/local_scale", skies.scale, dims=("sub", "channel"), unit="1")
