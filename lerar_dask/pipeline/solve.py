@@ -10,17 +10,17 @@ import numpy as np
 
 from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
-from lerar_dask.kernels.night import Site
 from lerar_dask.kernels.transform import describe
 from lerar_dask.pipeline.ln_reference import find_reference, tell
 from lerar_dask.pipeline.session import Session
+from lerar_dask.pipeline.site import site_of
 from lerar_dask.run import GroupState, Sub, TargetState
+from lerar_dask.runtime.events import Note
 from lerar_dask.settings import digest
 from lerar_dask.stages import guide, integrate, masters, normalize, register
 from lerar_dask.stages.normalize import LnReference, Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
-from lerar_dask.store.access import Store
 
 __all__ = ["Solved", "solve_target"]
 
@@ -250,10 +250,15 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     ]
     summaries = [solved.summaries[i] for i in members]
     reference = register.choose_reference(summaries)[0]
+    site, text = site_of(store, subs, solved.registration.transforms[members])
     given = solved.ln_reference
     place = given and (given.member, given.pull.tolist(), given.name)
     key = normalize.normalization_key(
-        own, solved.target.registration, settings.normalize, settings.integrate.trails, (members, reference, place)
+        own,
+        solved.target.registration,
+        settings.normalize,
+        settings.integrate.trails,
+        (members, reference, site, place),
     )
     step = normalize.plan(
         store.url,
@@ -263,11 +268,13 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         key=key,
         name=subs[0].group,
         reference=reference,
-        site=_site(store, subs, solved),
+        site=site,
         ln_reference=given,
     )
     records = session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale"))
     _stop_on_failure(records)
+    if text and settings.normalize.normalization == "local":
+        session.bus.emit(Note(text=f"{subs[0].group}: {text}"))
     tell(session, subs[0].group, records[step.tasks[0].key]["result"].get("ln_reference", {}))
     if settings.integrate.trails and len(own) > 1:
         step = normalize.plan_trails(
@@ -281,45 +288,6 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         made = f"normalization/{key}/trails"
         _stop_on_failure(session.run(step, keep=lambda t: store.has(f"{made}/{t.arguments['first']}")))
     return key, normalize.load(store.url, key)
-
-
-def _site(store: Store, subs: Sequence[Sub], solved: Solved) -> Site | None:
-    """Place, pointing and parity, when the headers tell them: then the horizon's turning helps the gauge."""
-    headers = [store.frame(s.geometry, s.slot)["header"] for s in subs]
-    known = [
-        h for h in headers if all(h.get(w) is not None for w in ("site_lat_deg", "site_lon_deg", "ra_deg", "dec_deg"))
-    ]
-    if len(known) < len(headers) or not known:
-        return None
-    parity = _parity(store, subs)
-    scale = known[0].get("scale_arcsec_px")
-    if parity is None or scale is None:
-        return None
-    return Site(
-        latitude_deg=known[0]["site_lat_deg"],
-        longitude_deg=known[0]["site_lon_deg"],
-        ra_deg=known[0]["ra_deg"],
-        dec_deg=known[0]["dec_deg"],
-        parity=parity,
-        field_deg=scale * max(subs[0].shape) / 3600.0,
-    )
-
-
-def _parity(store: Store, subs: Sequence[Sub]) -> int | None:
-    """Handedness of the picture by a plate solution in a header; None without one."""
-    for sub in subs[:20]:
-        cards = dict(
-            (card[:8].strip(), card[10:].split("/")[0].strip())
-            for card in store.frame(sub.geometry, sub.slot)["cards"]
-            if card[8:10] == "= " and card.startswith(("CD1_", "CD2_"))
-        )
-        try:
-            a, b, c, d = (float(cards[f"CD{i}_{j}"]) for i in (1, 2) for j in (1, 2))
-        except (KeyError, ValueError):
-            continue
-        # From x to y as from east to north: positive determinant of (east, north) over (x, y).
-        return 1 if a * d - b * c > 0 else -1
-    return None
 
 
 def _found_defects(session: Session, solved: Solved, members: list[int]) -> list[str | None]:

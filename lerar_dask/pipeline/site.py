@@ -1,0 +1,113 @@
+"""Where a group was taken from, and how the sky lies in its picture: then the horizon's turning helps the gauge.
+
+Place, time and pointing come from the headers. The camera's angle does not matter, but whether the picture is mirrored
+does: a plate solution tells it, else the rotation of the field, else the pointings that the mount wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.kernels.gauge import parallactic_angle
+from lerar_dask.kernels.night import Site
+from lerar_dask.kernels.parity import parity_by_pointing, parity_by_rotation
+from lerar_dask.run import Sub
+from lerar_dask.store.access import Store
+
+__all__ = ["site_of"]
+
+USUAL_FIELD_DEG = 1.5
+"""Field where no header tells the scale: it weighs the horizon's part a little more or less."""
+_PLACE = ("site_lat_deg", "site_lon_deg", "ra_deg", "dec_deg")
+
+
+def site_of(store: Store, subs: Sequence[Sub], transforms: np.ndarray) -> tuple[Site | None, str]:
+    """Place, pointing and parity of a group, when they can be had.
+
+    Parameters
+    ----------
+    transforms : (n, 3, 3) float64     reference plane to sub
+
+    Returns
+    -------
+    site : Site or None
+    text : str     a sentence when only the parity is missing, or was not told by a plate solution; else empty
+    """
+    frames = [store.frame(s.geometry, s.slot) for s in subs]
+    headers = [f["header"] for f in frames]
+    if not headers or any(h.get(word) is None for h in headers for word in _PLACE) or not all(s.start for s in subs):
+        return None, ""
+    scale = headers[0].get("scale_arcsec_px")
+    parity, how = _solved_parity(frames, transforms), ""
+    if not parity:
+        parity, how = _moved_parity(subs, headers, transforms, scale)
+    if not parity:
+        return (
+            None,
+            "place and pointing are known, but not whether the sky is mirrored: the gauge does without the horizon",
+        )
+    site = Site(
+        latitude_deg=headers[0]["site_lat_deg"],
+        longitude_deg=headers[0]["site_lon_deg"],
+        ra_deg=headers[0]["ra_deg"],
+        dec_deg=headers[0]["dec_deg"],
+        parity=parity,
+        field_deg=scale * max(subs[0].shape) / 3600.0 if scale else USUAL_FIELD_DEG,
+    )
+    return site, how and f"the horizon helps the gauge: {how} told how the sky lies"
+
+
+def _solved_parity(frames: Sequence[Mapping[str, Any]], transforms: np.ndarray) -> int:
+    """Parity of the reference plane by a plate solution in a header; 0 without one."""
+    for frame, transform in list(zip(frames, transforms, strict=True))[:20]:
+        sign = _sign_of_solution(frame["cards"])
+        if sign:
+            return sign * int(np.sign(np.linalg.det(transform[:2, :2])))
+    return 0
+
+
+def _sign_of_solution(cards: Sequence[str]) -> int:
+    """+1: from x to y is from east to north; 0 where the cards do not say."""
+    values: dict[str, float] = {}
+    for card in cards:
+        if card[8:10] == "= " and card.startswith(("CD1_", "CD2_", "PC1_", "PC2_", "CDELT")):
+            with suppress(ValueError):
+                values[card[:8].strip()] = float(card[10:].split("/")[0].strip().replace("D", "E"))
+    if "CD1_1" in values:
+        a, b, c, d = (values.get(f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2))
+        return int(np.sign(a * d - b * c))
+    if "CDELT2" in values and any(card.startswith("CTYPE1") and "RA---" in card for card in cards):
+        a, b, c, d = (values.get(f"PC{i}_{j}", float(i == j)) for i in (1, 2) for j in (1, 2))
+        return int(np.sign((a * d - b * c) * values.get("CDELT1", 0.0) * values["CDELT2"]))
+    return 0
+
+
+def _moved_parity(
+    subs: Sequence[Sub], headers: Sequence[Mapping[str, Any]], transforms: np.ndarray, scale: float | None
+) -> tuple[int, str]:
+    """Parity by how the subs moved, and what told it."""
+    rotation = np.arctan2(transforms[:, 1, 0], transforms[:, 0, 0])
+    first = headers[0]
+    zenith = parallactic_angle(
+        np.array([s.start + s.exposure_s / 2 for s in subs]),
+        latitude_deg=first["site_lat_deg"],
+        longitude_deg=first["site_lon_deg"],
+        ra_deg=first["ra_deg"],
+        dec_deg=first["dec_deg"],
+    )
+    parity = parity_by_rotation(rotation, zenith)
+    if parity:
+        return parity, "the rotation of the field"
+    middles = np.array([[(s.shape[1] - 1) / 2, (s.shape[0] - 1) / 2, 1.0] for s in subs])
+    mapped = np.einsum("kij,kj->ki", np.linalg.inv(transforms), middles)
+    parity = parity_by_pointing(
+        mapped[:, :2] / mapped[:, 2:],
+        np.array([[h["ra_deg"], h["dec_deg"]] for h in headers]),
+        (np.cos(rotation - rotation[0]) < 0).astype(int),
+        scale_arcsec_px=scale,
+    )
+    return parity, "the pointings in the headers" if parity else ""
