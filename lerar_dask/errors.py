@@ -16,6 +16,9 @@ file, and an optional `hint` that says what to do.
 
 from __future__ import annotations
 
+import errno
+import os
+
 __all__ = [
     "FrameError",
     "LerarError",
@@ -24,7 +27,16 @@ __all__ = [
     "SpaceError",
     "StoreError",
     "UsageError",
+    "space_error",
 ]
+
+_GO_ON = "make room and call again: it goes on where it stopped"
+_SPACE_HINTS = {
+    errno.ENOSPC: _GO_ON,
+    errno.EDQUOT: _GO_ON,
+    errno.EFBIG: "give a folder on a disk that takes files so large",
+    errno.EROFS: "give a folder that can be written",
+}
 
 
 class LerarError(Exception):
@@ -65,3 +77,18 @@ class MemoryBudgetError(LerarError):
 
 class SpaceError(LerarError):
     """A disk is full or cannot be written."""
+
+
+def space_error(error: OSError, name: object = None, *, writing: bool = False) -> SpaceError | None:
+    """What an error of the system means when a disk is full or read-only; None when it is something else.
+
+    Parameters
+    ----------
+    name : what was being written, where the error does not say it
+    writing : it was about writing alone, so that missing permission is our disk's and no frame's
+    """
+    barred = writing and isinstance(error, PermissionError)
+    if error.errno not in _SPACE_HINTS and not barred:
+        return None
+    hint = _SPACE_HINTS[errno.EROFS if barred or error.errno is None else error.errno]
+    return SpaceError(f"{os.strerror(error.errno or 0)}: {name or error.filename}", hint)

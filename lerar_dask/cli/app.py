@@ -7,6 +7,7 @@ Commands are loaded when they are called: `lerar --help` imports no numpy.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,11 @@ for _name, (_arguments, _help) in _COMMANDS.items():
 
 def main() -> NoReturn:
     """Entry point of the installed command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                errors="backslashreplace"
+            )  # names of files may be no text, or none that a terminal knows
     code = run(sys.argv[1:])
     stopping.leave(code)
 

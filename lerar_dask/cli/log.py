@@ -94,7 +94,7 @@ class _LateFile(logging.Handler):
         if self._file is not None:
             return
         try:
-            self._file = logging.FileHandler(self.path, encoding="utf-8")
+            self._file = _File(self.path, encoding="utf-8")
         except OSError:
             return
         self._file.setFormatter(self.formatter)
@@ -107,3 +107,10 @@ class _LateFile(logging.Handler):
             self._file.emit(record)
         elif len(self._kept) < _KEPT_RECORDS:
             self._kept.append(record)
+
+
+class _File(logging.FileHandler):
+    """A log on a full disk loses lines: the run itself tells of the disk, without a traceback for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        return

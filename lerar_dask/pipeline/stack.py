@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lerar_dask.errors import LerarError, StoreError
+from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.pipeline import calibrate, finish, solve
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
 from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
@@ -63,6 +63,10 @@ def stack(
             store.sweep()
             with Session(store, settings, bus, executor).writing() as session:
                 summary = _run(session, night, nights, out)
+    except OSError as error:
+        if full := space_error(error, error.filename or out, writing=True):
+            raise full from error
+        raise
     finally:
         executor.close()
     summary = dataclasses.replace(summary, seconds=time.monotonic() - start, peak_bytes=sampler.peak)

@@ -9,7 +9,6 @@ written last, when the sums are known. astropy's own checksum path holds a whole
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import unicodedata
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from lerar_dask.errors import SpaceError
+from lerar_dask.errors import space_error
 
 __all__ = ["FitsWriter", "ascii_text", "atomic_path", "image_header"]
 
@@ -69,8 +68,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}:
-            raise SpaceError(f"{path}: cannot be written ({os.strerror(error.errno).lower()})") from error
+        if full := space_error(error, path, writing=True):
+            raise full from error
         raise
     finally:
         partial.unlink(missing_ok=True)

@@ -138,7 +138,7 @@ def write_report(path: Path, data: ReportData) -> None:
         resources=resources,
     )
     with atomic_path(path) as partial:
-        partial.write_text(page, encoding="utf-8")
+        partial.write_text(page, encoding="utf-8", errors="replace")  # names of files may be no text
 
 
 def _counts(frames: Sequence[Mapping[str, Any]]) -> dict[str, int]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import platform
 import time
 import traceback
 
-from lerar_dask.errors import FrameError, LerarError, SpaceError
+from lerar_dask.errors import FrameError, LerarError, SpaceError, space_error
 from lerar_dask.tasks import Record, Task
 
 __all__ = ["guarded"]
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _log = logging.getLogger("lerar_dask")
 
 
@@ -31,10 +28,8 @@ def guarded(task: Task) -> Record | SpaceError:
     except LerarError as error:
         state, reason = "failed", error.message
     except OSError as error:
-        if error.errno in _FULL:
-            return SpaceError(
-                f"{os.strerror(error.errno or 0)}: {error.filename or task.key}", "make room and call again"
-            )
+        if full := space_error(error, error.filename or task.key):
+            return full
         state, reason = "failed", f"{type(error).__name__}: {error}"
         _log.error("%s failed\n%s", task.key, traceback.format_exc())
     except Exception as error:

@@ -7,6 +7,7 @@ into one when there are many.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -81,9 +82,10 @@ class LedgerWriter:
         """Append one record (JSON types) in one write."""
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        line = json.dumps({**record, "seq": self._sequence}) + "\n"
+        line = (json.dumps({**record, "seq": self._sequence}) + "\n").encode()
         self._sequence += 1
-        os.write(self._descriptor, line.encode())
+        if os.write(self._descriptor, line) < len(line):  # a disk that is nearly full takes a part
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
 
     def close(self) -> None:
         """Close the segment."""

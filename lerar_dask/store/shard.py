@@ -11,7 +11,6 @@ a read error or a file cut short under it ends the process (SIGBUS), and letting
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import uuid
@@ -22,13 +21,12 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numcodecs import blosc
 
-from lerar_dask.errors import SpaceError, StoreError
+from lerar_dask.errors import StoreError, space_error
 
-__all__ = ["FULL_DISK", "INNER_CHUNK", "Shard", "checked_chunk", "file_identity", "shard_parts", "with_crc", "write_atomically"]
+__all__ = ["INNER_CHUNK", "Shard", "checked_chunk", "file_identity", "shard_parts", "with_crc", "write_atomically"]
 
 INNER_CHUNK = {"none": 256, "lz4": 128}
 """Side of an inner chunk by codec: fixed, never from the number of subs or memory."""
-FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 """Errors that no other task would escape."""
 _MISSING = 0xFFFFFFFFFFFFFFFF
 _CRC = 4
@@ -61,11 +59,8 @@ def write_atomically(path: Path, data: bytes | memoryview | np.ndarray | Iterabl
             partial.unlink(missing_ok=True)
             raise
     except OSError as error:
-        if error.errno in FULL_DISK:
-            raise SpaceError(
-                f"{os.strerror(error.errno or 0)}: {path.parent}",
-                "make room and call again: it goes on where it stopped",
-            ) from error
+        if full := space_error(error, path.parent, writing=True):
+            raise full from error
         raise
     return size
 

@@ -181,7 +181,7 @@ def test_a_full_disk_is_said_in_words(tmp_path, planes, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.pwrite", full)
-    with pytest.raises(SpaceError, match="no space left"):
+    with pytest.raises(SpaceError, match="No space left"):
         write_master(tmp_path / "m.fits", master_of(planes))
     assert not list(tmp_path.iterdir())
 
