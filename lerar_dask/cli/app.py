@@ -58,9 +58,8 @@ def main() -> NoReturn:
     """Entry point of the installed command."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                errors="backslashreplace"
-            )  # names of files may be no text, or none that a terminal knows
+            # Names of files may be no text, or of letters that the terminal does not know.
+            stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:])
     stopping.leave(code)
 
