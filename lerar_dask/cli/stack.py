@@ -60,6 +60,7 @@ def stack(
     """
     settings = settings_of([link, masters, ingest, register, normalize, integrate, products, run])
     nights, target = _places(nights, out, config)
+    _check_image(settings.normalize.ln_reference)
     display.log_to_screen()
     log.log_to(target / "lerar.log")
     return _run(nights, target, settings, display, dry_run=dry_run)
@@ -98,6 +99,12 @@ def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[
         if not night.is_dir():
             raise UsageError(f"{night}: " + ("not a folder" if night.exists() else "no such folder"))
     return nights, out
+
+
+def _check_image(path: Path | None) -> None:
+    """A reference that is not there is said before the night is read."""
+    if path is not None and not path.is_file():
+        raise UsageError(f"--ln-reference {path}: " + ("not a file" if path.exists() else "no such file"))
 
 
 def _print_plan(plan: DryRun) -> None:

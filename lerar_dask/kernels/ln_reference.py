@@ -1,9 +1,9 @@
 """Scale and sky of an image that the user gave: what all subs of a group are brought to in place of their own mean.
 
 The joint solution leaves open one scale and one smooth field for all subs together. An image R of the same field fixes
-both: over the scene, R is `s_R I + b_R` as any sub is, with s_R from the stars and b_R from R's cells; what was
-normalized to I becomes `s_R I + b_R`, which is R without its noise. Which part of the sky the scene still held does not
-matter: b_R holds it with the other sign.
+both: over the scene I, R is `s_R I + b_R` as any sub is, with s_R from the stars (else from the nebula) and b_R from R's
+cells; what was normalized to I becomes `s_R I + b_R`, which is R without its noise. Which part of the sky the scene still
+held does not matter: b_R holds it with the other sign.
 
 In: skies of a group and cells of R. Out: the same skies in R's scale, R's median sky as their common constant.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lerar_dask.kernels.night import Cells, Skies
-from lerar_dask.kernels.normalize import follow_scene, make_slab
+from lerar_dask.kernels.normalize import Slab, follow_scene, make_slab, regress_scales
 from lerar_dask.kernels.surface import evaluate_surface, fit_surface, surface_shape
 
 __all__ = ["Adopted", "adopt_reference"]
@@ -25,6 +25,10 @@ GRID = 16
 """Points per axis, at least, at which the field is carried over to a sub's own surface."""
 MIN_CELLS = 12
 """A smaller overlap of R and the scene says nothing of R's sky."""
+DETAIL_ROUNDS = 5
+"""Of sky and scale in turn, where no star tells the scale."""
+DETAIL_ERROR = 0.03
+"""A scale from the scene's detail that is known worse than this is none."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Adopted:
 
     skies: Skies
     scale: float
-    """s_R: R's scale in units of the skies as they were; NaN where no star tells it."""
+    """s_R: R's scale in units of the skies as they were; NaN where neither stars nor nebula tell it."""
     covered: float
     """Share of the scene that R covers; beyond it, R's sky is continued smoothly."""
     f: float
@@ -102,8 +106,11 @@ def adopt_reference(
     for group in range(int(skies.component.max(initial=0)) + 1):
         members = np.flatnonzero(skies.component == group)
         part = before if len(members) == len(scales) else _part(before, x, y, transforms, shapes, members)
-        scale = _scale(ln_scale, skies.scale, members, pull)
-        found = _fit(image, pull, scale, part, skies, tile_px, constant_only) if np.isfinite(scale) else None
+        slab = _slab_of(image, pull, skies, tile_px)
+        scale = _scale_by_stars(ln_scale, skies.scale, members, pull)
+        if not np.isfinite(scale):
+            scale = _scale_by_detail(slab, part)
+        found = _fit(slab, pull, scale, part, tile_px, constant_only) if np.isfinite(scale) else None
         if found is None and not fields:
             return Adopted(skies, scale, 0.0, 1.0)
         fields.append(found or fields[0])
@@ -124,7 +131,7 @@ def adopt_reference(
     return Adopted(adopted, fields[0].scale, _covered(np.isfinite(skies.scene), x, y, image, pull), fields[0].f)
 
 
-def _scale(ln_scale: np.ndarray, scale: np.ndarray, members: np.ndarray, pull: np.ndarray) -> float:
+def _scale_by_stars(ln_scale: np.ndarray, scale: np.ndarray, members: np.ndarray, pull: np.ndarray) -> float:
     """R's surface brightness over that of the scene, by the stars of some subs."""
     offset = ln_scale[members] - np.log(scale[members])
     known = offset[np.isfinite(offset)]
@@ -135,11 +142,9 @@ def _scale(ln_scale: np.ndarray, scale: np.ndarray, members: np.ndarray, pull: n
     return float(np.exp(ln_scale[-1] - np.median(known))) / area
 
 
-def _fit(
-    image: Cells, pull: np.ndarray, scale: float, scene: np.ndarray, skies: Skies, tile_px: int, constant_only: bool
-) -> _Field | None:
-    """R's sky over the scene; None where they hardly overlap."""
-    slab = make_slab(
+def _slab_of(image: Cells, pull: np.ndarray, skies: Skies, tile_px: int) -> Slab:
+    """R's cells on the scene, as those of a sub."""
+    return make_slab(
         np.zeros(1, np.int64),
         image.value,
         image.weight,
@@ -148,10 +153,31 @@ def _fit(
         scene=skies.scene_grid,
         tile_px=tile_px,
     )
+
+
+def _scale_by_detail(slab: Slab, scene: np.ndarray) -> float:
+    """R's scale by the scene's own detail, to a percent or, under a steep sky, some; NaN where it says nothing."""
+    scale, error = _contrast(slab, scene), np.full(1, np.inf)
+    for _ in range(DETAIL_ROUNDS):
+        found = follow_scene(slab, scale, scene, rounds=3)
+        scale, error = regress_scales([slab], scale, found)
+    return float(scale[0]) if error[0] < DETAIL_ERROR else float("nan")
+
+
+def _contrast(slab: Slab, scene: np.ndarray) -> np.ndarray:
+    """First guess of a scale, (1,): R over the scene, both without their planes."""
+    found = follow_scene(slab, np.zeros(1), scene, terms="flat", rounds=0)
+    return regress_scales([slab], np.ones(1), found)[0]
+
+
+def _fit(
+    slab: Slab, pull: np.ndarray, scale: float, scene: np.ndarray, tile_px: int, constant_only: bool
+) -> _Field | None:
+    """R's sky over the scene; None where they hardly overlap."""
     found = follow_scene(slab, np.array([scale]), scene, terms="constant" if constant_only else "all")
     if (slab.weight > 0).sum() < MIN_CELLS:
         return None
-    return _Field(scale, found.splines[0][0], image.frame, pull, tile_px, float(found.f[0][0]))
+    return _Field(scale, found.splines[0][0], slab.frame, pull, tile_px, float(found.f[0][0]))
 
 
 def _carry(

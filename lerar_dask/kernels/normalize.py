@@ -243,7 +243,7 @@ def follow_scene(slab: Slab, scale: np.ndarray, scene: np.ndarray, *, terms: str
     slab : cells of the images; worked on in place, cells that touch unknown scene lose their weight
     scale : (n,) float64             by number of the image, as in `solve`
     scene : (sy, sx) float           NaN = nobody saw it
-    terms : {"all", "constant"}      what a sky may hold
+    terms : {"all", "flat", "constant"}      what a sky may hold; flat: 1, x, y, xy
     """
     hole = np.empty_like(slab.value)
     _sample(np.isnan(scene).astype(np.float64), slab.row, slab.column, hole)

@@ -71,8 +71,6 @@ def find_reference(
 
 def tell(session: Session, group: str, told: dict[str, Any]) -> None:
     """Say in the log what the image has become for a group."""
-    if not told:
-        return
     covered, sky = told["covered"], ", ".join(f"{v:.6g}" for v in told["sky_adu"])
     text = f"{group}: scale and sky ({sky} ADU) are those of {told['name']}"
     if covered < 0.995:

@@ -271,11 +271,13 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         site=site,
         ln_reference=given,
     )
+    before = session.n_run
     records = session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale"))
     _stop_on_failure(records)
-    if text and settings.normalize.normalization == "local":
+    if session.n_run > before and given is not None:
+        tell(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
+    elif session.n_run > before and text and settings.normalize.normalization == "local":
         session.bus.emit(Note(text=f"{subs[0].group}: {text}"))
-    tell(session, subs[0].group, records[step.tasks[0].key]["result"].get("ln_reference", {}))
     if settings.integrate.trails and len(own) > 1:
         step = normalize.plan_trails(
             store.url,

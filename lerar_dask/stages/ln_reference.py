@@ -50,7 +50,7 @@ def measure_reference(store: Store, path: Path, settings: Ingest) -> MeasuredIma
     n_planes = 1 if frame.pixels else _count_planes(frame)
     if not n_planes:
         raise UsageError(f"--ln-reference {path}: {frame.problem or 'it is no image of one plane or of three'}")
-    (height, width), cfa = frame.shape, frame.header.cfa if n_planes == 1 else None
+    (height, width), cfa = frame.shape, None if n_planes > 1 or frame.header.is_stack else frame.header.cfa
     key = digest("ln-reference", CODE_VERSION, str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
     geometry = f"ln-reference_{width}x{height}_{cfa or ('mono' if n_planes == 1 else 'color')}"
     measures = store.measures(geometry, key)

@@ -232,7 +232,7 @@ def _adopt(
         for skies, part in zip(results, cells, strict=True)
     ]
     if not np.isfinite(found[0].scale):
-        raise LerarError(f"--ln-reference {given.name}: it has no clean stars in common with the subs")
+        raise LerarError(f"--ln-reference {given.name}: neither stars nor nebula tell its scale")
     if min(one.covered for one in found) == 0:
         raise LerarError(f"--ln-reference {given.name}: it hardly overlaps with the subs")
     told = {

@@ -1,5 +1,7 @@
 """Skies of a night brought to an image of the same field: against what the image is without its noise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -150,6 +152,14 @@ def test_nothing_in_common():
     away = placed(1.0, np.array([5000.0, 0.0]))
     ln_scale = np.append(np.log(scale), 0.0)
     assert adopted(skies, image_of(away, 1.0), away, transforms, ln_scale).covered == 0
+    empty = replace(image_of(away, 1.0), value=RNG.standard_normal((1, *X.shape)).astype(np.float32))
+    starless, pull = np.append(np.log(scale), np.nan), placed(1.0, np.zeros(2))
+    assert np.isnan(adopted(skies, empty, pull, transforms, starless).scale)
+
+
+def test_the_nebula_tells_the_scale_where_no_star_does():
+    cells, transforms, scale = night()
+    pull, s_r = placed(-1.0, np.array([10.0, 20.0])), 3.0
     starless = np.append(np.log(scale), np.nan)
-    pull = placed(1.0, np.zeros(2))
-    assert np.isnan(adopted(skies, image_of(pull, 1.0), pull, transforms, starless).scale)
+    result = adopted(solved(cells, transforms, scale), image_of(pull, s_r), pull, transforms, starless)
+    assert result.scale == pytest.approx(s_r / scale[0], rel=0.03)

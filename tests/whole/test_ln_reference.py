@@ -225,6 +225,14 @@ def test_what_cannot_be_used(night, stacked, image, tmp_path):
         run(night, tmp_path / "out", ln_reference=own)
 
 
+def test_a_missing_image_is_said_at_once(night, tmp_path):
+    command = [sys.executable, "-m", "lerar_dask", "stack", str(night), "-o", str(tmp_path / "out")]
+    done = subprocess.run([*command, "--ln-reference", "nowhere.fits"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_field_is_one_line_and_exit_1(night, tmp_path):
     other = simulate(tmp_path / "other", n=1, shape=SHAPE, seed=77, n_darks=0, n_flats=0, n_bias=0)
     path = next((other / "lights").glob("*.fits"))
