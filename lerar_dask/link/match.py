@@ -1,45 +1,23 @@
-"""Match: groups of lights, sets of calibration frames, and for every light the best set of each kind, with its reason."""
+"""Match: for every light the best set of calibration frames of each kind, with its reason."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lerar_dask.frames.reader import Frame
+from lerar_dask.link.groups import LightGroup, groups_of
 from lerar_dask.link.pins import Pins, read_pins
 from lerar_dask.link.rules import exposure_distance, judge, rules_for
+from lerar_dask.link.sets import MasterSpec, specs_of, with_pedestals
 from lerar_dask.settings import Link as LinkSettings
 
 __all__ = ["Choice", "LightGroup", "LightLink", "Links", "MasterSpec", "link_frames"]
 
 _CALIBRATION = ("bias", "dark", "flat", "flat-dark")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MasterSpec:
-    """Frames that are combined to one master, or one file that is a master already."""
-
-    name: str
-    kind: str
-    frames: tuple[Frame, ...]
-    ready: Frame | None
-    pedestal: str | None = None
-    """Master taken off each frame of a flat: its flat-dark or bias."""
-    pedestal_reason: str = ""
-
-    @property
-    def sample(self) -> Frame:
-        """A frame that speaks for all."""
-        return self.ready if self.ready is not None else self.frames[0]
-
-    @property
-    def paths(self) -> list[Path]:
-        """Files of the master."""
-        return [f.path for f in self.frames] or [self.sample.path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +39,6 @@ class LightLink:
     dark_scale: float = 1.0
     """Exposure of the light over that of its dark; not 1 only when a bias allows scaling."""
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LightGroup:
-    """Lights that make one master."""
-
-    name: str
-    target: str
-    filter: str
-    camera: str
-    cfa: str | None
-    frames: tuple[Frame, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +90,10 @@ def link_frames(frames: Sequence[Frame], settings: LinkSettings) -> Links:
         else:
             kind = "light" if frame.header.kind == "unknown" else frame.header.kind
             by_kind[kind].append(frame)
-    masters = {s.name: s for kind in _CALIBRATION for s in _specs(kind, by_kind[kind], settings)}
-    masters, refused = _with_pedestals(masters, settings)
+    masters = {s.name: s for kind in _CALIBRATION for s in specs_of(kind, by_kind[kind], settings)}
+    masters, refused = with_pedestals(masters, settings)
     aside += refused
-    groups = _groups(by_kind["light"])
+    groups = groups_of(by_kind["light"])
     of: dict[Path, LightLink] = {}
     cache: dict[Any, LightLink] = {}
     for group in groups:
@@ -160,89 +126,6 @@ def _identity(frame: Frame) -> tuple[Any, ...]:
         *(frame.shape, h.camera, h.binning, h.gain, h.offset, h.readout_mode, h.exposure_s, h.filter, h.row_order),
         *(None if t is None else round(t) for t in (h.set_temp_c, h.sensor_temp_c, h.rotator_deg)),
     )
-
-
-# -------------------------------------------------------------------------------------------------- calibration frames
-
-
-def _specs(kind: str, frames: Iterable[Frame], settings: LinkSettings) -> Iterable[MasterSpec]:
-    """Sets of frames that may be averaged; one name each."""
-    names: Counter[str] = Counter()
-    sets: dict[Any, list[Frame]] = defaultdict(list)
-    for frame in frames:
-        sets[(frame.path if frame.header.is_master else None, *_set_key(kind, frame, settings))].append(frame)
-    for key in sorted(sets, key=str):
-        members = sorted(sets[key], key=lambda f: str(f.path))
-        name = _set_name(kind, members[0])
-        names[name] += 1
-        if names[name] > 1:
-            name = f"{name}_{names[name]}"
-        ready = members[0] if members[0].header.is_master else None
-        yield MasterSpec(name=name, kind=kind, frames=() if ready else tuple(members), ready=ready)
-
-
-def _set_key(kind: str, frame: Frame, settings: LinkSettings) -> tuple[Any, ...]:
-    h = frame.header
-    base: list[Any] = [frame.shape, (h.camera or "").lower(), h.binning, h.row_order, h.readout_mode, h.gain, h.offset]
-    if kind in ("dark", "flat-dark"):
-        exposure = h.exposure_s
-        base.append(None if exposure is None else round(exposure / max(settings.exposure_tolerance_s, 0.01 * exposure)))
-        temperature = h.set_temp_c if h.set_temp_c is not None else h.sensor_temp_c
-        base.append(None if temperature is None else round(temperature / max(settings.temperature_tolerance_c, 0.1)))
-    if kind == "flat":
-        rotator = None if h.rotator_deg is None else round(h.rotator_deg / max(settings.rotator_tolerance_deg, 0.1))
-        base += [(h.filter or "").lower(), h.night, rotator]
-    return tuple(base)
-
-
-def _set_name(kind: str, frame: Frame) -> str:
-    h = frame.header
-    parts = [("master-" if h.is_master else "") + kind]
-    if kind == "flat":
-        parts += [h.filter or "", h.night or ""]
-    if kind in ("dark", "flat-dark") and h.exposure_s is not None:
-        parts.append(f"{h.exposure_s:g}s")
-    if h.gain is not None and kind != "flat":
-        parts.append(f"g{h.gain:g}")
-    temperature = h.set_temp_c if h.set_temp_c is not None else h.sensor_temp_c
-    if kind in ("dark", "flat-dark") and temperature is not None:
-        parts.append(f"{temperature:.0f}C")
-    return _safe("_".join(p for p in parts if p))
-
-
-def _with_pedestals(
-    masters: dict[str, MasterSpec], settings: LinkSettings
-) -> tuple[dict[str, MasterSpec], list[tuple[Frame, str]]]:
-    """Give each flat its flat-dark, or a dark of its exposure, or its bias; refuse flats that have none."""
-    out, refused = {}, []
-    for name, spec in masters.items():
-        if spec.kind != "flat" or spec.ready is not None:
-            out[name] = spec
-            continue
-        pedestal, reason = _pedestal_of(spec, masters, settings)
-        if pedestal is None:
-            text = "a flat with neither bias nor flat-dark over-corrects: it is not used"
-            refused += [(frame, text) for frame in spec.frames]
-        else:
-            out[name] = replace(spec, pedestal=pedestal, pedestal_reason=reason)
-    return out, refused
-
-
-def _pedestal_of(flat: MasterSpec, masters: Mapping[str, MasterSpec], settings: LinkSettings) -> tuple[str | None, str]:
-    for kind, word in (("flat-dark", "flat-dark"), ("dark", "dark of its exposure"), ("bias", "bias")):
-        best = None
-        for spec in masters.values():
-            if spec.kind != kind:
-                continue
-            verdict = judge(spec.sample, flat.sample, rules_for(kind, settings))
-            apart = exposure_distance(spec.sample.header.exposure_s, flat.sample.header.exposure_s, settings)
-            if not verdict.fits or (kind != "bias" and apart != 0.0 and not (kind == "flat-dark" and apart is None)):
-                continue
-            if best is None or verdict.cost < best[0]:
-                best = (verdict.cost, spec.name)
-        if best:
-            return best[1], word
-    return None, ""
 
 
 # --------------------------------------------------------------------------------------------------------- the lights
@@ -333,57 +216,3 @@ def _nearest(kind: str, light: Frame, masters: Mapping[str, MasterSpec], setting
             if not verdict.fits and (best is None or verdict.cost < best[0]):
                 best = (verdict.cost, f" ({spec.name}: {', '.join(verdict.words)})")
     return best[1] if best else ""
-
-
-# --------------------------------------------------------------------------------------------------------- groups
-
-
-def _groups(lights: Sequence[Frame]) -> list[LightGroup]:
-    """Lights of one target, filter and camera; names as `M31_L`."""
-    sets: dict[tuple[Any, ...], list[Frame]] = defaultdict(list)
-    for frame in lights:
-        h = frame.header
-        target = h.object or _folder_name(frame.path)
-        key = (
-            _safe(target),
-            _safe(h.filter or ""),
-            _camera_key(h.camera),
-            h.binning or (1, 1),
-            h.cfa or "",
-            frame.shape,
-        )
-        sets[key].append(frame)
-    plain = Counter((key[0].lower(), key[1].lower()) for key in sets)
-    named: list[LightGroup] = []
-    taken: Counter[str] = Counter()
-    for key in sorted(sets, key=str):
-        target, filter_, camera, binning, _, shape = key
-        parts = [target, filter_]
-        if plain[(target.lower(), filter_.lower())] > 1:
-            parts += [_safe(camera), "" if binning == (1, 1) else f"bin{binning[1]}", f"{shape[1]}x{shape[0]}"]
-        name = "_".join(p for p in parts if p)
-        taken[name.lower()] += 1
-        if taken[name.lower()] > 1:
-            name = f"{name}_{taken[name.lower()]}"
-        frames = sorted(sets[key], key=lambda f: (f.header.start_unix or 0.0, str(f.path)))
-        first = frames[0].header
-        named.append(
-            LightGroup(
-                name=name, target=target, filter=filter_, camera=first.camera or "", cfa=first.cfa, frames=tuple(frames)
-            )
-        )
-    return named
-
-
-def _folder_name(path: Path) -> str:
-    return path.parent.name or "stack"
-
-
-def _camera_key(camera: str | None) -> str:
-    return (camera or "").lower()
-
-
-def _safe(text: str) -> str:
-    """A name that is safe as a file name: header text is never trusted in paths."""
-    name = re.sub(r"[^\w.+-]+", "-", text.strip(), flags=re.UNICODE).strip("-._")[:60]
-    return name
