@@ -34,7 +34,7 @@ def find_reference(
     home: register.Member,
     order: Sequence[int],
 ) -> LnReference | None:
-    """The image that the user gave, placed on the grid of a target; None when there is none.
+    """The image that the user gave, placed on the grid of a target; None when there is none, or no sub to normalize.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def find_reference(
     """
     settings = session.settings
     path = settings.normalize.ln_reference
-    if path is None:
+    if path is None or all(registration.reasons):
         return None
     _check(session, path)
     own = [i for i, sub in enumerate(subs) if Path(sub.path).resolve() == path.resolve()]
@@ -141,7 +141,8 @@ def _place(
         if found is not None:
             return found @ pull
     raise LerarError(
-        f"--ln-reference {image.name}: its stars match those of no sub of {target}", "it must show the same field"
+        f"--ln-reference {image.name}: its stars match those of no sub of {target}",
+        "it must show the field of all targets of the run; stack others by themselves",
     )
 
 
