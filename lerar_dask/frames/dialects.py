@@ -72,6 +72,9 @@ def normalize_header(cards: Cards, path: PurePath, *, shape: tuple[int, ...] = (
     comments = " ".join(cards.get("COMMENT", ()))
     if "INDI" in comments:
         program += " INDI"
+    history = " ".join(cards.get("HISTORY", ()))
+    if "PixInsight" in comments + history or "ImageIntegration." in history:
+        program += " PixInsight"
     found.put("program", program.strip() or None, "SWCREATE")
     _numbers(found)
     _words(found)

@@ -13,6 +13,7 @@ from lerar_dask.link.groups import LightGroup, groups_of
 from lerar_dask.link.pins import Pins, read_pins
 from lerar_dask.link.rules import exposure_distance, judge, rules_for
 from lerar_dask.link.sets import MasterSpec, specs_of, with_pedestals
+from lerar_dask.link.units import in_units_of_lights
 from lerar_dask.settings import Link as LinkSettings
 
 __all__ = ["Choice", "LightGroup", "LightLink", "Links", "MasterSpec", "link_frames"]
@@ -91,8 +92,9 @@ def link_frames(frames: Sequence[Frame], settings: LinkSettings) -> Links:
             kind = "light" if frame.header.kind == "unknown" else frame.header.kind
             by_kind[kind].append(frame)
     masters = {s.name: s for kind in _CALIBRATION for s in specs_of(kind, by_kind[kind], settings)}
+    masters, of_unknown_unit = in_units_of_lights(masters, by_kind["light"])
     masters, refused = with_pedestals(masters, settings)
-    aside += refused
+    aside += [*of_unknown_unit, *refused]
     groups = groups_of(by_kind["light"])
     of: dict[Path, LightLink] = {}
     cache: dict[Any, LightLink] = {}
@@ -167,7 +169,9 @@ def _best(
         return None
     _, spec, words = fitting[0]
     others = tuple(f"{s.name}: {', '.join(w) or 'as good'}" for _, s, w in fitting[1:3])
-    return Choice(master=spec.name, reason=_reason(words, pins.pins(light.path, kind)), near_misses=(*others, *near))
+    return Choice(
+        master=spec.name, reason=_reason(spec, words, pins.pins(light.path, kind)), near_misses=(*others, *near)
+    )
 
 
 def _dark(
@@ -189,7 +193,7 @@ def _dark(
     if not ranked:
         return None, 1.0
     apart, _, spec, words = ranked[0]
-    reason = _reason(words, pins.pins(light.path, "dark"))
+    reason = _reason(spec, words, pins.pins(light.path, "dark"))
     misses = tuple(f"{s.name}: {', '.join(w) or 'another exposure'}" for _, _, s, w in ranked[1:3])
     choice = Choice(master=spec.name, reason=reason, near_misses=(*misses, *near))
     exposure = spec.sample.header.exposure_s
@@ -202,8 +206,9 @@ def _dark(
     return None, 1.0
 
 
-def _reason(words: Sequence[str], pinned: bool) -> str:
+def _reason(spec: MasterSpec, words: Sequence[str], pinned: bool) -> str:
     text = f"{', '.join(words)}: nearest there is" if words else "equal in all that is known"
+    text = f"{text}; {spec.unit}" if spec.unit else text
     return f"pinned; {text}" if pinned else text
 
 

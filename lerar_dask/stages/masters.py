@@ -62,7 +62,8 @@ class CalibrationSet:
 def master_key(spec: MasterSpec, links: Links, settings: Masters) -> str:
     """Identity of a master: its files, what is subtracted from it, settings, code."""
     below = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
-    files = [(str(f.path), f.size, f.mtime_ns) for f in _frames(spec)]
+    files: list[object] = [(str(f.path), f.size, f.mtime_ns) for f in _frames(spec)]
+    files += [spec.unit] if spec.unit else []
     return digest("master", CODE_VERSION, spec.kind, files, below, settings)[:20]
 
 
@@ -152,11 +153,7 @@ def combine_band(
     stack = np.empty((y1 - y0, len(frames), frames[0].shape[1]), np.float32)
     pedestal = np.asarray(store.open_array(f"calibration/{pedestal_key}/image")[y0:y1]) if pedestal_key else None
     for i, frame in enumerate(frames):
-        fill_band(frame, y0, y1, stack[:, i])
-        if pedestal is not None:
-            stack[:, i] -= pedestal
-        if levels:
-            stack[:, i] *= np.float32(1.0 / levels[i])
+        fill_band(frame, y0, y1, stack, i, pedestal=pedestal, factor=1.0 / levels[i] if levels else 1.0)
     image = combine_winsorized(stack, low=settings.master_sigma_low, high=settings.master_sigma_high)
     store.open_array(f"calibration/{key}/image", mode="r+")[y0:y1] = image
     return {"n": len(frames)}
