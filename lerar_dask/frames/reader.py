@@ -14,7 +14,7 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.header import Header
-from lerar_dask.kernels.calibrate import swap_words
+from lerar_dask.kernels.calibrate import into_stack, swap_words
 
 __all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "map_pixels", "map_words", "read_pixels"]
 
@@ -129,13 +129,32 @@ def band_of(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
     return values
 
 
-def fill_band(frame: Frame, y0: int, y1: int, out: np.ndarray) -> None:
-    """Physical values of rows y0..y1-1 into `out`, float32 (any strides); missing ones NaN."""
-    source = _source(frame)
-    if source.stored_scale == (1.0, 0.0) and source.blank is None:
-        out[...] = band_stored(frame, y0, y1)
-    else:
-        out[...] = band_of(frame, y0, y1)
+def fill_band(
+    frame: Frame,
+    y0: int,
+    y1: int,
+    stack: np.ndarray,
+    i: int,
+    *,
+    pedestal: np.ndarray | None = None,
+    factor: float = 1.0,
+) -> None:
+    """(Physical value - pedestal) * factor of rows y0..y1-1 into stack[:, i]; missing ones NaN.
+
+    Parameters
+    ----------
+    stack : (y1 - y0, frames, x) float32
+    pedestal : (y1 - y0, x) float32 or None
+    """
+    words = map_words(frame)
+    if words is not None:
+        below = np.zeros((0, 0), np.float32) if pedestal is None else np.ascontiguousarray(pedestal, np.float32)
+        into_stack(words[y0:y1], np.uint16(0x8000), below, np.float32(factor), stack, i)
+        return
+    stack[:, i] = band_of(frame, y0, y1)
+    if pedestal is not None:
+        stack[:, i] -= pedestal
+    stack[:, i] *= np.float32(factor)
 
 
 def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:

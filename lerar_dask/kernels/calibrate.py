@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["calibrate", "calibrate_window", "swap_words", "unpack_and_calibrate"]
+__all__ = ["calibrate", "calibrate_window", "into_stack", "swap_words", "unpack_and_calibrate"]
 
 _NO_MAP = np.zeros((1, 1), np.float32)
 
@@ -95,6 +95,32 @@ def swap_words(words: np.ndarray, *, flip: int) -> np.ndarray:
     out = np.empty(words.shape, np.uint16)
     _swap(words, np.uint16(flip), out)
     return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def into_stack(words, flip, pedestal, factor, stack, i):
+    """Big-endian 16 bit pixels of a file as frame `i` of a stack: (number - pedestal) * factor.
+
+    Parameters
+    ----------
+    words : (y, x) uint16              the file's words as this machine reads them
+    flip : uint16                      as in `swap_words`
+    pedestal : (y, x) float32          or (0, 0): none
+    factor : float32
+    stack : (y, frames, x) float32     written
+    """
+    for y in range(words.shape[0]):
+        source, out = words[y], stack[y, i]
+        for x in range(source.size):
+            word = source[x]
+            out[x] = np.float32(np.uint16((word >> np.uint16(8)) | (word << np.uint16(8))) ^ flip)
+        if pedestal.size > 0:
+            below = pedestal[y]
+            for x in range(source.size):
+                out[x] = (out[x] - below[x]) * factor
+        elif factor != np.float32(1.0):
+            for x in range(source.size):
+                out[x] = out[x] * factor
 
 
 def unpack_and_calibrate(

@@ -91,25 +91,46 @@ def _standing_out(image: np.ndarray, sigma: float, cfa: str | None) -> np.ndarra
 def _away_from_neighbors(image, step, away):  # pragma: no cover
     """Difference of each pixel to the median of the 8 pixels of its color around it (edges mirrored)."""
     height, width = image.shape
-    near = np.empty(8, np.float32)
     for y in range(height):
-        up = y - step if y >= step else y + step
-        down = y + step if y + step < height else y - step
+        upper = image[y - step if y >= step else y + step]
+        row, out = image[y], away[y]
+        lower = image[y + step if y + step < height else y - step]
+        n = width - 2 * step
+        # Slices of one length, so that the loop over them becomes vector code.
+        a, b, c = upper[:n], upper[step : step + n], upper[2 * step :]
+        d, middle, e = row[:n], row[step : step + n], row[2 * step :]
+        f, g, h = lower[:n], lower[step : step + n], lower[2 * step :]
+        inner = out[step : step + n]
+        for x in range(n):
+            inner[x] = middle[x] - _middle_of_eight(a[x], b[x], c[x], d[x], e[x], f[x], g[x], h[x])
         for x in range(width):
+            if step <= x < width - step:
+                continue
             left = x - step if x >= step else x + step
             right = x + step if x + step < width else x - step
-            near[0], near[1], near[2] = image[up, left], image[up, x], image[up, right]
-            near[3], near[4] = image[y, left], image[y, right]
-            near[5], near[6], near[7] = image[down, left], image[down, x], image[down, right]
-            for i in range(1, 8):
-                v = near[i]
-                j = i - 1
-                while j >= 0 and near[j] > v:
-                    near[j + 1] = near[j]
-                    j -= 1
-                near[j + 1] = v
-            difference = image[y, x] - np.float32(0.5) * (near[3] + near[4])
-            away[y, x] = difference if difference == difference else np.float32(0.0)
+            out[x] = row[x] - _middle_of_eight(
+                upper[left], upper[x], upper[right], row[left], row[right], lower[left], lower[x], lower[right]
+            )
+        for x in range(width):
+            out[x] = out[x] if out[x] == out[x] else np.float32(0.0)
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _middle_of_eight(a, b, c, d, e, f, g, h):
+    """Median of eight: two sorted fours; the low half are the minima of one with the other reversed."""
+    a, b = min(a, b), max(a, b)
+    c, d = min(c, d), max(c, d)
+    a, c = min(a, c), max(a, c)
+    b, d = min(b, d), max(b, d)
+    b, c = min(b, c), max(b, c)
+    e, f = min(e, f), max(e, f)
+    g, h = min(g, h), max(g, h)
+    e, g = min(e, g), max(e, g)
+    f, h = min(f, h), max(f, h)
+    f, g = min(f, g), max(f, g)
+    low = max(max(min(a, h), min(b, g)), max(min(c, f), min(d, e)))
+    high = min(min(max(a, h), max(b, g)), min(max(c, f), max(d, e)))
+    return np.float32(0.5) * (low + high)
 
 
 def _middles(flat: np.ndarray, axis: int) -> np.ndarray:

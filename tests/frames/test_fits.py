@@ -62,9 +62,11 @@ def test_every_type(tmp_path, dtype, form):
     assert pixels.data.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(pixels.data, data)
     np.testing.assert_array_equal(band_of(frame, 2, 6, step=2), data[2:6:2].astype(np.float32))
-    out = np.zeros((3, SHAPE[1]), np.float32)
-    fill_band(frame, 1, 4, out)
-    np.testing.assert_array_equal(out, data[1:4].astype(np.float32))
+    stack = np.zeros((3, 2, SHAPE[1]), np.float32)
+    fill_band(frame, 1, 4, stack, 0)
+    fill_band(frame, 1, 4, stack, 1, pedestal=np.full((3, SHAPE[1]), 7, np.float32), factor=0.5)
+    values = data[1:4].astype(np.float32)
+    np.testing.assert_array_equal(stack, np.stack([values, (values - 7) * np.float32(0.5)], axis=1))
 
 
 @pytest.mark.parametrize("codec", ["RICE_1", "GZIP_1", "GZIP_2", "HCOMPRESS_1"])
