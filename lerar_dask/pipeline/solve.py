@@ -203,6 +203,12 @@ def _solve_group(session: Session, solved: Solved, group: str, members: list[int
         solved.target.registration, members, key, settings.integrate.weights,
     )[:20]  # fmt: skip
     save_table(store, table_key, table)
+    if settings.integrate.reject == "percentile" and table.sky_over_noise < 10.0:
+        text = (
+            f"{group}: the sky of normalized subs is {table.sky_over_noise:.0f} times its noise; percentile rejection is "
+            "made for 10 times at least and rejects good samples here: winsorized or auto do not"
+        )
+        session.bus.emit(Note(text=text, level="warning"))
     master = integrate.master_key(table_key, canvas, settings.integrate)
     store.create_master(master, table.n_channels, canvas.shape)
     room = session.executor.budget_bytes - session.resident_bytes(integrate.resident_bytes(table))

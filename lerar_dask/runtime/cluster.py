@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import lru_cache
+from importlib import metadata
 from itertools import islice
 from typing import Any
 
@@ -276,8 +277,7 @@ def _client(where: Any, words: str) -> Any:
 
 def _workers(client: Any, address: str) -> Mapping[str, Mapping[str, Any]]:
     """Workers of a scheduler, as it tells of them; they must run this very version."""
-    from lerar_dask import __version__
-
+    here = _version()
     try:
         client.wait_for_workers(1, timeout=WORKERS_S)
     except TimeoutError as error:
@@ -287,17 +287,13 @@ def _workers(client: Any, address: str) -> Mapping[str, Mapping[str, Any]]:
             raise LerarError(
                 f"the worker {name} cannot run lerar ({_short(version)})", "install the same lerar where workers run"
             )
-        if version != __version__:
-            raise LerarError(
-                f"the worker {name} has lerar {version}, here is {__version__}", "install one version everywhere"
-            )
+        if version != here:
+            raise LerarError(f"the worker {name} has lerar {version}, here is {here}", "install one version everywhere")
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
 def _version() -> str:
-    from lerar_dask import __version__
-
-    return __version__
+    return metadata.version("lerar-dask")
 
 
 def _short(error: BaseException) -> str:

@@ -113,6 +113,12 @@ class StackTable:
         return len(self.slot)
 
     @property
+    def sky_over_noise(self) -> float:
+        """Level of the sky in normalized samples over their noise, in the channel where it is least; NaN: unknown."""
+        sigma = np.nanmedian(self.noise / self.ln_scale[:, :, None, None], axis=(0, 2, 3))
+        return float(np.min(np.abs(self.level) / sigma))
+
+    @property
     def n_channels(self) -> int:
         """1, or 3 for color."""
         return self.ln_scale.shape[1]

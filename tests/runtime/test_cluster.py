@@ -211,8 +211,9 @@ def test_a_scheduler_without_workers(monkeypatch):
 
 
 def test_another_version_on_a_worker(scheduler, monkeypatch):
-    monkeypatch.setattr(cluster, "_version", lambda: "0.0.1")
-    with pytest.raises(LerarError, match=r"has lerar 0\.0\.1, here is"):
+    versions = iter(["0.0.1"])  # the first that asks is the driver
+    monkeypatch.setattr(cluster.metadata, "version", lambda _: next(versions, "0.0.2"))
+    with pytest.raises(LerarError, match=r"has lerar 0\.0\.2, here is 0\.0\.1"):
         Cluster(scheduler.scheduler_address, 0, 1 << 30)
 
 
