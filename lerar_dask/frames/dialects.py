@@ -190,8 +190,9 @@ def _times(found: _Found, path: PurePath) -> None:
         found.put("start", None, "name")
     if start is None:
         return
-    if "DWARF" in str(cards.get("INSTRUME", "")).upper() and found.sources["start"] == "DATE-OBS":
-        # Dwarf 3 writes the end of the exposure.
+    dwarf_3 = re.fullmatch(r"DWARF\W*(III|3)", str(cards.get("INSTRUME", "")).strip().upper())
+    if dwarf_3 and found.sources["start"] == "DATE-OBS":
+        # It writes the end of the exposure; Dwarf II writes the start, its DATE comes an exposure later.
         start -= timedelta(seconds=found.values.get("exposure_s") or 0.0)
     found.values["start"] = start.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
     found.values["start_unix"] = start.timestamp()

@@ -18,7 +18,9 @@ EXPECTED = {
         kind="light", gain=100, offset=50, filter=None, cfa="RGGB", object="M 31", start="2025-08-25T05:52:13.488"
     ),
     "asiair_master_bias_only_stackcnt_tells": dict(kind="bias", is_master=True, n_subs=100, filter=None),
-    "dwarf2_light": dict(kind="light", exposure_s=15, binning=(2, 2), cfa="GBRG", ra_deg=None, camera="DWARFII"),
+    "dwarf2_light": dict(
+        kind="light", exposure_s=15, binning=(2, 2), cfa="GBRG", ra_deg=None, start="2023-06-10T21:38:19.442"
+    ),
     "dwarf3_factory_dark_bayerpat_only": dict(kind="unknown", exposure_s=None, cfa="RGGB", camera=None),
     # DATE-OBS of a Dwarf 3 is the end of the exposure.
     "dwarf3_light_no_imagetyp": dict(
