@@ -30,6 +30,8 @@ _MAX_BLOCKS = 1000
 _MAX_HDUS = 64
 MAX_PIXELS = 2_000_000_000
 _MAX_EXPANSION = 2000
+_MAX_UNPACKED = 100
+"""How many times its size a gzipped file is unpacked at most to reach an image in a later HDU."""
 _BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -37,7 +39,7 @@ def probe_fits(path: Path, stat: os.stat_result) -> Frame:
     """Frame of a FITS file, also gzipped and tile-compressed; raises FrameError with the reason for a refusal."""
     zipped = _is_gzip(path)
     with gzip.open(path) if zipped else open(path, "rb") as file:
-        hdus = list(_hdus(file, None if zipped else stat.st_size))
+        hdus = list(_hdus(file, stat.st_size * (_MAX_UNPACKED if zipped else 1)))
         index, cards = _image_hdu(hdus)
         merged = {**hdus[0][0], **{k: v for k, v in cards.items()}}
         for word in ("HISTORY", "COMMENT"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import time
 
 import numpy as np
 import pytest
@@ -168,6 +169,33 @@ def test_header_without_end_is_read_no_further_than_needed(tmp_path):
 def test_gzip_bomb(tmp_path):
     bomb = gzip.compress(plain(NAXIS1="40000", NAXIS2="40000")[:2880] + bytes(1 << 20))
     assert "times its size" in problem_of(tmp_path, bomb, "a.fits.gz")
+
+
+def test_gzip_that_would_be_unpacked_for_nothing(tmp_path):
+    """A header promises much before the next HDU: it is not unpacked to get there."""
+    words = {"SIMPLE": "T", "BITPIX": "8", "NAXIS": "1", "NAXIS1": "4000000000000", "EXTEND": "T"}
+    header = b"".join(f"{word:8}= {value:>20}".encode().ljust(80) for word, value in words.items())
+    path = tmp_path / "bomb.fits.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write((header + b"END".ljust(80)).ljust(2880))
+        for _ in range(40):
+            file.write(bytes(1 << 24))
+    start = time.perf_counter()
+    assert "no image" in probe(path).problem
+    assert time.perf_counter() - start < 0.3
+
+
+def test_thirty_thousand_cards(tmp_path):
+    content = plain()
+    end = content.index(b"END".ljust(80))
+    cards = b"".join(f"K{i:05d}  = {i}".encode().ljust(80) for i in range(30_000)) + b"END".ljust(80)
+    header = content[:end] + cards
+    path = tmp_path / "long.fits"
+    path.write_bytes(header.ljust(-(-len(header) // 2880) * 2880) + content[2880:])
+    found = probe(path)
+    assert not found.problem
+    assert np.array_equal(read_pixels(found).data, np.zeros(SHAPE, np.int16))
+    assert len(read_cards(path, 0)) > 30_000
 
 
 def test_gzip_that_ends_early_is_set_aside_when_read(tmp_path):
