@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from lerar_dask.link.match import MasterSpec
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
 from lerar_dask.stages import masters
+from lerar_dask.store.access import open_store
+from lerar_dask.tasks import Task
 
-__all__ = ["make_masters", "write_files"]
+__all__ = ["make_masters", "plan_files", "write_file"]
 
 
 def make_masters(session: Session, night: Night) -> dict[Path, str]:
@@ -38,21 +41,24 @@ def make_masters(session: Session, night: Night) -> dict[Path, str]:
     return bad
 
 
-def write_files(session: Session, night: Night, out: Path) -> None:
-    """FITS copies of the masters in OUT/calibration."""
-    folder = out / "calibration"
+def plan_files(session: Session, night: Night, out: Path) -> list[Task]:
+    """One task per master that was made: its FITS copy in OUT/calibration."""
+    tasks = []
     for name in sorted(night.used_masters):
         spec = night.links.masters[name]
         key = masters.master_key(spec, night.links, session.settings.masters)
-        path = folder / f"{name}.fits"
-        mark = f"calibration-file/{name}"
-        known = session.known.get(mark)
-        if spec.ready is not None or (path.exists() and known and known["digest"] == key):
-            continue
-        if session.store.has(f"calibration/{key}/image"):
-            folder.mkdir(exist_ok=True)
-            fits.write_calibration(path, _master_facts(spec, session.store.read_array(f"calibration/{key}/image")))
-            session.note(mark, key)
+        if spec.ready is None and session.store.has(f"calibration/{key}/image"):
+            path = str(out / "calibration" / f"{name}.fits")
+            arguments = {"store_url": session.store.url, "key": key, "spec": spec, "path": path}
+            tasks.append(Task(key=f"calibration-file/{name}", digest=key, function=write_file, arguments=arguments))
+    return tasks
+
+
+def write_file(*, store_url: str, key: str, spec: MasterSpec, path: str) -> dict[str, Any]:
+    """Write a master of the store as FITS."""
+    image = open_store(store_url).read_array(f"calibration/{key}/image")
+    fits.write_calibration(Path(path), _master_facts(spec, image))
+    return {}
 
 
 def _master_facts(spec: MasterSpec, image: object) -> fits.CalibrationMaster:

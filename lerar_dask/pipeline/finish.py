@@ -26,34 +26,38 @@ from lerar_dask.stages.stack_table import load_table
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["carry_wcs", "header_facts", "plan_products", "rows_reader", "write_group", "write_run_report"]
+__all__ = ["carry_wcs", "header_facts", "plan_products", "rows_reader", "write_run_report"]
 
 CODE_VERSION = 1
 _SURFACES_SHOWN = 60
 
 
 def plan_products(store: Store, out: Path, state: RunState, settings: Settings, facts: Mapping[str, Any]) -> Step:
-    """One task per group: its FITS and its picture.
+    """Two tasks per group: its FITS, and its picture.
 
     Parameters
     ----------
-    facts : header facts by group, see `write_group`
+    facts : header facts by group, see `header_facts`
     """
-    tasks = [
-        Task(
-            key=f"products/{name}",
-            digest=digest("products", CODE_VERSION, group.master, settings.products, facts[name]),
-            function=write_group,
-            arguments={
-                "store_url": store.url,
-                "out": str(out),
-                "name": name,
-                "facts": facts[name],
-                "settings": settings,
-            },
+    tasks = []
+    for name, group in state.groups.items():
+        common = {"store_url": store.url, "name": name}
+        digests = (CODE_VERSION, group.master, settings.products, facts[name])
+        master = {**common, "path": str(out / f"{name}.fits"), "facts": facts[name], "settings": settings}
+        tasks.append(
+            Task(key=f"products/{name}", digest=digest("products", *digests), function=write_master, arguments=master)
         )
-        for name, group in state.groups.items()
-    ]
+        if settings.products.preview:
+            bottom_up = facts[name].get("row_order") == "BOTTOM-UP"
+            picture = {**common, "path": str(out / f"{name}.png"), "bottom_up": bottom_up}
+            tasks.append(
+                Task(
+                    key=f"picture/{name}",
+                    digest=digest("picture", *digests),
+                    function=write_picture,
+                    arguments=picture,
+                )
+            )
     return Step(name="products", tasks=tasks)
 
 
@@ -77,16 +81,15 @@ def rows_reader(store: Store, key: str, shape: tuple[int, int, int]) -> fits.Rea
     return read
 
 
-def write_group(*, store_url: str, out: str, name: str, facts: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Write OUT/{name}.fits and .png; returns what the report says of the master."""
+def write_master(
+    *, store_url: str, name: str, path: str, facts: Mapping[str, Any], settings: Settings
+) -> dict[str, Any]:
+    """Write a group's master as FITS."""
     store = open_store(store_url)
     state = RunState.from_json(store.read_json("run.json"))
-    group = state.groups[name]
-    target = state.targets[group.target]
+    read_rows, shape = _rows_of(store, state, name)
+    target = state.targets[state.groups[name].target]
     assert target.canvas is not None
-    shape = (group.n_channels, *target.canvas.shape)
-    read_rows = rows_reader(store, group.master, shape)
-    rows = [row for row in state.frames if row["group"] == name]
     master = fits.MasterImage(
         read_rows=read_rows,
         shape=shape,
@@ -96,14 +99,25 @@ def write_group(*, store_url: str, out: str, name: str, facts: Mapping[str, Any]
         provenance=provenance.provenance(settings),
         **facts,
     )
-    fits.write_master(Path(out) / f"{name}.fits", master, rows)
-    files = {"master": f"{name}.fits"}
-    if settings.products.preview:
-        preview.write_preview(
-            Path(out) / f"{name}.png", read_rows, shape, bottom_up=facts.get("row_order") == "BOTTOM-UP"
-        )
-        files["preview"] = f"{name}.png"
-    return {"files": files}
+    fits.write_master(Path(path), master, [row for row in state.frames if row["group"] == name])
+    return {}
+
+
+def write_picture(*, store_url: str, name: str, path: str, bottom_up: bool) -> dict[str, Any]:
+    """Write a group's preview as PNG."""
+    store = open_store(store_url)
+    read_rows, shape = _rows_of(store, RunState.from_json(store.read_json("run.json")), name)
+    preview.write_preview(Path(path), read_rows, shape, bottom_up=bottom_up)
+    return {}
+
+
+def _rows_of(store: Store, state: RunState, name: str) -> tuple[fits.ReadRows, tuple[int, int, int]]:
+    """Reader of a group's master, and channels, rows, columns."""
+    group = state.groups[name]
+    canvas = state.targets[group.target].canvas
+    assert canvas is not None
+    shape = (group.n_channels, *canvas.shape)
+    return rows_reader(store, group.master, shape), shape
 
 
 def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict[str, Any]:
@@ -282,14 +296,10 @@ def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
 
 def _group_pictures(store: Store, out: Path, state: RunState, name: str) -> dict[str, Any]:
     """Maps and facts of a group that has a master."""
-    group: GroupState = state.groups[name]
-    canvas = state.targets[group.target].canvas
-    assert canvas is not None
-    shape = (group.n_channels, *canvas.shape)
-    read_rows = rows_reader(store, group.master, shape)
+    read_rows, shape = _rows_of(store, state, name)
     noise, coverage, low, high = preview.reduce_planes(read_rows, shape, max_px=400).mean(axis=1)[1:]
     picture = out / f"{name}.png"
-    facts = {"size": f"{canvas.shape[1]} x {canvas.shape[0]} px"}
+    facts = {"size": f"{shape[2]} x {shape[1]} px"}
     if np.isfinite(noise).any():
         facts["noise"] = f"{np.nanmedian(noise):.3g} ADU"
     with np.errstate(invalid="ignore", divide="ignore"):

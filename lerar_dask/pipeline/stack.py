@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
+from lerar_dask.products.plots import load_plotting
 from lerar_dask.run import RunState, Sub
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
@@ -171,12 +173,13 @@ def _finish(
 ) -> Summary:
     """Products, report, settings, summary."""
     settings, store = session.settings, session.store
-    calibrate.write_files(session, night, out)
+    if settings.products.report:
+        # A second of reading program text, while the tasks wait for the disk.
+        threading.Thread(target=load_plotting, name="plotting", daemon=True).start()
     facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
-    records = session.run(
-        finish.plan_products(store, out, state, settings, facts),
-        keep=lambda t: (out / f"{t.arguments['name']}.fits").exists(),
-    )
+    step = finish.plan_products(store, out, state, settings, facts)
+    step = dataclasses.replace(step, tasks=[*step.tasks, *calibrate.plan_files(session, night, out)])
+    records = session.run(step, keep=lambda t: Path(t.arguments["path"]).exists())
     for key, record in records.items():
         if record["state"] != "done":
             problems = {**problems, key.partition("/")[2]: record["reason"]}
@@ -189,7 +192,7 @@ def _finish(
             finish.write_run_report(store, out, state, session=session, problems=problems)
     lights = {str(light.frame.path) for light in night.lights}
     used = sum(row["fate"] == "used" for row in state.frames)
-    report = out / "report.html"
+    page = out / "report.html"
     return Summary(
         out=out,
         groups=[
@@ -206,7 +209,7 @@ def _finish(
         peak_bytes=0,
         read_bytes=session.read_bytes,
         written_bytes=session.written_bytes,
-        report=report if report.exists() else None,
+        report=page if page.exists() else None,
         notes=sorted({note for row in state.links for note in row["notes"]}),
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["group_colors", "plots"]
+__all__ = ["group_colors", "load_plotting", "plots"]
 
 _QUANTITIES = (
     ("fwhm_px", "FWHM [px]"),
@@ -31,6 +31,14 @@ _NIGHT_GAP_S = 6 * 3600
 _COLORS = ("#3987d6", "#d98b2b", "#3aa37a", "#c05fa8", "#8a79d6", "#b0a332", "#4fb3bf", "#cf6a5d")
 _ASIDE_COLOR = "#d64545"
 _MUTED = "#8a8f98"
+
+
+def load_plotting() -> None:
+    """Import what plots need, which takes a second."""
+    import bokeh.embed
+    import bokeh.models
+    import bokeh.plotting
+    import bokeh.resources  # noqa: F401
 
 
 def plots(frames: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lerar_dask.kernels.binning import area_means
 from lerar_dask.products.hdus import atomic_path
 
 __all__ = ["MAX_PX", "Palette", "autostretch", "map_png", "reduce_planes", "reduce_rows", "render", "write_preview"]
@@ -70,7 +71,7 @@ def reduce_rows(
     bands = []
     for y0 in range(0, height, step):
         rows = np.asarray(read_rows(y0, min(y0 + step, height)))[:, plane]
-        bands.append(_block_mean(rows, factor))
+        bands.append(area_means(rows, factor))
     image = np.concatenate(bands, axis=1)
     ratio = max(image.shape[1:]) / max_px
     if ratio <= 1:
@@ -87,7 +88,7 @@ def reduce_planes(read_rows: ReadRows, shape: tuple[int, int, int], *, max_px: i
     bands = []
     for y0 in range(0, height, step):
         rows = np.asarray(read_rows(y0, min(y0 + step, height)))
-        bands.append(np.stack([_block_mean(rows[:, plane], factor) for plane in range(rows.shape[1])]))
+        bands.append(np.stack([area_means(rows[:, plane], factor) for plane in range(rows.shape[1])]))
     return np.concatenate(bands, axis=2)
 
 
@@ -179,27 +180,6 @@ def _star_gains(pixels: np.ndarray) -> np.ndarray:
 def _mtf(midtone: np.ndarray | float, x: np.ndarray | float) -> np.ndarray:
     """Midtones transfer function: 0 -> 0, midtone -> 1/2, 1 -> 1; its own parameter for `x` -> `midtone` as well."""
     return np.asarray((midtone - 1) * x / ((2 * midtone - 1) * x - midtone))
-
-
-def _block_mean(rows: np.ndarray, factor: int) -> np.ndarray:
-    """Means of factor x factor pixels of (channel, y, x); NaN where less than half has data."""
-    rows = np.asarray(rows, np.float32)
-    if factor == 1:
-        return rows.copy()
-    channels, height, width = rows.shape
-    pad = (-height % factor, -width % factor)
-    areas = np.multiply.outer(_lengths(height, factor), _lengths(width, factor))
-    rows = np.pad(rows, ((0, 0), (0, pad[0]), (0, pad[1])), constant_values=np.nan)
-    blocks = rows.reshape(channels, rows.shape[1] // factor, factor, rows.shape[2] // factor, factor)
-    count = np.isfinite(blocks).sum(axis=(2, 4), dtype=np.int32)
-    total = np.nansum(blocks, axis=(2, 4), dtype=np.float32)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(2 * count >= areas, total / count, np.nan).astype(np.float32)
-
-
-def _lengths(n: int, factor: int) -> np.ndarray:
-    """Pixels in each block along an axis; the last may be shorter."""
-    return np.minimum(factor, n - np.arange(0, n, factor))
 
 
 def _box_mean(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
