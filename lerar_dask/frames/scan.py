@@ -100,7 +100,7 @@ def _trouble(path: Path, reason: str, stat: os.stat_result | None = None) -> Fra
 
 
 def _files(top: Path, barred: set[Path], troubles: list[Frame]) -> Iterator[Path]:
-    """Files below `top`, without hidden ones and without stores of ours."""
+    """Files below `top`, without hidden ones and without stores of ours; linked folders too, each folder once."""
     if top.is_file():
         yield top
         return
@@ -108,8 +108,19 @@ def _files(top: Path, barred: set[Path], troubles: list[Frame]) -> Iterator[Path
     def note(error: OSError) -> None:
         troubles.append(_trouble(Path(error.filename), f"the folder cannot be read ({error.strerror})"))
 
-    for folder, folders, files in os.walk(top, onerror=note):
+    visited: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(top, onerror=note, followlinks=True):
         here = Path(folder)
+        try:
+            status = os.stat(here)
+        except OSError as error:
+            note(error)
+            folders.clear()
+            continue
+        if (status.st_dev, status.st_ino) in visited:
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(
             f
             for f in folders

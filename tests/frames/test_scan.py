@@ -101,3 +101,14 @@ def test_folder_names_tell_the_kind(tmp_path):
     found = {f.path.parent.name: f.header for f in scan([tmp_path]).frames}
     assert {name: h.kind for name, h in found.items()} == kinds
     assert found["Lights"].object == "M31"
+
+
+def test_linked_folders_are_followed_and_loops_are_not(tmp_path):
+    night, library = tmp_path / "night", tmp_path / "library"
+    (night / "lights").mkdir(parents=True)
+    library.mkdir()
+    for path in (night / "lights" / "a.fits", library / "d.fits"):
+        fits.PrimaryHDU(np.arange(64, dtype=np.uint16).reshape(8, 8)).writeto(path)
+    (night / "darks").symlink_to(library, target_is_directory=True)
+    (night / "lights" / "again").symlink_to(night, target_is_directory=True)
+    assert [f.path.name for f in scan([night]).frames] == ["d.fits", "a.fits"]
