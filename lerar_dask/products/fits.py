@@ -203,7 +203,7 @@ def _master_header(master: MasterImage, shape: tuple[int, ...], plane: str) -> f
 
 def _put_facts(header: fits.Header, master: MasterImage) -> None:
     _put(header, "IMAGETYP", "Master Light", "kind of frame")
-    _put(header, "BUNIT", "adu", "linear; scale and sky of the reference sub")
+    _put(header, "BUNIT", "adu", "linear; one scale for all subs, constant sky")
     _put(header, "OBJECT", master.object, "target")
     _put(header, "FILTER", master.filter, "filter")
     _put(header, "EXPTIME", master.exposure_total_s, "[s] sum over the subs")

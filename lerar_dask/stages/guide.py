@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lerar_dask.errors import UsageError
-from lerar_dask.frames.reader import band_of
-from lerar_dask.frames.scan import probe
+from lerar_dask.errors import FrameError, UsageError
+from lerar_dask.frames.picture import Picture, light_of, open_picture
 from lerar_dask.kernels.measure import measure
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store
@@ -30,17 +29,23 @@ def measure_guide(store: Store, path: Path, settings: Ingest) -> tuple[str, tupl
     UsageError
         when the file is no image that can be used.
     """
-    frame = probe(path)
-    if frame.problem:
-        raise UsageError(f"--align-to {path}: {frame.problem}")
+    try:
+        picture = open_picture(path)
+        return _measure(store, picture, path, settings)
+    except FrameError as error:
+        raise UsageError(f"--align-to {path}: {error.message}") from error
+
+
+def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> tuple[str, tuple[int, int]]:
+    frame = picture.frame
     key = digest("guide", CODE_VERSION, str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
     at = f"registration/guides/{key}/stars"
     if not store.has(at):
-        image = np.ascontiguousarray(band_of(frame, 0, frame.shape[0]), np.float32)
+        image = light_of(picture.planes())
         found = measure(
             image,
             image.copy(),
-            cfa=frame.header.cfa,
+            cfa=picture.cfa,
             cell_px=settings.background_cell_px,
             detection_sigma=settings.detection_sigma,
             max_stars=settings.max_stars,
@@ -49,6 +54,6 @@ def measure_guide(store: Store, path: Path, settings: Ingest) -> tuple[str, tupl
             defects=np.zeros(0, np.int32),
         )
         if len(found.stars) < 6:
-            raise UsageError(f"--align-to {path}: it shows too few stars ({len(found.stars)} found, 6 needed)")
+            raise FrameError(f"it shows too few stars ({len(found.stars)} found, 6 needed)")
         store.write_array(at, found.stars, dims=("star", "column"), meaning="stars of the image that sets the grid")
     return at, frame.shape

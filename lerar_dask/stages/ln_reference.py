@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import FrameError, UsageError
-from lerar_dask.frames.reader import Frame, band_of
-from lerar_dask.frames.scan import probe
+from lerar_dask.frames.picture import Picture, light_of, open_picture
+from lerar_dask.frames.reader import Frame
 from lerar_dask.kernels.measure import Measures, measure
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store
@@ -23,8 +23,6 @@ __all__ = ["CODE_VERSION", "MeasuredImage", "measure_reference"]
 
 CODE_VERSION = 1
 MIN_STARS = 6
-LIGHT = (0.25, 0.5, 0.25)
-"""Share of red, green and blue in the light of a star as a color sensor gathers it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,63 +44,34 @@ def measure_reference(store: Store, path: Path, settings: Ingest) -> MeasuredIma
     UsageError
         when the file is no image that can be used.
     """
-    frame = probe(path)
-    n_planes = 1 if frame.pixels else _count_planes(frame)
-    if not n_planes:
-        raise UsageError(f"--ln-reference {path}: {frame.problem or 'it is no image of one plane or of three'}")
-    (height, width), cfa = frame.shape, None if n_planes > 1 or frame.header.is_stack else frame.header.cfa
+    try:
+        picture = open_picture(path)
+        return _measure(store, picture, path, settings)
+    except FrameError as error:
+        raise UsageError(f"--ln-reference {path}: {error.message}") from error
+
+
+def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> MeasuredImage:
+    frame, n_planes, cfa = picture.frame, picture.n_planes, picture.cfa
+    height, width = frame.shape
     key = digest("ln-reference", CODE_VERSION, str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
     geometry = f"ln-reference_{width}x{height}_{cfa or ('mono' if n_planes == 1 else 'color')}"
     measures = store.measures(geometry, key)
     if not measures.has(0):
-        found = _measured(_pixels(frame, n_planes), cfa, frame, settings)
+        found = _measured(picture.planes(), cfa, frame, settings)
         if len(found.stars) < MIN_STARS:
-            few = f"it shows too few stars ({len(found.stars)} found, {MIN_STARS} needed)"
-            raise UsageError(f"--ln-reference {path}: {few}")
+            raise FrameError(f"it shows too few stars ({len(found.stars)} found, {MIN_STARS} needed)")
         parts = {"blocks": found.blocks, "grid": found.grid, "stars": found.stars, "spikes": np.zeros((1, 3))}
         measures.create(1, {name: part.shape for name, part in parts.items()})
         measures.write(0, **parts, summary=found.summary)
     return MeasuredImage(geometry=geometry, measure=key, shape=frame.shape, trust=_trust(frame, n_planes))
 
 
-def _count_planes(frame: Frame) -> int:
-    """3 for an unpacked color image, which is no frame of a night; 0 for all else that is none."""
-    from astropy.io import fits
-
-    if frame.shape == (0, 0):
-        return 0
-    try:
-        header = fits.getheader(frame.path)
-    except OSError:
-        return 0
-    whole = 3 * frame.shape[0] * frame.shape[1] * abs(header["BITPIX"]) // 8 < frame.size
-    return 3 if header["NAXIS"] == 3 and header["NAXIS3"] == 3 and whole else 0
-
-
-def _pixels(frame: Frame, n_planes: int) -> list[np.ndarray]:
-    """Pixels of each plane, (y, x) float32; missing ones NaN."""
-    from astropy.io import fits
-
-    try:
-        if n_planes == 1:
-            planes = [np.ascontiguousarray(band_of(frame, 0, frame.shape[0]), np.float32)]
-        else:
-            planes = [np.ascontiguousarray(plane, np.float32) for plane in fits.getdata(frame.path)]
-    except (FrameError, OSError, ValueError, TypeError) as error:
-        raise UsageError(f"--ln-reference {frame.path}: its pixels cannot be read ({error})") from error
-    for plane in planes:
-        plane[~np.isfinite(plane)] = np.nan
-        if np.isnan(plane).all() or np.nanmin(plane) == np.nanmax(plane):
-            raise UsageError(f"--ln-reference {frame.path}: it holds no picture")
-    return planes
-
-
 def _measured(planes: Sequence[np.ndarray], cfa: str | None, frame: Frame, settings: Ingest) -> Measures:
     """Blocks of each plane; stars of their light together, as they are measured on a color sub."""
     if len(planes) == 1:
         return _measured_plane(planes[0], cfa, frame, settings)
-    light = sum(np.float32(share) * plane for share, plane in zip(LIGHT, planes, strict=True))
-    stars = _measured_plane(np.asarray(light), cfa, frame, settings)
+    stars = _measured_plane(light_of(planes), cfa, frame, settings)
     found = [_measured_plane(plane, cfa, frame, settings) for plane in planes]
     return replace(
         stars, blocks=np.concatenate([f.blocks for f in found]), grid=np.concatenate([f.grid for f in found])

@@ -1,0 +1,91 @@
+"""Picture: an image that the user points at: a sub, or a master of any program, of one plane or of three colors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lerar_dask.errors import FrameError
+from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.frames.scan import probe
+
+__all__ = ["LIGHT", "Picture", "light_of", "open_picture"]
+
+LIGHT = (0.25, 0.5, 0.25)
+"""Share of red, green and blue in the light of a star as a color sensor gathers it."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image whose pixels can be read."""
+
+    frame: Frame
+    n_planes: int
+    """1, or 3 for an unpacked color image."""
+
+    @property
+    def cfa(self) -> str | None:
+        """Color pattern of the pixels; None for planes of their own and for stacks."""
+        return None if self.n_planes > 1 or self.frame.header.is_stack else self.frame.header.cfa
+
+    def planes(self) -> list[np.ndarray]:
+        """Pixels of each plane, (y, x) float32; missing ones NaN.
+
+        Raises
+        ------
+        FrameError
+            when they cannot be read, or hold nothing.
+        """
+        from astropy.io import fits
+
+        try:
+            if self.n_planes == 1:
+                planes = [np.ascontiguousarray(band_of(self.frame, 0, self.frame.shape[0]), np.float32)]
+            else:
+                planes = [np.ascontiguousarray(plane, np.float32) for plane in fits.getdata(self.frame.path)]
+        except (OSError, ValueError, TypeError) as error:
+            raise FrameError(f"its pixels cannot be read ({error})") from error
+        for plane in planes:
+            plane[~np.isfinite(plane)] = np.nan
+            if np.isnan(plane).all() or np.nanmin(plane) == np.nanmax(plane):
+                raise FrameError("it holds no picture")
+        return planes
+
+
+def open_picture(path: Path) -> Picture:
+    """Look at an image.
+
+    Raises
+    ------
+    FrameError
+        when the file is no image of one plane or of three.
+    """
+    frame = probe(path)
+    n_planes = 1 if frame.pixels else _count_planes(frame)
+    if not n_planes:
+        raise FrameError(frame.problem or "it is no image of one plane or of three")
+    return Picture(frame, n_planes)
+
+
+def light_of(planes: Sequence[np.ndarray]) -> np.ndarray:
+    """Light of all planes together, (y, x) float32."""
+    if len(planes) == 1:
+        return planes[0]
+    return np.asarray(sum(np.float32(share) * plane for share, plane in zip(LIGHT, planes, strict=True)))
+
+
+def _count_planes(frame: Frame) -> int:
+    """3 for an unpacked color image, which is no frame of a night; 0 for all else that is none."""
+    from astropy.io import fits
+
+    if frame.shape == (0, 0):
+        return 0
+    try:
+        header = fits.getheader(frame.path)
+    except OSError:
+        return 0
+    whole = 3 * frame.shape[0] * frame.shape[1] * abs(header["BITPIX"]) // 8 < frame.size
+    return 3 if header["NAXIS"] == 3 and header["NAXIS3"] == 3 and whole else 0
