@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import lru_cache
@@ -34,6 +36,8 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_TRIM_THRESHOLD_": "65536",
 }
+_TRACKER = "ignore:resource_tracker"
+"""Handed on to Python's own helper process, which has a word to say about semaphores when a run is stopped."""
 _USED_OF_LIMIT = 0.9
 """Share of a worker's own limit that we plan with: its nanny ends it a little above."""
 
@@ -52,9 +56,11 @@ class Cluster:
     def __init__(self, address: str | None, slots: int, budget_bytes: int, worker_bytes: int = 0) -> None:
         _configure()
         self._cluster: Any = None
+        self._loop: Any = None
         self._where = f"at {address}" if address else "of this machine"
         if address is None:
-            self._cluster, self.slots, self.budget_bytes = _processes(slots, budget_bytes)
+            self._loop = _deaf_loop()
+            self._cluster, self.slots, self.budget_bytes = _processes(slots, budget_bytes, self._loop.loop)
         else:
             _greet(address)
         self._client = _client(self._cluster or address, self._where)
@@ -113,6 +119,7 @@ class Cluster:
         self._client.close(timeout=2)
         if self._cluster is not None:
             self._cluster.close(timeout=5)
+            self._loop.stop()
 
     def _outcome(self, future: Any, task: Task) -> Record | SpaceError | None:
         """What became of a task; raises when the scheduler is gone."""
@@ -201,12 +208,13 @@ def _configure() -> None:
     )
 
 
-def _processes(slots: int, budget_bytes: int) -> tuple[Any, int, int]:
+def _processes(slots: int, budget_bytes: int, loop: Any) -> tuple[Any, int, int]:
     """Processes of this machine, how many, and the memory to plan with."""
     from distributed import LocalCluster
 
     n, planned, limit = shares_of_processes(slots, budget_bytes)
     cluster = LocalCluster(
+        loop=loop,
         n_workers=n,
         threads_per_worker=1,
         processes=True,
@@ -214,9 +222,31 @@ def _processes(slots: int, budget_bytes: int) -> tuple[Any, int, int]:
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # dask serves its health there all the same
         env=_ENVIRONMENT,
+        preload=[__name__],
         local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
     )
     return cluster, n, planned
+
+
+def _deaf_loop() -> Any:
+    """An event loop in a thread that blocks Ctrl-C, as do the processes it starts: a terminal sends it to all of them.
+
+    Stopping them is the driver's business; they would each print a traceback.
+    """
+    from multiprocessing import resource_tracker
+
+    from distributed.utils import LoopRunner
+
+    if _TRACKER not in sys.warnoptions:
+        sys.warnoptions.append(_TRACKER)
+    resource_tracker.ensure_running()  # else it is started later, and unblocks signals
+    runner = LoopRunner()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        runner.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return runner
 
 
 # ------------------------------------------------------------------------------------------------------------ an address
@@ -309,6 +339,13 @@ def _short(error: BaseException) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- on workers
+
+
+def dask_setup(_worker: Any) -> None:
+    """Called by dask in each process of ours as it starts: what dask has to say while it stops is no news."""
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.partition(".")[0] == "distributed":
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _call(box: list[Task]) -> Record | SpaceError:

@@ -166,6 +166,23 @@ def test_nobody_at_the_address(night, tmp_path):
     assert len(done.stderr.splitlines()) == 2
 
 
+@pytest.mark.parametrize("seconds", [3.0, 5.0])
+def test_interrupted_processes_say_one_line(night, stacked, tmp_path, seconds):
+    out = tmp_path / "out"
+    line = [*COMMAND, str(night), "-o", str(out), "-q", "--scheduler", "processes"]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers hear it too
+    start = time.monotonic()
+    _, said = process.communicate(timeout=20)
+    assert time.monotonic() - start < 4
+    if process.returncode != 0:
+        assert process.returncode == 130
+        assert said.split("\n") == ["", "lerar: stopped; the same command goes on from here", ""]
+    assert run(night, out, report=False).exit_code == 0
+    assert fingerprint(out) == fingerprint(stacked)
+
+
 # ------------------------------------------------------------------------------------------------------------------- TLS
 
 
