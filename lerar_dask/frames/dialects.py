@@ -7,7 +7,6 @@ the programs' own code and headers seen in the wild).
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,19 @@ from typing import Any
 
 from lerar_dask.frames import names
 from lerar_dask.frames.header import Header
+from lerar_dask.frames.values import (
+    NOTHING,
+    PATTERNS,
+    count_of,
+    degrees_of,
+    filter_of,
+    moment_of,
+    number_of,
+    positive_of,
+    sexagesimal_of,
+    temperature_of,
+    text_of,
+)
 
 __all__ = ["Cards", "normalize_header"]
 
@@ -31,10 +43,6 @@ _KINDS = {
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
 _PICTTYPE = {1: "light", 2: "bias", 3: "dark", 4: "flat"}
-_NOTHING = {"", "none", "unknown", "n/a", "null", "nofilter", "no filter"}
-_MASKED = re.compile(r"x+", re.IGNORECASE)
-"""What some programs put over a value they hide."""
-_PATTERNS = {"RGGB", "BGGR", "GRBG", "GBRG"}
 
 
 class _Found:
@@ -88,50 +96,50 @@ def normalize_header(cards: Cards, path: PurePath, *, shape: tuple[int, ...] = (
 
 
 def _numbers(found: _Found) -> None:
-    found.take("exposure_s", ("EXPTIME", "EXPOSURE", "EXP"), _positive)
-    found.take("gain", ("GAIN", "ISO", "ISOSPEED"), lambda v: _number(v, low=0))
-    found.take("offset", ("OFFSET", "BLKLEVEL"), lambda v: _number(v, low=0))
-    found.take("e_per_adu", ("EGAIN", "CVF", "EPERADU"), lambda v: _number(v, low=1e-6))
-    found.take("read_noise_e", ("RDNOISE", "READNOIS"), _positive)
-    found.take("set_temp_c", ("SET-TEMP", "SETTEMP"), _temperature)
+    found.take("exposure_s", ("EXPTIME", "EXPOSURE", "EXP"), positive_of)
+    found.take("gain", ("GAIN", "ISO", "ISOSPEED"), lambda v: number_of(v, low=0))
+    found.take("offset", ("OFFSET", "BLKLEVEL"), lambda v: number_of(v, low=0))
+    found.take("e_per_adu", ("EGAIN", "CVF", "EPERADU"), lambda v: number_of(v, low=1e-6))
+    found.take("read_noise_e", ("RDNOISE", "READNOIS"), positive_of)
+    found.take("set_temp_c", ("SET-TEMP", "SETTEMP"), temperature_of)
     temperatures = ("CCD-TEMP", "CCD_TEMP", "CCDTEMP", "TEMPERAT", "CAMTCCD", "DET-TEMP", "CAMTEMP")
-    found.take("sensor_temp_c", temperatures, _temperature)
-    found.take("pixel_um", ("XPIXSZ", "XPIXELSZ", "PIXSIZEX", "XPIXSIZE", "PIXSIZE1"), lambda v: _number(v, low=0.1))
-    found.take("focal_mm", ("FOCALLEN", "FOCAL"), lambda v: _number(v, low=1))
-    found.take("rotator_deg", ("ROTATANG", "ROTATOR", "POSANGLE", "ANGLE"), _number)
-    found.take("airmass", ("AIRMASS", "SECZ"), lambda v: _number(v, low=0.99))
-    found.take("pedestal_adu", ("PEDESTAL",), lambda v: None if _number(v) is None else abs(_number(v) or 0.0))
-    found.take("saturation_adu", ("SATURATE", "DATAMAX", "WHTLVLN"), lambda v: _number(v, low=1))
+    found.take("sensor_temp_c", temperatures, temperature_of)
+    found.take("pixel_um", ("XPIXSZ", "XPIXELSZ", "PIXSIZEX", "XPIXSIZE", "PIXSIZE1"), lambda v: number_of(v, low=0.1))
+    found.take("focal_mm", ("FOCALLEN", "FOCAL"), lambda v: number_of(v, low=1))
+    found.take("rotator_deg", ("ROTATANG", "ROTATOR", "POSANGLE", "ANGLE"), number_of)
+    found.take("airmass", ("AIRMASS", "SECZ"), lambda v: number_of(v, low=0.99))
+    found.take("pedestal_adu", ("PEDESTAL",), lambda v: None if number_of(v) is None else abs(number_of(v) or 0.0))
+    found.take("saturation_adu", ("SATURATE", "DATAMAX", "WHTLVLN"), lambda v: number_of(v, low=1))
     found.take(
         "n_subs",
         ("STACKCNT", "NCOMBINE", "NIMAGES", "NUMFRAME", "LIGH_CNT", "DARK_CNT", "FLAT_CNT", "BIAS_CNT"),
-        _count,
+        count_of,
     )
-    found.take("site_lat_deg", ("SITELAT", "OBSGEO-B", "LAT-OBS", "LATITUDE", "SITE-LAT", "OBSLAT"), _degrees)
-    found.take("site_lon_deg", ("OBSGEO-L", "SITELONG", "LONG-OBS", "LONGITUD", "SITE-LON", "OBSLONG"), _degrees)
-    x = next((_count(found.cards[w]) for w in ("XBINNING", "CCDXBIN", "BINX") if w in found.cards), None)
-    y = next((_count(found.cards[w]) for w in ("YBINNING", "CCDYBIN", "BINY") if w in found.cards), None)
+    found.take("site_lat_deg", ("SITELAT", "OBSGEO-B", "LAT-OBS", "LATITUDE", "SITE-LAT", "OBSLAT"), degrees_of)
+    found.take("site_lon_deg", ("OBSGEO-L", "SITELONG", "LONG-OBS", "LONGITUD", "SITE-LON", "OBSLONG"), degrees_of)
+    x = next((count_of(found.cards[w]) for w in ("XBINNING", "CCDXBIN", "BINX") if w in found.cards), None)
+    y = next((count_of(found.cards[w]) for w in ("YBINNING", "CCDYBIN", "BINY") if w in found.cards), None)
     if x is None and (match := re.match(r"(\d+)\D+(\d+)", str(found.cards.get("BINNING", "")))):
         x, y = int(match[1]), int(match[2])
     if x is not None or y is not None:
         found.put("binning", (max(1, y or x or 1), max(1, x or y or 1)), "XBINNING")
     pixel, focal = found.values.get("pixel_um"), found.values.get("focal_mm")
-    if "SCALE" in found.cards and (scale := _number(found.cards["SCALE"], low=1e-3)):
+    if "SCALE" in found.cards and (scale := number_of(found.cards["SCALE"], low=1e-3)):
         found.put("scale_arcsec_px", scale, "SCALE")
     elif pixel and focal:
         found.put("scale_arcsec_px", 206.264806 * pixel / focal, "XPIXSZ, FOCALLEN")
     if "EXPTIME" in found.cards and "EXPOSURE" in found.cards:
-        a, b = _positive(found.cards["EXPTIME"]), _positive(found.cards["EXPOSURE"])
+        a, b = positive_of(found.cards["EXPTIME"]), positive_of(found.cards["EXPOSURE"])
         if a and b and abs(a - b) > max(0.01, 0.001 * a):
             found.warnings.append(f"EXPTIME {a:g} and EXPOSURE {b:g} differ; EXPTIME is taken")
 
 
 def _words(found: _Found) -> None:
-    found.take("filter", ("FILTER", "FILT-1"), _filter)
-    found.take("camera", ("INSTRUME", "CAMERA", "CAMERAID", "CAMID"), _text)
-    found.take("readout_mode", ("READOUTM", "READMODE"), _text)
-    found.take("telescope", ("TELESCOP",), _text)
-    found.take("object", ("OBJECT",), lambda v: None if str(v).strip().lower() in _NOTHING | {"test"} else _text(v))
+    found.take("filter", ("FILTER", "FILT-1"), filter_of)
+    found.take("camera", ("INSTRUME", "CAMERA", "CAMERAID", "CAMID"), text_of)
+    found.take("readout_mode", ("READOUTM", "READMODE"), text_of)
+    found.take("telescope", ("TELESCOP",), text_of)
+    found.take("object", ("OBJECT",), lambda v: None if str(v).strip().lower() in NOTHING | {"test"} else text_of(v))
     found.take("row_order", ("ROWORDER",), lambda v: str(v).strip().upper() if "-" in str(v) else None)
     found.take("pier_side", ("PIERSIDE",), lambda v: {"w": "west", "e": "east"}.get(str(v).strip().lower()[:1]))
     found.take("calibrated", ("CALSTAT",), lambda v: str(v).strip().upper() or None)
@@ -154,14 +162,14 @@ def _kind(found: _Found, path: PurePath, comments: str) -> None:
             found.values["is_stack"] = True
             break
     else:
-        if _count(cards.get("PICTTYPE")) in _PICTTYPE:
-            found.put("kind", _PICTTYPE[_count(cards["PICTTYPE"]) or 1], "PICTTYPE")
+        if count_of(cards.get("PICTTYPE")) in _PICTTYPE:
+            found.put("kind", _PICTTYPE[count_of(cards["PICTTYPE"]) or 1], "PICTTYPE")
     if "kind" not in found.values and (kind := names.kind_of(path)):
         found.put("kind", kind, "name")
     if match := re.search(r"(?:ImageIntegration|FastIntegration)\.numberOfImages:\s*(\d+)", history):
         found.put("n_subs", int(match[1]), "HISTORY")
     many = (found.values.get("n_subs") or 1) > 1
-    total = next((_positive(cards[w]) for w in ("LIVETIME", "TOTALEXP") if w in cards), None)
+    total = next((positive_of(cards[w]) for w in ("LIVETIME", "TOTALEXP") if w in cards), None)
     exposure = found.values.get("exposure_s")
     # EXPTIME of our own masters is the sum, with NCOMBINE beside it; SharpCap's stacks tell one sub apart.
     many = many or bool(total and exposure and total > 1.5 * exposure) or "SUBEXP" in cards
@@ -179,11 +187,11 @@ def _times(found: _Found, path: PurePath) -> None:
     for word in ("DATE-BEG", "DATE-OBS"):
         if word in cards:
             extra = cards.get("TIME-OBS", cards.get("UT-START", ""))
-            start = _moment(str(cards[word]), str(extra))
+            start = moment_of(str(cards[word]), str(extra))
             if start:
                 found.put("start", None, word)
                 break
-    if start is None and (day := _number(cards.get("MJD-OBS"), low=20000)):
+    if start is None and (day := number_of(cards.get("MJD-OBS"), low=20000)):
         start = datetime(1858, 11, 17, tzinfo=UTC) + timedelta(days=day)
         found.put("start", None, "MJD-OBS")
     if start is None and (start := names.moment_of(path)):
@@ -205,15 +213,15 @@ def _pointing(found: _Found, program: str) -> None:
     cards = found.cards
     hours = "DWARF" in str(cards.get("ORIGIN", "")).upper() and "EXPTIME" not in cards
     if isinstance(cards.get("CTYPE1"), str) and "RA" in cards["CTYPE1"] and "CRVAL1" in cards:
-        pair = _number(cards["CRVAL1"]), _number(cards.get("CRVAL2"))
+        pair = number_of(cards["CRVAL1"]), number_of(cards.get("CRVAL2"))
         source = "CRVAL1"
     elif isinstance(cards.get("RA"), int | float) and isinstance(cards.get("DEC"), int | float):
         pair = (float(cards["RA"]) * (15.0 if hours else 1.0), float(cards["DEC"]))
         source = "RA"
     else:
         ra, dec = cards.get("OBJCTRA", cards.get("RA")), cards.get("OBJCTDEC", cards.get("DEC"))
-        right = _sexagesimal(ra)
-        pair = (None if right is None else right * 15.0, _sexagesimal(dec))
+        right = sexagesimal_of(ra)
+        pair = (None if right is None else right * 15.0, sexagesimal_of(dec))
         source = "OBJCTRA"
     ra_deg, dec_deg = pair
     if ra_deg is None or dec_deg is None or (ra_deg == 0.0 and dec_deg == 0.0) or not -90 <= dec_deg <= 90:
@@ -231,14 +239,14 @@ def _color(found: _Found, shape: tuple[int, ...], program: str) -> None:
         "",
     )
     source = "BAYERPAT"
-    if raw not in _PATTERNS and isinstance(cards.get("FILTER"), str) and cards["FILTER"].strip().upper() in _PATTERNS:
+    if raw not in PATTERNS and isinstance(cards.get("FILTER"), str) and cards["FILTER"].strip().upper() in PATTERNS:
         raw, source = cards["FILTER"].strip().upper(), "FILTER"
-    if raw not in _PATTERNS:
+    if raw not in PATTERNS:
         return
     cell = [list(raw[:2]), list(raw[2:])]
     if found.values.get("row_order") == "BOTTOM-UP" and shape and shape[0] % 2 == 0:
         cell = cell[::-1]
-    dx, dy = (int(_number(cards.get(w)) or 0) % 2 for w in ("XBAYROFF", "YBAYROFF"))
+    dx, dy = (int(number_of(cards.get(w)) or 0) % 2 for w in ("XBAYROFF", "YBAYROFF"))
     if dy:
         cell = cell[::-1]
     if dx:
@@ -255,89 +263,3 @@ def _from_names(found: _Found, path: PurePath) -> None:
         found.put("object", names.object_of(path), "folder")
     if found.values.get("kind") in ("dark", "bias", "flat-dark"):
         found.values["filter"] = None
-
-
-# ------------------------------------------------------------------------------------------------------------- parsing
-
-
-def _number(value: Any, low: float = -math.inf) -> float | None:
-    """A finite number, also from `11 C`, `9,78E-03`, `1.2D3`."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, str):
-        match = re.match(r"\s*([+-]?\d*[.,]?\d+(?:[.,]\d*)?(?:[EeDd][+-]?\d+)?)", value)
-        if not match:
-            return None
-        value = match[1].replace(",", ".").replace("D", "E").replace("d", "e")
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) and number >= low else None
-
-
-def _positive(value: Any) -> float | None:
-    return _number(value, low=0.0)
-
-
-def _count(value: Any) -> int | None:
-    number = _number(value, low=0.0)
-    return int(number) if number is not None and number < 1e9 else None
-
-
-def _temperature(value: Any) -> float | None:
-    number = _number(value)
-    if number is None:
-        return None
-    number = number - 273.15 if number > 100 else number
-    return number if -150 < number < 80 else None
-
-
-def _text(value: Any) -> str | None:
-    text = " ".join(str(value).split())
-    return None if text.lower() in _NOTHING or _MASKED.fullmatch(text) else text
-
-
-def _filter(value: Any) -> str | None:
-    text = _text(value)
-    return None if text is None or text.upper() in _PATTERNS else text
-
-
-def _degrees(value: Any) -> float | None:
-    """Degrees from a number or `46 52 00`."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if -360 <= value <= 360 and value != 0 else None
-    return _sexagesimal(value)
-
-
-def _sexagesimal(value: Any) -> float | None:
-    """Hours or degrees from `HH MM SS.s`, blanks or colons; keeps the sign of -00."""
-    if not isinstance(value, str):
-        return None
-    match = re.match(r"\s*([+-]?)(\d+)[\s:hd]+(\d+)(?:[\s:m']+(\d+(?:\.\d*)?))?", value)
-    if not match:
-        return None
-    size = int(match[2]) + int(match[3]) / 60 + float(match[4] or 0) / 3600
-    return -size if match[1] == "-" else size
-
-
-def _moment(text: str, extra: str = "") -> datetime | None:
-    """UTC from an ISO stamp with any number of decimals, a `Z`, an offset, or `dd/mm/yy`."""
-    text = text.strip()
-    if match := re.match(r"(\d{2})/(\d{2})/(\d{2})$", text):
-        text = f"19{match[3]}-{match[2]}-{match[1]}"
-    if "T" not in text and ":" in extra:
-        text = f"{text}T{extra.strip()}"
-    match = re.match(r"(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2}:\d{2})(?:\.(\d+))?)?\s*(Z|[+-]\d{2}:?\d{2})?", text)
-    if not match:
-        return None
-    try:
-        moment = datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00:00'}").replace(tzinfo=UTC)
-    except ValueError:
-        return None
-    moment += timedelta(seconds=float(f"0.{match[3]}") if match[3] else 0.0)
-    if match[4] and match[4] != "Z":
-        sign = -1 if match[4][0] == "-" else 1
-        digits = match[4][1:].replace(":", "")
-        moment -= sign * timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
-    return moment
