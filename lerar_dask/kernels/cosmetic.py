@@ -12,6 +12,12 @@ from scipy.ndimage import median_filter
 __all__ = ["defects_from_dark", "defects_from_flat", "defects_from_subs"]
 
 _COLUMN_SIGMA = 6.0
+_LINE_SHADE = 0.05
+"""A bad column or row differs at least by this from those around it."""
+_DARKEST = 0.05
+"""Pixels of a flat (mean 1) below this get no light."""
+_SAMPLE_PX = 200_000
+"""Pixels that tell the spread."""
 
 
 def defects_from_dark(dark: np.ndarray, *, sigma: float, cfa: str | None = None) -> np.ndarray:
@@ -22,27 +28,15 @@ def defects_from_dark(dark: np.ndarray, *, sigma: float, cfa: str | None = None)
     dark : (y, x) float32     ADU
     sigma : float             limit in robust sigma of the difference to the median of the 8 neighbors (of one color)
     """
-    return _standing_out(dark, sigma, cfa)
+    none = np.zeros(dark.shape[0], bool), np.zeros(dark.shape[1], bool)
+    return _standing_out(dark, sigma, cfa, *none, least=-np.inf)
 
 
 def defects_from_flat(flat: np.ndarray, *, sigma: float, cfa: str | None = None) -> np.ndarray:
     """Pixels of a master flat (mean 1) whose sensitivity is not their neighbors', and bad columns and rows."""
-    bad = np.zeros(flat.shape, bool)
-    bad.reshape(-1)[_standing_out(flat, sigma, cfa)] = True
-    for axis in (0, 1):
-        line = _middles(flat, axis)
-        step = 2 if cfa else 1
-        for phase in range(step):
-            part = line[phase::step]
-            away = part - median_filter(part, 9, mode="nearest")
-            spread = _robust_sigma(away)
-            lines = np.flatnonzero(np.abs(away) > max(_COLUMN_SIGMA * spread, 0.05)) * step + phase
-            if axis == 0:
-                bad[:, lines] = True
-            else:
-                bad[lines] = True
-    bad |= ~np.isfinite(flat) | (flat < 0.05)
-    return np.flatnonzero(bad).astype(np.int32)
+    step = 2 if cfa else 1
+    rows, columns = _bad_lines(flat.T, step), _bad_lines(flat, step)
+    return _standing_out(flat, sigma, cfa, rows, columns, least=_DARKEST)
 
 
 def defects_from_subs(
@@ -74,45 +68,123 @@ def _different(places: np.ndarray) -> int:
     return len(kept)
 
 
-def _standing_out(image: np.ndarray, sigma: float, cfa: str | None) -> np.ndarray:
-    """Flat indices of pixels that differ from the median around them; colors apart."""
+def _bad_lines(flat: np.ndarray, step: int) -> np.ndarray:
+    """Columns of a flat that are brighter or darker than those around them; colors apart."""
+    middles = _middles(flat)
+    bad = np.zeros(len(middles), bool)
+    for phase in range(step):
+        part = middles[phase::step]
+        away = part - median_filter(part, 9, mode="nearest")
+        bad[phase::step] = np.abs(away) > max(_COLUMN_SIGMA * _robust_sigma(away), _LINE_SHADE)
+    return bad
+
+
+def _middles(flat: np.ndarray) -> np.ndarray:
+    """Median of each column, from every 7th pixel along it."""
+    columns = np.ascontiguousarray(flat[::7].T)
+    middles = np.median(columns, axis=1)
+    gaps = np.isnan(middles)
+    if gaps.any():
+        middles[gaps] = np.nanmedian(columns[gaps], axis=1)
+    return middles
+
+
+def _standing_out(
+    image: np.ndarray, sigma: float, cfa: str | None, rows: np.ndarray, columns: np.ndarray, *, least: float
+) -> np.ndarray:
+    """Flat indices of pixels that differ from the median around them, colors apart; and of bad rows and columns.
+
+    Parameters
+    ----------
+    rows, columns : (y,), (x,) bool     True: all pixels of it
+    least : float                       below, and where there is no number, a pixel is bad; -inf: no such test
+    """
+    image = np.ascontiguousarray(image, np.float32)
     step = 2 if cfa else 1
-    away = np.empty(image.shape, np.float32)
-    _away_from_neighbors(np.ascontiguousarray(image, np.float32), step, away)
-    bad = np.zeros(image.shape, bool)
+    limits = np.empty((step, image.shape[1]), np.float32)
     for oy in range(step):
         for ox in range(step):
-            part = away[oy::step, ox::step]
-            bad[oy::step, ox::step] = np.abs(part) > sigma * max(_robust_sigma(part), 1e-6)
-    return np.flatnonzero(bad).astype(np.int32)
+            spread = _robust_sigma(_some_away(image, step, oy, ox, _SAMPLE_PX))
+            limits[oy, ox::step] = sigma * max(spread, 1e-6)
+    return _find(image, step, limits, rows, columns, np.float32(least))
+
+
+def _robust_sigma(sample: np.ndarray) -> float:
+    return float(1.4826 * np.median(np.abs(sample - np.median(sample))))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _away_from_neighbors(image, step, away):  # pragma: no cover
-    """Difference of each pixel to the median of the 8 pixels of its color around it (edges mirrored)."""
+def _find(image, step, limits, rows, columns, least):
+    """Flat indices of all bad pixels, sorted int32."""
     height, width = image.shape
+    away, bad = np.empty(width, np.float32), np.empty(width, np.bool_)
+    found = np.empty(4 * width, np.int32)
+    n = 0
     for y in range(height):
-        upper = image[y - step if y >= step else y + step]
-        row, out = image[y], away[y]
-        lower = image[y + step if y + step < height else y - step]
-        n = width - 2 * step
-        # Slices of one length, so that the loop over them becomes vector code.
-        a, b, c = upper[:n], upper[step : step + n], upper[2 * step :]
-        d, middle, e = row[:n], row[step : step + n], row[2 * step :]
-        f, g, h = lower[:n], lower[step : step + n], lower[2 * step :]
-        inner = out[step : step + n]
-        for x in range(n):
-            inner[x] = middle[x] - _middle_of_eight(a[x], b[x], c[x], d[x], e[x], f[x], g[x], h[x])
+        row, limit = image[y], limits[y % step]
+        _away_from_neighbors(image, y, step, away)
         for x in range(width):
-            if step <= x < width - step:
-                continue
-            left = x - step if x >= step else x + step
-            right = x + step if x + step < width else x - step
-            out[x] = row[x] - _middle_of_eight(
-                upper[left], upper[x], upper[right], row[left], row[right], lower[left], lower[x], lower[right]
-            )
+            bad[x] = (abs(away[x]) > limit[x]) | columns[x] | rows[y]
+        if least > -np.inf:
+            for x in range(width):
+                bad[x] |= not ((row[x] >= least) & (row[x] < np.inf))
+        if n + width > found.size:
+            more = np.empty(2 * found.size, np.int32)
+            more[:n] = found[:n]
+            found = more
         for x in range(width):
-            out[x] = out[x] if out[x] == out[x] else np.float32(0.0)
+            if bad[x]:
+                found[n] = y * width + x
+                n += 1
+    return found[:n].copy()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _some_away(image, step, oy, ox, most):
+    """Differences of every so-manieth pixel of a color, row after row; `most` of them, or up to twice as many."""
+    n_rows, n_columns = (image.shape[0] - oy + step - 1) // step, (image.shape[1] - ox + step - 1) // step
+    every = max(1, n_rows * n_columns // most)
+    sample = np.empty((n_rows * n_columns + every - 1) // every, np.float32)
+    for i in range(sample.size):
+        at = i * every
+        sample[i] = _away_at(image, oy + at // n_columns * step, ox + at % n_columns * step, step)
+    return sample
+
+
+@njit(nogil=True, error_model="numpy")
+def _away_from_neighbors(image, y, step, away):
+    """Difference of each pixel of a row to the median of the 8 pixels of its color around it (edges mirrored)."""
+    height, width = image.shape
+    upper = image[y - step if y >= step else y + step]
+    row = image[y]
+    lower = image[y + step if y + step < height else y - step]
+    n = width - 2 * step
+    # Slices of one length, so that the loop over them becomes vector code.
+    a, b, c = upper[:n], upper[step : step + n], upper[2 * step :]
+    d, middle, e = row[:n], row[step : step + n], row[2 * step :]
+    f, g, h = lower[:n], lower[step : step + n], lower[2 * step :]
+    inner = away[step : step + n]
+    for x in range(n):
+        difference = middle[x] - _middle_of_eight(a[x], b[x], c[x], d[x], e[x], f[x], g[x], h[x])
+        inner[x] = difference if difference == difference else np.float32(0.0)
+    for x in range(step):
+        away[x] = _away_at(image, y, x, step)
+        away[width - 1 - x] = _away_at(image, y, width - 1 - x, step)
+
+
+@njit(nogil=True, error_model="numpy")
+def _away_at(image, y, x, step):
+    """Difference of one pixel to the median around it; 0 where that is no number."""
+    height, width = image.shape
+    upper = image[y - step if y >= step else y + step]
+    lower = image[y + step if y + step < height else y - step]
+    row = image[y]
+    left = x - step if x >= step else x + step
+    right = x + step if x + step < width else x - step
+    difference = row[x] - _middle_of_eight(
+        upper[left], upper[x], upper[right], row[left], row[right], lower[left], lower[x], lower[right]
+    )
+    return difference if difference == difference else np.float32(0.0)
 
 
 @njit(nogil=True, error_model="numpy", inline="always")
@@ -131,13 +203,3 @@ def _middle_of_eight(a, b, c, d, e, f, g, h):
     low = max(max(min(a, h), min(b, g)), max(min(c, f), min(d, e)))
     high = min(min(max(a, h), max(b, g)), min(max(c, f), max(d, e)))
     return np.float32(0.5) * (low + high)
-
-
-def _middles(flat: np.ndarray, axis: int) -> np.ndarray:
-    """Median of each column (axis 0) or row (axis 1), from every 7th pixel along it."""
-    return np.nanmedian(flat[::7] if axis == 0 else flat[:, ::7], axis=axis)
-
-
-def _robust_sigma(values: np.ndarray) -> float:
-    sample = values.reshape(-1)[:: max(1, values.size // 200_000)]
-    return float(1.4826 * np.median(np.abs(sample - np.median(sample))))

@@ -10,7 +10,7 @@ from lerar_dask.link.match import MasterSpec
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
-from lerar_dask.stages import masters
+from lerar_dask.stages import bands, masters
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Task
 
@@ -31,7 +31,7 @@ def make_masters(session: Session, night: Night) -> dict[Path, str]:
     failed |= _failures(session.run(masters.plan_stacks(store.url, links, settings.masters, flats=True, levels=levels)))
     good = {key: item for key, item in night.sets.items() if not {item.dark, item.bias, item.flat} & set(failed)}
     step = masters.plan_sets(store.url, links, list(good.values()), settings.masters, settings.ingest)
-    session.run(step, keep=lambda task: store.has(f"calibration/{task.arguments['key']}/defects"))
+    session.run(step, keep=lambda task: masters.is_there(store, task))
     bad = {}
     for light in night.lights:
         item = light.calibration
@@ -47,7 +47,7 @@ def plan_files(session: Session, night: Night, out: Path) -> list[Task]:
     for name in sorted(night.used_masters):
         spec = night.links.masters[name]
         key = masters.master_key(spec, night.links, session.settings.masters)
-        if spec.ready is None and session.store.has(f"calibration/{key}/image"):
+        if spec.ready is None and bands.is_whole(session.store, key, spec.sample.shape):
             path = str(out / "calibration" / f"{name}.fits")
             arguments = {"store_url": session.store.url, "key": key, "spec": spec, "path": path}
             tasks.append(Task(key=f"calibration-file/{name}", digest=key, function=write_file, arguments=arguments))
@@ -56,7 +56,7 @@ def plan_files(session: Session, night: Night, out: Path) -> list[Task]:
 
 def write_file(*, store_url: str, key: str, spec: MasterSpec, path: str) -> dict[str, Any]:
     """Write a master of the store as FITS."""
-    image = open_store(store_url).read_array(f"calibration/{key}/image")
+    image = bands.read_master(open_store(store_url), key, spec.sample.shape)
     fits.write_calibration(Path(path), _master_facts(spec, image))
     return {}
 

@@ -63,6 +63,7 @@ def stack(
     try:
         with store.lock(), memory.PeakSampler() as sampler:
             store.sweep()
+            _sweep_products(out)
             with Session(store, settings, bus, executor).writing() as session:
                 summary = _run(session, night, nights, out)
     except OSError as error:
@@ -227,6 +228,13 @@ def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str,
         preview=preview if name in state.groups and preview.exists() else None,
         problem=problems.get(name, ""),
     )
+
+
+def _sweep_products(out: Path) -> None:
+    """Remove halves of products that a killed run left behind (only under the lock)."""
+    for folder in (out, out / "calibration"):
+        for path in folder.glob(".*.partial"):
+            path.unlink(missing_ok=True)
 
 
 def _check_out(out: Path, store: Path) -> None:

@@ -14,35 +14,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, band_of, fill_band
+from lerar_dask.frames.reader import Frame, band_of
 from lerar_dask.kernels import cosmetic
-from lerar_dask.kernels.reject import combine_winsorized
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters, digest
+from lerar_dask.stages.bands import BAND_ROWS, combine_rows, read_band, read_master, write_band
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = [
-    "BAND_ROWS",
     "CalibrationSet",
     "combine_band",
     "find_defects",
     "flat_levels",
-    "make_set",
+    "is_there",
+    "make_defects",
+    "make_maps",
     "plan_found",
     "plan_sets",
     "plan_stacks",
 ]
 
-CODE_VERSION = 1
-BAND_ROWS = 256
-"""Rows of a master that one task makes; never derived from memory."""
+CODE_VERSION = 2
 _LEVEL_STEP = 16
 """Every which row tells a flat's level: 1/16 of the pixels fix it to 1e-4."""
 
@@ -149,13 +147,12 @@ def combine_band(
 ) -> dict[str, Any]:
     """Combine rows of calibration frames by winsorized mean; flats are brought to mean 1 first."""
     store = open_store(store_url)
-    y0, y1 = rows
-    stack = np.empty((y1 - y0, len(frames), frames[0].shape[1]), np.float32)
-    pedestal = np.asarray(store.open_array(f"calibration/{pedestal_key}/image")[y0:y1]) if pedestal_key else None
-    for i, frame in enumerate(frames):
-        fill_band(frame, y0, y1, stack, i, pedestal=pedestal, factor=1.0 / levels[i] if levels else 1.0)
-    image = combine_winsorized(stack, low=settings.master_sigma_low, high=settings.master_sigma_high)
-    store.open_array(f"calibration/{key}/image", mode="r+")[y0:y1] = image
+    y0 = rows[0]
+    below = read_band(store, pedestal_key, y0, frames[0].shape) if pedestal_key else None
+    factors = [1.0 / level for level in levels] or [1.0] * len(frames)
+    limits = settings.master_sigma_low, settings.master_sigma_high
+    image = combine_rows(frames, rows, below=below, factors=factors, limits=limits)
+    write_band(store, key, y0, image)
     return {"n": len(frames)}
 
 
@@ -176,7 +173,7 @@ def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
 def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str | None) -> dict[str, Any]:
     """Mean level of each flat above its pedestal, from every 16th row."""
     store = open_store(store_url)
-    below = store.read_array(f"calibration/{pedestal_key}/image")[::_LEVEL_STEP] if pedestal_key else np.zeros((1, 1))
+    below = read_master(store, pedestal_key, frames[0].shape)[::_LEVEL_STEP] if pedestal_key else np.zeros((1, 1))
     levels = []
     for frame in frames:
         sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - below
@@ -191,7 +188,7 @@ def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str 
 
 
 def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], masters: Masters, ingest: Ingest) -> Step:
-    """Tasks that make pedestal, gain and defects of each calibration set."""
+    """Tasks that make pedestal and gain, and the defects, of each calibration set."""
     tasks, task_bytes = [], 0
     for item in chosen:
         key = set_key(item, links, masters, ingest)
@@ -199,47 +196,63 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
             kind: master_key(links.masters[name], links, masters) if name else None
             for kind, name in (("dark", item.dark), ("bias", item.bias), ("flat", item.flat))
         }
-        arguments = {"store_url": store_url, "key": key, "masters": keys, "chosen": item, "settings": ingest}
-        tasks.append(
-            Task(
-                key=f"calibration/{key}",
-                digest=digest("set", key),
-                function=make_set,
-                arguments=arguments,
-                pixels=item.shape[0] * item.shape[1],
+        arguments = {"store_url": store_url, "key": key, "masters": keys, "chosen": item}
+        pixels = item.shape[0] * item.shape[1]
+        for what, function, more in (("maps", make_maps, {}), ("defects", make_defects, {"settings": ingest})):
+            tasks.append(
+                Task(
+                    key=f"calibration/{key}/{what}",
+                    digest=digest("set", key, what),
+                    function=function,
+                    arguments={**arguments, **more},
+                    pixels=pixels,
+                )
             )
-        )
-        task_bytes = max(task_bytes, 24 * item.shape[0] * item.shape[1])
+        task_bytes = max(task_bytes, 20 * pixels)
     return Step(name="calibration", tasks=tasks, task_bytes=task_bytes)
 
 
-def make_set(
+def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
+    """Write pedestal and gain of one calibration set."""
+    store = open_store(store_url)
+    scaled = masters["dark"] and masters["bias"] and chosen.dark_scale != 1.0
+    pedestal = _master(store, masters["dark"] or masters["bias"], chosen)
+    if scaled:
+        bias = _master(store, masters["bias"], chosen)
+        pedestal = bias + np.float32(chosen.dark_scale) * (pedestal - bias)
+    if pedestal is not None:
+        _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
+    del pedestal
+    flat = _master(store, masters["flat"], chosen)
+    if flat is not None:
+        _write_map(store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat")
+    return {}
+
+
+def make_defects(
     *, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet, settings: Ingest
 ) -> dict[str, Any]:
-    """Write pedestal, gain and defects of one calibration set."""
+    """Write the defects of one calibration set."""
     store = open_store(store_url)
-    dark, bias, flat = (_master(store, masters[kind]) for kind in ("dark", "bias", "flat"))
     defects = np.zeros(0, np.int32)
-    if dark is not None and settings.cosmetic:
+    if settings.cosmetic and masters["dark"]:
+        dark = _master(store, masters["dark"], chosen)
         defects = cosmetic.defects_from_dark(dark, sigma=settings.hot_sigma, cfa=chosen.cfa)
-    if dark is not None:
-        scaled = chosen.dark_scale != 1.0 and bias is not None
-        pedestal = bias + np.float32(chosen.dark_scale) * (dark - bias) if scaled else dark
-    else:
-        pedestal = bias
-    if flat is not None and settings.cosmetic:
+    if settings.cosmetic and masters["flat"]:
+        flat = _master(store, masters["flat"], chosen)
         bad = cosmetic.defects_from_flat(flat, sigma=settings.cold_sigma, cfa=chosen.cfa)
         defects = np.union1d(defects, bad).astype(np.int32)
-    gain = _gain_of(flat, chosen.cfa) if flat is not None else None
-    at = f"calibration/{key}"
-    for name, array, unit, meaning in (
-        ("pedestal", pedestal, "adu", "taken off the raw values"),
-        ("gain", gain, "1", "multiplied after the pedestal: 1 / flat"),
-    ):
-        if array is not None:
-            store.write_array(f"{at}/{name}", array.astype(np.float32), dims=("y", "x"), unit=unit, meaning=meaning)
-    store.write_array(f"{at}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted")
+    _write_defects(store, key, defects)
     return {"n_defects": len(defects)}
+
+
+def is_there(store: Store, task: Task) -> bool:
+    """Whether what a task of `plan_sets` made still lies in the store."""
+    key, masters = task.arguments["key"], task.arguments["masters"]
+    if task.function is make_defects:
+        return store.has(f"calibration/{key}/defects")
+    pedestal = not (masters["dark"] or masters["bias"]) or store.has(f"calibration/{key}/pedestal")
+    return pedestal and (not masters["flat"] or store.has(f"calibration/{key}/gain"))
 
 
 def plan_found(
@@ -286,36 +299,39 @@ def find_defects(
             )
     known = store.read_array(f"calibration/{base}/defects") if base else np.zeros(0, np.int32)
     defects = np.union1d(known, found).astype(np.int32)
-    store.write_array(
-        f"calibration/{key}/defects", defects, dims=("defect",), meaning="flat indices of bad pixels, sorted"
-    )
+    _write_defects(store, key, defects)
     return {"n_defects": len(defects), "n_found": len(found)}
+
+
+def _master(store: Store, key: str | None, chosen: CalibrationSet) -> Any:
+    """Pixels of a master, or None."""
+    return read_master(store, key, chosen.shape) if key else None
+
+
+def _write_map(store: Store, key: str, name: str, image: np.ndarray, unit: str, meaning: str) -> None:
+    array = image.astype(np.float32, copy=False)
+    store.write_array(f"calibration/{key}/{name}", array, dims=("y", "x"), unit=unit, meaning=meaning)
+
+
+def _write_defects(store: Store, key: str, defects: np.ndarray) -> None:
+    meaning = "flat indices of bad pixels, sorted"
+    store.write_array(f"calibration/{key}/defects", defects, dims=("defect",), meaning=meaning)
 
 
 def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:
     """1 / flat with mean 1 in each color; pixels without light get gain 1 (they are defects)."""
     gain = np.ones_like(flat)
-    good = np.isfinite(flat) & (flat > 0.02)
     cells = [(slice(None), slice(None))]
     if cfa:
         cells = [(slice(i // 2, None, 2), slice(i % 2, None, 2)) for i in range(4)]
     for color in sorted(set(cfa)) if cfa else [None]:
         where = cells if color is None else [c for c, letter in zip(cells, cfa or "", strict=True) if letter == color]
-        total = sum(float(flat[c][good[c]].sum(dtype=np.float64)) for c in where)
-        count = sum(int(good[c].sum()) for c in where)
-        for c in where:
-            np.divide(np.float32(total / max(count, 1)), flat[c], out=gain[c], where=good[c])
+        good = [np.isfinite(flat[c]) & (flat[c] > 0.02) for c in where]
+        lit = [flat[c][g] for c, g in zip(where, good, strict=True)]
+        mean = sum(float(v.sum(dtype=np.float64)) for v in lit) / max(sum(v.size for v in lit), 1)
+        for c, g in zip(where, good, strict=True):
+            np.divide(np.float32(mean), flat[c], out=gain[c], where=g)
     return gain
-
-
-@lru_cache(maxsize=8)
-def _cached_master(url: str, key: str) -> np.ndarray:
-    return open_store(url).read_array(f"calibration/{key}/image")
-
-
-def _master(store: Store, key: str | None) -> np.ndarray | None:
-    """Pixels of a master, or None."""
-    return _cached_master(store.url, key) if key else None
 
 
 def _frames(spec: MasterSpec) -> Sequence[Frame]:

@@ -1,0 +1,116 @@
+"""Bands of rows of a master: how they are combined from files, and how they lie in the store.
+
+In   calibration frames, rows of them; a master's key
+Out  calibration/<master key>/image, one chunk per band
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lerar_dask.frames.reader import Frame, fill_band, map_words
+from lerar_dask.kernels.calibrate import into_stack
+from lerar_dask.kernels.winsorize import combine_winsorized
+from lerar_dask.store.access import Store
+from lerar_dask.store.shard import checked_chunk, with_crc, write_atomically
+
+__all__ = ["BAND_ROWS", "combine_rows", "is_whole", "read_band", "read_master", "write_band"]
+
+BAND_ROWS = 256
+"""Rows of a master that one task makes, one chunk of it; never derived from memory."""
+_STRIP_ROWS = 8
+"""Rows that are combined at once: their samples stay in the processor's cache."""
+
+
+def combine_rows(
+    frames: Sequence[Frame],
+    rows: tuple[int, int],
+    *,
+    below: np.ndarray | None,
+    factors: Sequence[float],
+    limits: tuple[float, float],
+) -> np.ndarray:
+    """Winsorized mean of (frame - below) * factor, rows y0..y1-1.
+
+    Parameters
+    ----------
+    below : (y1 - y0, x) float32 or None     what is taken off every frame
+    factors : (n,)                           one per frame
+    limits : low and high, in sigma
+
+    Returns
+    -------
+    (y1 - y0, x) float32
+    """
+    y0, y1 = rows
+    (low, high), width = limits, frames[0].shape[1]
+    image = np.empty((y1 - y0, width), np.float32)
+    words = [w[y0:y1] for frame in frames if (w := map_words(frame)) is not None]
+    if len(words) == len(frames):
+        _combine_mapped(words, below, factors, low, high, image)
+        return image
+    stack = np.empty((y1 - y0, len(frames), width), np.float32)
+    for i, (frame, factor) in enumerate(zip(frames, factors, strict=True)):
+        fill_band(frame, y0, y1, stack, i, pedestal=below, factor=factor)
+    return combine_winsorized(stack, low=low, high=high, out=image)
+
+
+def _combine_mapped(
+    words: Sequence[np.ndarray],
+    below: np.ndarray | None,
+    factors: Sequence[float],
+    low: float,
+    high: float,
+    image: np.ndarray,
+) -> None:
+    """Combine rows of plain 16 bit files, a few rows at a time."""
+    stack = np.empty((_STRIP_ROWS, len(words), image.shape[1]), np.float32)
+    nothing = np.empty((0, 0), np.float32)
+    for a in range(0, len(image), _STRIP_ROWS):
+        b = min(a + _STRIP_ROWS, len(image))
+        under = nothing if below is None else below[a:b]
+        for i, (rows, factor) in enumerate(zip(words, factors, strict=True)):
+            into_stack(rows[a:b], np.uint16(0x8000), under, np.float32(factor), stack[: b - a], i)
+        combine_winsorized(stack[: b - a], low=low, high=high, out=image[a:b])
+
+
+def read_master(store: Store, key: str, shape: tuple[int, int]) -> np.ndarray:
+    """All pixels of a master.
+
+    Raises
+    ------
+    StoreError
+        when a band is missing or damaged.
+    """
+    image = np.empty(shape, np.float32)
+    for y0 in range(0, shape[0], BAND_ROWS):
+        image[y0 : y0 + BAND_ROWS] = read_band(store, key, y0, shape)
+    return image
+
+
+def read_band(store: Store, key: str, y0: int, shape: tuple[int, int]) -> np.ndarray:
+    """Rows y0 to y0 + BAND_ROWS of a master, as far as it has them."""
+    chunk = checked_chunk(_band_path(store, key, y0), (BAND_ROWS, shape[1]), np.dtype("<f4"))
+    return chunk[: shape[0] - y0]
+
+
+def is_whole(store: Store, key: str, shape: tuple[int, int]) -> bool:
+    """Whether all bands of a master were written."""
+    return all(_band_path(store, key, y0).exists() for y0 in range(0, shape[0], BAND_ROWS))
+
+
+def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> None:
+    """Write a band of a master as its chunk, which is whole also at the lower end."""
+    chunk = rows
+    if len(rows) < BAND_ROWS:
+        chunk = np.full((BAND_ROWS, rows.shape[1]), np.nan, np.float32)
+        chunk[: len(rows)] = rows
+    write_atomically(_band_path(store, key, y0), with_crc(chunk.astype("<f4", copy=False)))
+
+
+def _band_path(store: Store, key: str, y0: int) -> Path:
+    """File of a chunk: zarr-python takes 5 ms and 0.2 s of import for the same."""
+    return store.path / "calibration" / key / "image" / "c" / str(y0 // BAND_ROWS) / "0"
