@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from lerar_dask.errors import FrameError, MemoryBudgetError, SpaceError, StoreError, UsageError
+from lerar_dask.errors import FrameError, MemoryBudgetError, SpaceError, StoreError, UsageError, space_error
 from lerar_dask.runtime.events import Bus, StepFinished, StepStarted, TaskFinished, json_lines
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.local import Threads
@@ -68,6 +68,7 @@ def test_records_and_events():
         (FrameError("it is blurred"), "aside", "it is blurred"),
         (StoreError("a shard is damaged"), "failed", "a shard is damaged"),
         (OSError(errno.EIO, "bad disk"), "failed", "bad disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "light.fits"), "failed", "light.fits"),
         (ZeroDivisionError("zero"), "failed", "ZeroDivisionError: zero"),
         (MemoryError("much"), "failed", "MemoryError: much"),
     ],
@@ -79,10 +80,29 @@ def test_a_task_that_fails_harms_no_other(error, state, reason):
     assert seen[-1].n_aside + seen[-1].n_failed == 1
 
 
-@pytest.mark.parametrize("error", [SpaceError("full"), OSError(errno.ENOSPC, "No space"), OSError(errno.EROFS, "ro")])
-def test_a_full_disk_ends_the_step(error):
-    with pytest.raises(SpaceError):
+@pytest.mark.parametrize(
+    ("error", "hint"),
+    [
+        (SpaceError("full", "sweep"), "sweep"),
+        (OSError(errno.ENOSPC, "No space"), "make room"),
+        (OSError(errno.EDQUOT, "Quota"), "make room"),
+        (OSError(errno.EFBIG, "File too large"), "files so large"),
+        (OSError(errno.EROFS, "ro"), "can be written"),
+    ],
+)
+def test_a_full_disk_ends_the_step(error, hint):
+    with pytest.raises(SpaceError) as caught:
         run([task("bad", fail, error=error), *(task(str(i), value=i) for i in range(50))], threads=1)
+    assert hint in caught.value.hint
+
+
+def test_missing_permission_is_the_disks_only_when_writing():
+    error = PermissionError(errno.EACCES, "Permission denied", "here")
+    assert space_error(error) is None
+    told = space_error(error, writing=True)
+    assert told is not None
+    assert "here" in told.message
+    assert space_error(OSError("no number"), writing=True) is None
 
 
 def test_no_more_at_once_than_fit():
