@@ -180,9 +180,9 @@ def test_gzip_that_would_be_unpacked_for_nothing(tmp_path):
         file.write((header + b"END".ljust(80)).ljust(2880))
         for _ in range(40):
             file.write(bytes(1 << 24))
-    start = time.perf_counter()
+    start = time.process_time()
     assert "no image" in probe(path).problem
-    assert time.perf_counter() - start < 0.3
+    assert time.process_time() - start < 0.3
 
 
 def test_thirty_thousand_cards(tmp_path):
