@@ -7,9 +7,10 @@ Out  planes as in `combine_between`: image, noise, coverage (samples *used*), re
 The variance of a sample is v = q (A + B max(mu, 0)) + g^2 |grad mu|^2 + h^2 (lap mu)^2. A is measured on the sub's
 sky; the last two terms let star cores scatter by registration and seeing (a PSF whose variance is larger by 2 h
 changes the image by h lap mu, as heat flow does); among few subs mu leaves out the highest sample there, so that an
-outlier does not excuse itself. A sample is tested against the mean of the others. Most pixels pass at the plain mean;
-the rest are queued by cell and go through a fixed-point iteration, all lanes of a queue at once. Sums run over the
-planes in their order and never mix pixels, so that no result depends on strips or queues.
+outlier does not excuse itself. A sample is tested against the mean of the others. Most pixels pass at the plain mean,
+which is here: rows with all their lanes at once; the rest are queued by cell and go through a fixed-point iteration
+(`nma_queue`). Sums run over the planes in their order and never mix pixels, so that no result depends on strips or
+queues.
 """
 
 from __future__ import annotations
@@ -19,34 +20,31 @@ import math
 import numpy as np
 from numba import njit
 
+from lerar_dask.kernels.nma_queue import (
+    CELL,
+    CLIP_LOSS,
+    GROUP,
+    LEAST,
+    PRESENT,
+    QBEND,
+    QSLOPE,
+    QUEUE,
+    mean_factor,
+    settle,
+)
+from lerar_dask.kernels.window import MISSING
+
 __all__ = ["PITCH_PAD", "combine_auto", "truncated_variance"]
 
-CELL = 128
 PITCH_PAD = 16
 """Columns that a cube must have beyond its last one, holding `MISSING`."""
-_MISSING = np.float32(1e30)
-_PRESENT = np.float32(1e29)
-_LANES = CELL + 16
-_GROUP = 64
-"""Planes that are summed in float32 before the sum goes to float64."""
-_PAIR_LIMIT = np.float32(5.0)
-"""Of two samples the higher one goes when they differ by this many sigma."""
-_CLIP_LOSS = np.float32(1.02)
-"""Variance of the mean after clean data are tested at 3 sigma, relative to before."""
-_PURGE, _SETTLE, _DONE = np.float32(0.0), np.float32(1.0), np.float32(2.0)
-_ZERO, _ONE, _LEAST = np.float32(0.0), np.float32(1.0), np.float32(1e-3)
-_MAX_PASSES = 40
-_QUORUM = np.float32(5.0)
-"""From this many samples on, a set of less than half of them is not believed."""
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _FEW = 24
 """Up to this many planes the highest sample is left out of the image that slopes are taken from."""
 # Work arrays are flat, with rows at constant offsets: the compiler then sees that they do not overlap.
-_L = _LANES
+_L = CELL + 16
 _TOTAL, _WEIGHT, _SUM_A, _SUM_B, _COUNT, _TOP, _TOP_WEIGHT, _REST = (_L * k for k in range(8))
 _MEAN, _SIGNAL, _SLOPE, _BEND, _ERROR, _INVERSE, _NOISE, _FLAG = (_L * k for k in range(8))
-_Q = 2 * CELL + 16
-(_QMEAN, _QSIGNAL, _QSLOPE, _QBEND, _QERROR, _QINVERSE, _QLOW, _QHIGH, _QTOTAL, _QWEIGHT, _QSUM_A, _QSUM_B, _QCOUNT,
- _QCHI, _QCHANGED, _QSTATE) = (_Q * k for k in range(16))  # fmt: skip
 _FAST = {"contract", "nsz", "arcp"}
 
 
@@ -81,7 +79,7 @@ def combine_auto(
     counts : (subs, 2) int64                     samples of each sub rejected low and high: added to
     """
     m = owner.size
-    queue = np.empty((2, m, _Q), np.float32)
+    queue = np.empty((2, m, QUEUE), np.float32)
     prior = 20.0 if m <= 50 else float(m)
     limits = np.array([low * low, high * high, truncated_variance(low, high), prior, level], np.float32)
     _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts)
@@ -95,10 +93,10 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
     """Columns of cells one after the other; down each, rows of sums run one ahead of the tests."""
     rows, columns = planes.shape[1], planes.shape[2]
     means = np.zeros((3, 8 * _L), np.float32)
-    lanes = np.zeros(16 * _Q, np.float32)
-    place = np.empty((2, _Q), np.int64)
+    lanes = np.zeros(16 * QUEUE, np.float32)
+    place = np.empty((2, QUEUE), np.int64)
     shape = np.zeros(8 * _L, np.float32)
-    empty = np.full(_L, _MISSING, np.float32)
+    empty = np.full(_L, MISSING, np.float32)
     for gx in range(model.shape[0]):
         width = min(CELL, columns - gx * CELL)
         if width <= 0:
@@ -110,27 +108,18 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
             if y < 0:
                 continue
             gy = (row_cell + y) // CELL
-            if queued > 0 and (gy != cell or queued + CELL > _Q):
-                _settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
+            if queued > 0 and (gy != cell or queued + CELL > QUEUE):
+                settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
                 queued = 0
             cell = gy
-            q = _mean_factor(model[gx, gy])
+            q = mean_factor(model[gx, gy])
             _describe(means[(y + 2) % 3], means[y % 3], means[(y + 1) % 3], q, limits[4], shape)
             _test_row(cube[y + 1], first, gx * CELL, model[gx, gy], blur, limits, empty, shape)
             queued = _pick(
                 cube[y + 1], first, gx * CELL, width, y, means[y % 3], shape, queue, queued, lanes, place, planes
             )
         if queued > 0:
-            _settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _mean_factor(model):
-    """Mean over the planes of the factor by which resampling lowers the variance."""
-    total = 0.0
-    for k in range(model.shape[1]):
-        total += model[3, k]
-    return np.float32(total / model.shape[1])
+            settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -139,13 +128,13 @@ def _pick(strip, first, x0, width, y, sums, shape, queue, queued, lanes, place, 
     for i in range(width):
         j, x = i + 1, x0 + i
         planes[0, y, x] = shape[_MEAN + j]
-        planes[1, y, x] = np.sqrt(shape[_NOISE + j] * _CLIP_LOSS)
+        planes[1, y, x] = np.sqrt(shape[_NOISE + j] * CLIP_LOSS)
         planes[2, y, x] = sums[_COUNT + j]
         planes[3, y, x] = _ZERO
         planes[4, y, x] = _ZERO
         if shape[_FLAG + j] != _ZERO:
             place[0, queued], place[1, queued] = y, x
-            lanes[_QSLOPE + queued], lanes[_QBEND + queued] = shape[_SLOPE + j], shape[_BEND + j]
+            lanes[QSLOPE + queued], lanes[QBEND + queued] = shape[_SLOPE + j], shape[_BEND + j]
             for k in range(queue.shape[1]):
                 queue[0, k, queued] = strip[first + k, x + 1]
             queued += 1
@@ -159,7 +148,7 @@ def _sum_row(strip, first, x0, model, empty, sums):
     for i in range(8 * _L):
         sums[i] = _ZERO
     for i in range(_L):
-        sums[_TOP + i] = -_MISSING
+        sums[_TOP + i] = -MISSING
     total = np.zeros(2 * _L)
     for k in range(0, m, 4):
         at = first + k
@@ -175,7 +164,7 @@ def _sum_row(strip, first, x0, model, empty, sums):
         )  # fmt: skip
         if m <= _FEW:
             _note_highest(r0, r1, r2, r3, w0, w1, w2, w3, sums)
-        if k % _GROUP == _GROUP - 4 or k + 4 >= m:
+        if k % GROUP == GROUP - 4 or k + 4 >= m:
             for i in range(_L):
                 total[i] += sums[_TOTAL + i]
                 total[_L + i] += sums[_WEIGHT + i]
@@ -196,18 +185,18 @@ def _add_rows(r0, r1, r2, r3, w0, w1, w2, w3, a0, a1, a2, a3, b0, b1, b2, b3, su
     """Add four planes to the sums of a row: w x, w, w^2 A, w^2 B, count."""
     for i in range(_L):
         v0, v1, v2, v3 = r0[i], r1[i], r2[i], r3[i]
-        c0 = w0 if v0 < _PRESENT else _ZERO
-        c1 = w1 if v1 < _PRESENT else _ZERO
-        c2 = w2 if v2 < _PRESENT else _ZERO
-        c3 = w3 if v3 < _PRESENT else _ZERO
+        c0 = w0 if v0 < PRESENT else _ZERO
+        c1 = w1 if v1 < PRESENT else _ZERO
+        c2 = w2 if v2 < PRESENT else _ZERO
+        c3 = w3 if v3 < PRESENT else _ZERO
         sums[_TOTAL + i] = (((sums[_TOTAL + i] + c0 * v0) + c1 * v1) + c2 * v2) + c3 * v3
         sums[_WEIGHT + i] = (((sums[_WEIGHT + i] + c0) + c1) + c2) + c3
         sums[_SUM_A + i] = (((sums[_SUM_A + i] + c0 * a0) + c1 * a1) + c2 * a2) + c3 * a3
         sums[_SUM_B + i] = (((sums[_SUM_B + i] + c0 * b0) + c1 * b1) + c2 * b2) + c3 * b3
-        n0 = _ONE if v0 < _PRESENT else _ZERO
-        n1 = _ONE if v1 < _PRESENT else _ZERO
-        n2 = _ONE if v2 < _PRESENT else _ZERO
-        n3 = _ONE if v3 < _PRESENT else _ZERO
+        n0 = _ONE if v0 < PRESENT else _ZERO
+        n1 = _ONE if v1 < PRESENT else _ZERO
+        n2 = _ONE if v2 < PRESENT else _ZERO
+        n3 = _ONE if v3 < PRESENT else _ZERO
         sums[_COUNT + i] += (n0 + n1) + (n2 + n3)
 
 
@@ -216,16 +205,16 @@ def _note_highest(r0, r1, r2, r3, w0, w1, w2, w3, sums):
     """Highest sample so far and its weight."""
     for i in range(_L):
         top, weight = sums[_TOP + i], sums[_TOP_WEIGHT + i]
-        x = r0[i] if r0[i] < _PRESENT else -_MISSING
+        x = r0[i] if r0[i] < PRESENT else -MISSING
         weight = w0 if x > top else weight
         top = x if x > top else top
-        x = r1[i] if r1[i] < _PRESENT else -_MISSING
+        x = r1[i] if r1[i] < PRESENT else -MISSING
         weight = w1 if x > top else weight
         top = x if x > top else top
-        x = r2[i] if r2[i] < _PRESENT else -_MISSING
+        x = r2[i] if r2[i] < PRESENT else -MISSING
         weight = w2 if x > top else weight
         top = x if x > top else top
-        x = r3[i] if r3[i] < _PRESENT else -_MISSING
+        x = r3[i] if r3[i] < PRESENT else -MISSING
         weight = w3 if x > top else weight
         top = x if x > top else top
         sums[_TOP + i], sums[_TOP_WEIGHT + i] = top, weight
@@ -287,271 +276,22 @@ def _test_rows(
         error, share, flag = shape[_ERROR + i], shape[_INVERSE + i], shape[_FLAG + i]
         x = r0[i]
         d = x - mean
-        spread = (a0 + b0 * signal + g0 * slope + h0 * bend) * max(_ONE + w0 * share, _LEAST) + error
+        spread = (a0 + b0 * signal + g0 * slope + h0 * bend) * max(_ONE + w0 * share, LEAST) + error
         beyond = d * d - (high if d > _ZERO else low) * spread
-        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        flag = _ONE if (beyond > _ZERO) & (x < PRESENT) else flag
         x = r1[i]
         d = x - mean
-        spread = (a1 + b1 * signal + g1 * slope + h1 * bend) * max(_ONE + w1 * share, _LEAST) + error
+        spread = (a1 + b1 * signal + g1 * slope + h1 * bend) * max(_ONE + w1 * share, LEAST) + error
         beyond = d * d - (high if d > _ZERO else low) * spread
-        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        flag = _ONE if (beyond > _ZERO) & (x < PRESENT) else flag
         x = r2[i]
         d = x - mean
-        spread = (a2 + b2 * signal + g2 * slope + h2 * bend) * max(_ONE + w2 * share, _LEAST) + error
+        spread = (a2 + b2 * signal + g2 * slope + h2 * bend) * max(_ONE + w2 * share, LEAST) + error
         beyond = d * d - (high if d > _ZERO else low) * spread
-        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        flag = _ONE if (beyond > _ZERO) & (x < PRESENT) else flag
         x = r3[i]
         d = x - mean
-        spread = (a3 + b3 * signal + g3 * slope + h3 * bend) * max(_ONE + w3 * share, _LEAST) + error
+        spread = (a3 + b3 * signal + g3 * slope + h3 * bend) * max(_ONE + w3 * share, LEAST) + error
         beyond = d * d - (high if d > _ZERO else low) * spread
-        flag = _ONE if (beyond > _ZERO) & (x < _PRESENT) else flag
+        flag = _ONE if (beyond > _ZERO) & (x < PRESENT) else flag
         shape[_FLAG + i] = flag
-
-
-# -------------------------------------------------------------------------------------------------------- queued lanes
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _settle(queue, width, model, blur, limits, lanes, place, owner, planes, counts):
-    """Find the fixed point of all queued lanes, and write them.
-
-    First samples are dropped from the plain mean, the worst before others (on the worse side, those beyond 0.7 of the
-    worst), until all that are left agree with the model. Then all are tested again, also those dropped before, against
-    the spread of what is kept (mixed with the model as `limits[3]` degrees of freedom), until the set stands still.
-    A lane is written when it is finished; the others move up when they are less than half.
-    """
-    x, kept = queue[0], queue[1]
-    q = _mean_factor(model)
-    padded = _pad(x, kept, lanes, width)
-    _keep_all(x, kept, model, lanes, padded)
-    for j in range(width):
-        lanes[_QSTATE + j], lanes[_QCHI + j] = _PURGE, _ZERO
-        if lanes[_QCOUNT + j] <= 2.0:
-            _settle_pair(x, kept, model, blur, lanes, j, limits[4])
-            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
-            lanes[_QSTATE + j] = _DONE
-    purging = True
-    for _ in range(_MAX_PASSES):
-        _prepare(lanes, q, limits[4], padded)
-        if purging:
-            _find_worst(x, kept, model, blur, limits, lanes, padded)
-        _set_limits(lanes, limits, width)
-        _retest(x, kept, model, blur, limits, lanes, padded)
-        unfinished, purging = 0, False
-        for j in range(width):
-            purging |= lanes[_QSTATE + j] == _PURGE
-            if lanes[_QSTATE + j] == _SETTLE and lanes[_QCHANGED + j] == _ZERO:
-                lanes[_QSTATE + j] = _DONE
-                _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
-            unfinished += 1 if lanes[_QSTATE + j] != _DONE else 0
-        if unfinished == 0:
-            return
-        if 2 * unfinished <= width and width > 16:
-            width = _move_up(x, kept, lanes, place, width)
-            padded = _pad(x, kept, lanes, width)
-    for j in range(width):
-        if lanes[_QSTATE + j] != _DONE:
-            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _pad(x, kept, lanes, width):
-    """Fill the lanes up to a multiple of 16 with empty ones; how many that makes."""
-    padded = (width + 15) // 16 * 16
-    for j in range(width, padded):
-        for row in range(16):
-            lanes[row * _Q + j] = _ZERO
-        lanes[_QSTATE + j] = _DONE
-        for k in range(x.shape[0]):
-            x[k, j], kept[k, j] = _MISSING, _ZERO
-    return padded
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _move_up(x, kept, lanes, place, width):
-    """Close the gaps that finished lanes leave; how many are left."""
-    left = 0
-    for j in range(width):
-        if lanes[_QSTATE + j] == _DONE:
-            continue
-        if left != j:
-            place[0, left], place[1, left] = place[0, j], place[1, j]
-            for row in range(16):
-                lanes[row * _Q + left] = lanes[row * _Q + j]
-            for k in range(x.shape[0]):
-                x[k, left], kept[k, left] = x[k, j], kept[k, j]
-        left += 1
-    return left
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _keep_all(x, kept, model, lanes, width):
-    """Start: every sample is kept."""
-    for j in range(width):
-        lanes[_QTOTAL + j], lanes[_QWEIGHT + j], lanes[_QCOUNT + j] = _ZERO, _ZERO, _ZERO
-        lanes[_QSUM_A + j], lanes[_QSUM_B + j] = _ZERO, _ZERO
-    for k in range(x.shape[0]):
-        row, to = x[k, :width], kept[k, :width]
-        weight = model[0, k]
-        wa, wb = weight * model[1, k], weight * model[2, k]
-        for j in range(width):
-            present = row[j] < _PRESENT
-            c = weight if present else _ZERO
-            to[j] = c
-            lanes[_QTOTAL + j] += c * row[j]
-            lanes[_QWEIGHT + j] += c
-            lanes[_QSUM_A + j] += c * wa
-            lanes[_QSUM_B + j] += c * wb
-            lanes[_QCOUNT + j] += _ONE if present else _ZERO
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _settle_pair(x, kept, model, blur, lanes, j, level):
-    """Two samples: the higher goes if they differ by more than 5 sigma (satellites and cosmic rays are positive)."""
-    top, bottom = -1, -1
-    for k in range(x.shape[0]):
-        if kept[k, j] > _ZERO and (top < 0 or x[k, j] > x[top, j]):
-            top = k
-    for k in range(x.shape[0]):
-        if kept[k, j] > _ZERO and k != top:
-            bottom = k
-    if bottom < 0:
-        return
-    signal = max(x[bottom, j] - level, _ZERO)
-    spread = _ZERO
-    for k in (top, bottom):
-        spread += model[3, k] * (model[1, k] + model[2, k] * signal)
-        spread += blur[0, k] * lanes[_QSLOPE + j] + blur[1, k] * lanes[_QBEND + j]
-    d = x[top, j] - x[bottom, j]
-    if d * d > _PAIR_LIMIT * _PAIR_LIMIT * spread:
-        w = kept[bottom, j]
-        kept[top, j] = _ZERO
-        lanes[_QTOTAL + j], lanes[_QWEIGHT + j], lanes[_QCOUNT + j] = w * x[bottom, j], w, _ONE
-        lanes[_QSUM_A + j], lanes[_QSUM_B + j] = w * w * model[1, bottom], w * w * model[2, bottom]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _prepare(lanes, q, level, width):
-    """Mean, signal, variance of the mean and -2 / weight of what is kept."""
-    for j in range(width):
-        w = lanes[_QWEIGHT + j]
-        inverse = _ONE / w if w > _ZERO else _ZERO
-        mean = lanes[_QTOTAL + j] * inverse
-        signal = max(mean - level, _ZERO)
-        lanes[_QMEAN + j] = mean
-        lanes[_QSIGNAL + j] = signal
-        lanes[_QINVERSE + j] = np.float32(-2.0) * inverse
-        lanes[_QERROR + j] = q * (lanes[_QSUM_A + j] + lanes[_QSUM_B + j] * signal) * inverse * inverse
-        lanes[_QLOW + j] = _ZERO
-        lanes[_QHIGH + j] = _ZERO
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _find_worst(x, kept, model, blur, limits, lanes, width):
-    """Largest (distance / limit)^2 of the kept samples below and above the mean, into the lanes' limits."""
-    low2, high2 = limits[0], limits[1]
-    for k in range(x.shape[0]):
-        row, c = x[k, :width], kept[k, :width]
-        f = model[3, k]
-        variance, growth, g2, h2 = f * model[1, k], f * model[2, k], blur[0, k], blur[1, k]
-        for j in range(width):
-            d = row[j] - lanes[_QMEAN + j]
-            v = variance + growth * lanes[_QSIGNAL + j] + g2 * lanes[_QSLOPE + j] + h2 * lanes[_QBEND + j]
-            spread = v * max(_ONE + c[j] * lanes[_QINVERSE + j], _LEAST) + lanes[_QERROR + j]
-            ratio = d * d / ((high2 if d > _ZERO else low2) * spread)
-            ratio = ratio if c[j] > _ZERO else _ZERO
-            above = ratio if d > _ZERO else _ZERO
-            below = ratio if d < _ZERO else _ZERO
-            lanes[_QHIGH + j] = max(above, lanes[_QHIGH + j])
-            lanes[_QLOW + j] = max(below, lanes[_QLOW + j])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _set_limits(lanes, limits, width):
-    """From the worst on both sides to the limits of this pass, in units of the user's limits, squared.
-
-    While purging, only the worse side loses samples (the high one when they are equal), so that never all are lost.
-    """
-    eps, prior = limits[2], limits[3]
-    for j in range(width):
-        low, high = lanes[_QLOW + j], lanes[_QHIGH + j]
-        if lanes[_QSTATE + j] == _PURGE and max(low, high) > _ONE:
-            upper = high >= low
-            lanes[_QHIGH + j] = max(_ONE, np.float32(0.49) * high) if upper else _MISSING
-            lanes[_QLOW + j] = _MISSING if upper else max(_ONE, np.float32(0.49) * low)
-        else:
-            if lanes[_QSTATE + j] == _PURGE:
-                lanes[_QSTATE + j] = _SETTLE
-            spread = (prior + lanes[_QCHI + j] / eps) / (prior + lanes[_QCOUNT + j] - _ONE)
-            lanes[_QLOW + j] = max(spread, _ONE)
-            lanes[_QHIGH + j] = lanes[_QLOW + j]
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _retest(x, kept, model, blur, limits, lanes, width):
-    """Keep or drop every sample, and sum what is kept (finished lanes are written already and do not matter)."""
-    low2, high2 = limits[0], limits[1]
-    for row in (_QTOTAL, _QWEIGHT, _QSUM_A, _QSUM_B, _QCOUNT, _QCHI, _QCHANGED):
-        for j in range(width):
-            lanes[row + j] = _ZERO
-    for k in range(x.shape[0]):
-        row, c = x[k, :width], kept[k, :width]
-        f, weight = model[3, k], model[0, k]
-        wa, wb = weight * model[1, k], weight * model[2, k]
-        variance, growth, g2, h2 = f * model[1, k], f * model[2, k], blur[0, k], blur[1, k]
-        for j in range(width):
-            was, value = c[j], row[j]
-            d = value - lanes[_QMEAN + j]
-            v = variance + growth * lanes[_QSIGNAL + j] + g2 * lanes[_QSLOPE + j] + h2 * lanes[_QBEND + j]
-            spread = v * max(_ONE + was * lanes[_QINVERSE + j], _LEAST) + lanes[_QERROR + j]
-            # all loads stand outside of conditions: otherwise the loop stays scalar
-            upper, lower = high2 * lanes[_QHIGH + j], low2 * lanes[_QLOW + j]
-            allowed = was + lanes[_QSTATE + j]
-            limit = upper if d > _ZERO else lower
-            new = weight if d * d <= limit * spread else _ZERO
-            # while purging nothing comes back
-            new = new if allowed > _ZERO else _ZERO
-            new = new if value < _PRESENT else _ZERO
-            c[j] = new
-            chi = d * d / v
-            chi = chi if new > _ZERO else _ZERO
-            one = _ONE if new > _ZERO else _ZERO
-            lanes[_QCHI + j] += chi
-            lanes[_QCHANGED + j] += abs(new - was)
-            lanes[_QTOTAL + j] += new * value
-            lanes[_QWEIGHT + j] += new
-            lanes[_QSUM_A + j] += new * wa
-            lanes[_QSUM_B + j] += new * wb
-            lanes[_QCOUNT + j] += one
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
-    """Combine what is kept and write a lane to its place; among many planes in float64."""
-    y, column = place[0, j], place[1, j]
-    total, weight = float(lanes[_QTOTAL + j]), float(lanes[_QWEIGHT + j])
-    a, b, n = lanes[_QSUM_A + j], lanes[_QSUM_B + j], lanes[_QCOUNT + j]
-    offered = planes[2, y, column]
-    if n == _ZERO or (offered >= _QUORUM and n + n < offered):
-        # no majority agrees: the plain mean that the row pass left there stands
-        return
-    if x.shape[0] > _GROUP:
-        total, weight = 0.0, 0.0
-        for k in range(x.shape[0]):
-            c = float(kept[k, j])
-            total += c * x[k, j] if c > 0.0 else 0.0
-            weight += c
-    mean = total / weight
-    signal = max(mean - level, 0.0)
-    dropped = offered - n
-    planes[0, y, column] = mean
-    planes[1, y, column] = np.sqrt((a + b * signal) * _CLIP_LOSS) / weight
-    planes[2, y, column] = n
-    k = 0
-    while dropped > _ZERO:
-        if kept[k, j] == _ZERO and x[k, j] < _PRESENT:
-            side = 1 if x[k, j] > mean else 0
-            planes[3 + side, y, column] += _ONE
-            counts[owner[k], side] += 1
-            dropped -= _ONE
-        k += 1
