@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from lerar_dask.kernels.asterism import MIN_PAIRS
+from lerar_dask.kernels.log_odds import MIN_PAIRS
 from lerar_dask.kernels.transform import MODELS, aicc, apply, compose, invert, robust_fit
 
 __all__ = ["Catalogue", "Joint", "joint_pass", "mean_catalogue"]
