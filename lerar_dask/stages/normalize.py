@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import LerarError
-from lerar_dask.kernels import trails
+from lerar_dask.kernels import block_scene, trail_fit, trails
 from lerar_dask.kernels.cells import BLOCK_PX, cell_size
 from lerar_dask.kernels.ln_reference import adopt_reference
 from lerar_dask.kernels.night import Site, Skies, linear_fit_skies, solve_skies
@@ -269,7 +269,7 @@ def find_trails(
         masked = masked_blocks(mask, pull, member.shape)
         total = np.zeros(blocks.shape[1:3], np.float32)
         for channel in range(len(blocks)):
-            total += trails.block_residuals(
+            total += block_scene.block_residuals(
                 blocks[channel],
                 masked,
                 skies.on_blocks(first + i, channel, member.shape),
@@ -354,7 +354,7 @@ def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfa
             blocks, grid = reader.read_blocks(m.slot), reader.read_grid(m.slot)
             hidden = masked_blocks(group.mask, group.transforms[k], m.shape)
             for c in range(n_channels):
-                trails.add_to_scene(
+                block_scene.add_to_scene(
                     blocks[c],
                     hidden,
                     skies.on_blocks(k, c, m.shape),
@@ -366,7 +366,7 @@ def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfa
                     weight=sums[1, c],
                     known=None if known is None else known[c],
                 )
-                trails.add_clipped(
+                block_scene.add_clipped(
                     blocks[c],
                     hidden,
                     group.transforms[k],
@@ -374,9 +374,9 @@ def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfa
                     clipped=counts[0, c],
                     seen=counts[1, c],
                 )
-        known = np.stack([trails.scene_of(sums[0, c], sums[1, c]) for c in range(n_channels)])
+        known = np.stack([block_scene.scene_of(sums[0, c], sums[1, c]) for c in range(n_channels)])
     assert known is not None
-    known[trails.lasting_light(*counts)] = np.nan
+    known[block_scene.lasting_light(*counts)] = np.nan
     store.write_array(f"{at}/mask", group.mask, dims=("star", "column"), unit="px", meaning="x, y, radius")
     store.write_array(f"{at}/block_scene", known.astype(np.float32), dims=("channel", "by", "bx"), unit="adu")
     store.write_array(f"{at}/local_scale", skies.scale, dims=("sub", "channel"), unit="1")
@@ -387,13 +387,13 @@ def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfa
 def _refined(store: Store, member: Member, line: trails.Line, cfa: str | None) -> list[trails.Line]:
     """A line with position and width from the raw pixels beside it."""
     raw = store.raw(member.geometry)
-    windows = trails.extent_windows(line, member.shape)
+    windows = trail_fit.extent_windows(line, member.shape)
     pixels = []
     for y0, y1, x0, x1 in windows:
         out = np.empty((y1 - y0, x1 - x0), raw.dtype)
         raw.window(member.slot, int(y0), int(y1), int(x0), int(x1), out)
         pixels.append(np.nan_to_num(out.astype(np.float32)))
-    return trails.refine_line(line, windows, pixels, shape=member.shape, cfa=bool(cfa))
+    return trail_fit.refine_line(line, windows, pixels, shape=member.shape, cfa=bool(cfa))
 
 
 # ------------------------------------------------------------------------------------------------------------- writing

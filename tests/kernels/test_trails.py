@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from lerar_dask.kernels.trails import add_to_scene, block_residuals, extent_windows, find_lines, refine_line, scene_of
+from lerar_dask.kernels.block_scene import add_to_scene, block_residuals, scene_of
+from lerar_dask.kernels.trail_fit import extent_windows, refine_line
+from lerar_dask.kernels.trails import find_lines
 
 SHAPE = (450, 600)
 
