@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lerar_dask.kernels.binning import area_means
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+
 from lerar_dask.kernels.sample import join_lattices
 from lerar_dask.kernels.window import MISSING
 
