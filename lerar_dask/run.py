@@ -20,15 +20,14 @@ import numpy as np
 from lerar_dask.errors import StoreError, UsageError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.settings import Integrate, from_toml
-from lerar_dask.stages.integrate import compute_chunk, compute_sub
-from lerar_dask.stages.normalize import Normalization
-from lerar_dask.stages.normalize import load as load_normalization
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.layout import PLANES
 from lerar_dask.tasks import Step, Task, step_from_plain
 
 if TYPE_CHECKING:
     import dask.array as da
+
+    from lerar_dask.stages.normalize import Normalization
 
 __all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState", "store_of"]
 
@@ -202,8 +201,10 @@ class Run:
 
     def normalization(self, group: str) -> Normalization:
         """Scale, sky surface and its error of each sub of a group."""
+        from lerar_dask.stages.normalize import load
+
         state, _ = self._group(group)
-        return load_normalization(self.store.url, state.normalization)
+        return load(self.store.url, state.normalization)
 
     def master(self, group: str) -> da.Array:
         """The master (channel, plane, y, x), planes image, noise, coverage, rejlow, rejhigh: computed from the raw
@@ -346,12 +347,16 @@ def _raw_block(url: str, geometry: str, slots: list[int], i: int, window: Window
 def _sub_block(
     url: str, table: str, canvas: Canvas, settings: Integrate, what: str, i: int, window: Window
 ) -> np.ndarray:
+    from lerar_dask.stages.integrate import compute_sub
+
     return compute_sub(url, table, canvas, settings, i, window, what=what)
 
 
 def _master_block(
     url: str, table: str, canvas: Canvas, settings: Integrate, block_id: tuple[int, ...] = ()
 ) -> np.ndarray:
+    from lerar_dask.stages.integrate import compute_chunk
+
     return compute_chunk(url, table, canvas, settings, block_id[2], block_id[3])
 
 

@@ -14,12 +14,12 @@ from lerar_dask.pipeline.prepare import Light, Night, items_of
 from lerar_dask.pipeline.summary import DryRun, GroupPlan
 from lerar_dask.runtime import memory
 from lerar_dask.settings import Settings
-from lerar_dask.stages.masters import BAND_ROWS
+from lerar_dask.stages.bands import BAND_ROWS
 from lerar_dask.store.access import Store
 
 __all__ = ["dry_run"]
 
-RATES_NS = {"masters": 8.0, "ingest": 12.0, "integrate": 10.0}
+RATES_NS = {"masters": 5.0, "ingest": 12.0, "integrate": 10.0}
 """CPU per sample, from scripts/benchmark; start-up and solves come on top."""
 _STARTUP_S = 4.0
 

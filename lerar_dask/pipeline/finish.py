@@ -7,6 +7,7 @@ the master's key and the settings of products.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lerar_dask.kernels.surface import evaluate_surface, surface_shape
 from lerar_dask.kernels.transform import apply, invert
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session
-from lerar_dask.products import fits, preview, provenance, report
+from lerar_dask.products import fits, plots, preview, provenance, report
 from lerar_dask.run import GroupState, RunState, Sub
 from lerar_dask.settings import Settings, digest
 from lerar_dask.stages.register import load
@@ -26,7 +27,7 @@ from lerar_dask.stages.stack_table import load_table
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["carry_wcs", "header_facts", "plan_products", "rows_reader", "write_run_report"]
+__all__ = ["Drawing", "carry_wcs", "draw", "header_facts", "plan_products", "rows_reader", "write_run_report"]
 
 CODE_VERSION = 1
 _SURFACES_SHOWN = 60
@@ -217,10 +218,28 @@ def _iso(unix: float) -> str:
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """The part of the report that needs nothing of the other products."""
+
+    plots: plots.Plots
+    groups: Mapping[str, Mapping[str, Any]]
+    """Surfaces, maps and facts of each group that has a master."""
+
+
+def draw(store: Store, state: RunState) -> Drawing:
+    """Draw the plots, and the maps and surfaces of all groups."""
+    groups = {
+        name: {"surfaces": _surfaces(store, state, name), **_group_maps(store, state, name)} for name in state.groups
+    }
+    return Drawing(plots.plots(report.in_time(state.frames)), groups)
+
+
 def write_run_report(
     store: Store,
     out: Path,
     state: RunState,
+    drawing: Drawing,
     *,
     session: Session,
     problems: Mapping[str, str],
@@ -230,7 +249,7 @@ def write_run_report(
     for name in [*state.groups, *(p for p in problems if p not in state.groups)]:
         rows = [row for row in state.frames if row["group"] == name]
         used = [row for row in rows if row["fate"] == "used"]
-        known = name in state.groups
+        picture = out / f"{name}.png"
         groups.append(
             report.GroupReport(
                 name=name,
@@ -239,8 +258,8 @@ def write_run_report(
                 exposure_s=sum(row["exposure_s"] or 0.0 for row in used),
                 links=_link_lines(state, name),
                 problem=problems.get(name, ""),
-                surfaces=_surfaces(store, state, name) if known else (),
-                **(_group_pictures(store, out, state, name) if known else {}),
+                preview=picture if name in state.groups and picture.exists() else None,
+                **drawing.groups.get(name, {}),
             )
         )
     stages = [
@@ -265,7 +284,7 @@ def write_run_report(
         notes=sorted({note for row in state.links for note in row["notes"]}),
     )
     path = out / "report.html"
-    report.write_report(path, data)
+    report.write_report(path, data, drawing.plots)
     return path
 
 
@@ -294,11 +313,10 @@ def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
     return surfaces
 
 
-def _group_pictures(store: Store, out: Path, state: RunState, name: str) -> dict[str, Any]:
+def _group_maps(store: Store, state: RunState, name: str) -> dict[str, Any]:
     """Maps and facts of a group that has a master."""
     read_rows, shape = _rows_of(store, state, name)
     noise, coverage, low, high = preview.reduce_planes(read_rows, shape, max_px=400).mean(axis=1)[1:]
-    picture = out / f"{name}.png"
     facts = {"size": f"{shape[2]} x {shape[1]} px"}
     if np.isfinite(noise).any():
         facts["noise"] = f"{np.nanmedian(noise):.3g} ADU"
@@ -308,6 +326,5 @@ def _group_pictures(store: Store, out: Path, state: RunState, name: str) -> dict
             "coverage": coverage,
             "rejected_low": low / offered,
             "rejected_high": high / offered,
-            "preview": picture if picture.exists() else None,
             "facts": facts,
         }

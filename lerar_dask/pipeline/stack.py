@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lerar_dask.errors import LerarError, StoreError, space_error
-from lerar_dask.pipeline import calibrate, finish, solve
+from lerar_dask.pipeline import calibrate
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
+from lerar_dask.pipeline.loading import load_ahead
 from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
-from lerar_dask.products.plots import load_plotting
 from lerar_dask.run import RunState, Sub
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
@@ -25,6 +25,9 @@ from lerar_dask.settings import Settings, to_toml
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import step_to_plain
+
+if TYPE_CHECKING:
+    from lerar_dask.pipeline.solve import Solved
 
 __all__ = ["stack"]
 
@@ -58,6 +61,7 @@ def stack(
     except OSError as error:
         raise LerarError(f"{out} cannot be written ({error.strerror})") from error
     open_store.cache_clear()
+    bus.subscribe(load_ahead)
     executor = make_executor(settings.run)
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
     try:
@@ -94,6 +98,8 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         groups={},
         links=night.links.explain(),
     )
+    from lerar_dask.pipeline import solve  # loaded ahead
+
     problems: dict[str, str] = {}
     solved = [solve.solve_target(session, name, members, fates, problems) for name, members in sorted(targets.items())]
     for name in sorted({light.group.name for light in night.lights}):
@@ -167,33 +173,35 @@ def _finish(
     session: Session,
     night: Night,
     state: RunState,
-    solved: Sequence[solve.Solved],
+    solved: Sequence[Solved],
     problems: Mapping[str, str],
     fates: Mapping[str, str],
     out: Path,
 ) -> Summary:
     """Products, report, settings, summary."""
-    settings, store = session.settings, session.store
-    if settings.products.report:
-        # A second of reading program text, while the tasks wait for the disk.
-        threading.Thread(target=load_plotting, name="plotting", daemon=True).start()
+    from lerar_dask.pipeline import finish  # loaded ahead
+
+    settings, store, page = session.settings, session.store, out / "report.html"
     facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
     step = finish.plan_products(store, out, state, settings, facts)
     step = dataclasses.replace(step, tasks=[*step.tasks, *calibrate.plan_files(session, night, out)])
-    records = session.run(step, keep=lambda t: Path(t.arguments["path"]).exists())
+    with ThreadPoolExecutor(1) as side:
+        # Program code mostly, while the tasks convert, sum up and write.
+        drawn = side.submit(finish.draw, store, state) if settings.products.report and session.n_run else None
+        records = session.run(step, keep=lambda t: Path(t.arguments["path"]).exists())
     for key, record in records.items():
-        if record["state"] != "done":
+        if record["state"] != "done" and not key.startswith("calibration-file/"):
             problems = {**problems, key.partition("/")[2]: record["reason"]}
-    did_nothing = session.n_run == 0 and (out / "report.html").exists()
+    did_nothing = session.n_run == 0 and page.exists()
     if not did_nothing:
         (out / "lerar.toml").write_text(
             to_toml(settings, nights=[Path(n) for n in state.nights], out=out), encoding="utf-8"
         )
         if settings.products.report:
-            finish.write_run_report(store, out, state, session=session, problems=problems)
+            drawing = drawn.result() if drawn else finish.draw(store, state)
+            finish.write_run_report(store, out, state, drawing, session=session, problems=problems)
     lights = {str(light.frame.path) for light in night.lights}
     used = sum(row["fate"] == "used" for row in state.frames)
-    page = out / "report.html"
     return Summary(
         out=out,
         groups=[

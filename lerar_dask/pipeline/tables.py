@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lerar_dask.kernels.transform import describe
 from lerar_dask.pipeline.prepare import Light, Night
 from lerar_dask.pipeline.session import Session
-from lerar_dask.pipeline.solve import Solved
 from lerar_dask.stages.stack_table import load_table
+
+if TYPE_CHECKING:
+    from lerar_dask.pipeline.solve import Solved
 
 __all__ = ["frame_rows"]
 

@@ -13,13 +13,15 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
 
 from lerar_dask.products.hdus import FitsWriter, ascii_text, atomic_path, image_header
 from lerar_dask.products.provenance import program
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 __all__ = ["PLANES", "CalibrationMaster", "MasterImage", "rows_of", "write_calibration", "write_master"]
 
@@ -263,6 +265,8 @@ def _put_history(header: fits.Header, lines: Sequence[str]) -> None:
 
 def _frames_table(frames: Sequence[Mapping[str, Any]]) -> fits.BinTableHDU:
     """FRAMES: numbers as float64 with NaN for unknown, counts as int32 with -1, texts as ASCII."""
+    from astropy.io import fits
+
     names = list(frames[0]) if frames else ["path", "fate", "reason"]
     columns = []
     for name in names:
@@ -281,6 +285,8 @@ def _frames_table(frames: Sequence[Mapping[str, Any]]) -> fits.BinTableHDU:
 
 def _provenance_table(provenance: Mapping[str, Any]) -> fits.BinTableHDU:
     """PROVENANCE: one row per subject, its value as JSON."""
+    from astropy.io import fits
+
     texts = [json.dumps(value, sort_keys=True, default=str) for value in provenance.values()]
     columns = [_text_column("name", list(provenance)), _text_column("json", texts)]
     return fits.BinTableHDU.from_columns(columns, name="PROVENANCE")
@@ -288,6 +294,8 @@ def _provenance_table(provenance: Mapping[str, Any]) -> fits.BinTableHDU:
 
 def _text_column(name: str, texts: Sequence[str]) -> fits.Column:
     """Fixed-width ASCII; other characters as backslash escapes, so that paths stay exact."""
+    from astropy.io import fits
+
     plain = [t.encode("ascii", "backslashreplace") for t in texts]
     width = max([1, *map(len, plain)])
     return fits.Column(name, f"{width}A", array=np.array(plain, dtype=f"S{width}"))

@@ -14,12 +14,15 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.io import fits
 
 from lerar_dask.errors import space_error
+from lerar_dask.kernels.words import turn_words
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 __all__ = ["FitsWriter", "ascii_text", "atomic_path", "image_header"]
 
@@ -28,6 +31,8 @@ _BLOCK = 2880
 
 def image_header(shape: tuple[int, ...], *, primary: bool, name: str) -> fits.Header:
     """Header of a float32 image, `shape` in numpy order; other cards are added behind."""
+    from astropy.io import fits
+
     header = fits.Header()
     if primary:
         header["SIMPLE"] = (True, "conforms to FITS standard")
@@ -82,6 +87,7 @@ class FitsWriter:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
         self._end = 0
         self._images: list[_Image] = []
+        self._words = np.empty(0, np.uint32)
 
     def __enter__(self) -> FitsWriter:
         return self
@@ -112,14 +118,16 @@ class FitsWriter:
         rows : (h, x) float32
         """
         image = self._images[index]
-        native = np.ascontiguousarray(rows, np.float32)
-        # A float32 is one 32-bit word of the checksum; its value does not depend on the byte order in memory.
-        image.sum += int(native.view(np.uint32).sum(dtype=np.uint64))
-        offset = image.data_start + 4 * row * image.shape[-1]
-        _write_all(self._fd, native.astype(">f4"), offset)
+        if self._words.size < rows.size:
+            self._words = np.empty(rows.size, np.uint32)
+        words = self._words[: rows.size].reshape(rows.shape)
+        image.sum += turn_words(np.ascontiguousarray(rows, np.float32), words)
+        _write_all(self._fd, words, image.data_start + 4 * row * image.shape[-1])
 
     def add_table(self, table: fits.BinTableHDU) -> None:
         """Append a table whole."""
+        from astropy.io import fits
+
         buffer = io.BytesIO()
         fits.HDUList([fits.PrimaryHDU(), table]).writeto(buffer, checksum=True)
         block = buffer.getvalue()[_BLOCK:]

@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["group_colors", "load_plotting", "plots"]
+__all__ = ["Plots", "group_colors", "plots"]
+
+Plots = tuple[str, list[str], str]
+"""Script, one HTML element per plot, bokeh's scripts."""
 
 _QUANTITIES = (
     ("fwhm_px", "FWHM [px]"),
@@ -33,15 +36,7 @@ _ASIDE_COLOR = "#d64545"
 _MUTED = "#8a8f98"
 
 
-def load_plotting() -> None:
-    """Import what plots need, which takes a second."""
-    import bokeh.embed
-    import bokeh.models
-    import bokeh.plotting
-    import bokeh.resources  # noqa: F401
-
-
-def plots(frames: Sequence[Mapping[str, Any]]) -> tuple[str, list[str], str]:
+def plots(frames: Sequence[Mapping[str, Any]]) -> Plots:
     """Script, one HTML element per plot, and bokeh's scripts; empty when no frame has a number to show."""
     from bokeh.document import Document
     from bokeh.embed import components

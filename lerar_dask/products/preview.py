@@ -161,7 +161,7 @@ def map_png(
     if longest > max_px:
         picture = picture.resize([max(1, round(s * max_px / longest)) for s in picture.size], Image.Resampling.BOX)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", optimize=True)
+    picture.save(buffer, format="PNG", compress_level=6)
     return buffer.getvalue()
 
 

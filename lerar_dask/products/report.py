@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.products.hdus import atomic_path
-from lerar_dask.products.plots import group_colors, plots
+from lerar_dask.products.plots import Plots, group_colors, plots
 from lerar_dask.products.preview import map_png
 from lerar_dask.products.quantities import duration, size
 
-__all__ = ["GroupReport", "ReportData", "StageTiming", "Surface", "write_report"]
+__all__ = ["GroupReport", "ReportData", "StageTiming", "Surface", "in_time", "write_report"]
 
 _MAX_SURFACES = 160
 _PREVIEW_PX = 1800
@@ -115,17 +115,26 @@ class ReportData:
     """Lines on what was learned on the way: missing masters, links that would now fit better."""
 
 
-def write_report(path: Path, data: ReportData) -> None:
-    """Write the page, at once or not at all."""
+def in_time(frames: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of the FRAMES table as the page shows them: by their start, those without one last."""
+    return sorted(frames, key=lambda row: str(row.get("date_obs") or "~"))
+
+
+def write_report(path: Path, data: ReportData, drawn: Plots | None = None) -> None:
+    """Write the page, at once or not at all.
+
+    Parameters
+    ----------
+    drawn : what `plots` made of `in_time(data.frames)`, when that was done before
+    """
     import jinja2
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["duration"] = duration
     environment.filters["size"] = size
-    order = sorted(range(len(data.frames)), key=lambda i: str(data.frames[i].get("date_obs") or "~"))
-    frames = [data.frames[i] for i in order]
-    script, figures, resources = plots(frames)
+    frames = in_time(data.frames)
+    script, figures, resources = drawn or plots(frames)
     page = environment.get_template("report.html.j2").render(
         data=data,
         counts=_counts(frames),

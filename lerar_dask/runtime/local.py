@@ -7,6 +7,7 @@ moment it is there. Kernels release the GIL; BLAS and numba stay on one thread e
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from lerar_dask.tasks import Record, Task
 __all__ = ["Threads"]
 
 _WINDOW = 20_000
+_SWITCH_S = 2e-4
 
 
 class Threads:
@@ -35,6 +37,15 @@ class Threads:
 
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks; records in the order of completion."""
+        before = sys.getswitchinterval()
+        # A kernel that comes back waits for whoever runs Python, 5 ms unless told otherwise: longer than many kernels.
+        sys.setswitchinterval(_SWITCH_S)
+        try:
+            yield from self._run_windows(tasks, slots)
+        finally:
+            sys.setswitchinterval(before)
+
+    def _run_windows(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         with ThreadPoolExecutor(slots, thread_name_prefix="lerar") as pool, threadpool_limits(1):
             while window := list(islice(tasks, _WINDOW)):
                 yield from self._run_window(window, pool)
