@@ -17,6 +17,7 @@ from lerar_dask.products.quantities import duration, size
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.summary import DryRun, Summary
+    from lerar_dask.runtime.events import Bus
 
 __all__ = ["stack"]
 
@@ -77,6 +78,7 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
         if not dry_run:
             bus.subscribe(log.log_event)
             bus.subscribe(show)
+            _tell_of_compiling(bus, _kernel_cache())
         result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
     if display.json:
         print_json("dry_run" if dry_run else "summary", result=result)
@@ -85,6 +87,24 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
     elif not display.quiet:
         _print_summary(result)
     return 0 if dry_run else int(result.exit_code)
+
+
+def _kernel_cache() -> Path:
+    """Where compiled kernels are kept."""
+    from lerar_dask.kernels.calibrate import into_stack
+
+    return Path(into_stack.stats.cache_path)
+
+
+def _tell_of_compiling(bus: Bus, cache: Path) -> None:
+    """Say when a run begins that its kernels must be compiled first, if none is kept yet."""
+    from lerar_dask.runtime.events import Event, Note, RunStarted
+
+    def tell(event: Event) -> None:
+        if isinstance(event, RunStarted) and not any(cache.glob("*.nbi")):
+            bus.emit(Note(text="the first run compiles its kernels for this machine: it takes a minute or two longer"))
+
+    bus.subscribe(tell)
 
 
 def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[list[Path], Path]:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from lerar_dask.cli.app import run
+from lerar_dask.cli.stack import _kernel_cache, _tell_of_compiling
 from lerar_dask.pipeline.summary import DryRun, GroupPlan, GroupSummary, Summary
+from lerar_dask.runtime.events import Bus, Note, RunStarted
 
 OUT = Path("out")
 SUMMARY = Summary(
@@ -110,3 +112,18 @@ def test_quiet_says_nothing(stack, capsys):
     stack(SUMMARY)
     run(["stack", "night", "-o", "out", "-q"])
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_first_run_says_that_kernels_are_compiled(tmp_path):
+    notes = []
+    bus = Bus()
+    bus.subscribe(lambda event: notes.append(event.text) if isinstance(event, Note) else None)
+    _tell_of_compiling(bus, tmp_path)
+    started = RunStarted(out="out", threads=1, budget_bytes=1)
+    bus.emit(started)
+    assert len(notes) == 1
+    assert "compiles" in notes[0]
+    (tmp_path / "warp._rows-1.py311.nbi").touch()
+    bus.emit(started)
+    assert len(notes) == 1
+    assert _kernel_cache().is_absolute()
