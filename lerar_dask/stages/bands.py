@@ -15,7 +15,9 @@ from lerar_dask.frames.reader import Frame, fill_band, map_words
 from lerar_dask.kernels.calibrate import into_stack
 from lerar_dask.kernels.winsorize import combine_winsorized
 from lerar_dask.store.access import Store
-from lerar_dask.store.shard import checked_chunk, with_crc, write_atomically
+from lerar_dask.store.chunk import checked_chunk, chunk_parts
+from lerar_dask.store.layout import packing_of
+from lerar_dask.store.shard import write_atomically
 
 __all__ = ["BAND_ROWS", "combine_rows", "is_whole", "read_band", "read_master", "write_band"]
 
@@ -93,7 +95,8 @@ def read_master(store: Store, key: str, shape: tuple[int, int]) -> np.ndarray:
 
 def read_band(store: Store, key: str, y0: int, shape: tuple[int, int]) -> np.ndarray:
     """Rows y0 to y0 + BAND_ROWS of a master, as far as it has them."""
-    chunk = checked_chunk(_band_path(store, key, y0), (BAND_ROWS, shape[1]), np.dtype("<f4"))
+    packed = bool(packing_of(f"calibration/{key}/image"))
+    chunk = checked_chunk(_band_path(store, key, y0), (BAND_ROWS, shape[1]), np.dtype("<f4"), packed=packed)
     return chunk[: shape[0] - y0]
 
 
@@ -108,7 +111,8 @@ def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> None:
     if len(rows) < BAND_ROWS:
         chunk = np.full((BAND_ROWS, rows.shape[1]), np.nan, np.float32)
         chunk[: len(rows)] = rows
-    write_atomically(_band_path(store, key, y0), with_crc(chunk.astype("<f4", copy=False)))
+    parts = chunk_parts(chunk.astype("<f4", copy=False), packed=packing_of(f"calibration/{key}/image"))
+    write_atomically(_band_path(store, key, y0), parts)
 
 
 def _band_path(store: Store, key: str, y0: int) -> Path:

@@ -40,7 +40,7 @@ __all__ = [
     "plan_stacks",
 ]
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 _LEVEL_STEP = 16
 """Every which row tells a flat's level: 1/16 of the pixels fix it to 1e-4."""
 

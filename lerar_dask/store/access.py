@@ -20,13 +20,14 @@ import numpy as np
 
 from lerar_dask.errors import StoreError
 from lerar_dask.grid import CHUNK_SHAPE
+from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_node
-from lerar_dask.store.layout import PLANES
+from lerar_dask.store.layout import PLANES, packing_of
 from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
 from lerar_dask.store.measures import MeasureStore
 from lerar_dask.store.raw import RawReader
-from lerar_dask.store.shard import checked_chunk, shard_parts, with_crc, write_atomically
+from lerar_dask.store.shard import shard_parts, write_atomically
 
 if TYPE_CHECKING:
     import zarr
@@ -117,7 +118,7 @@ class Store:
         if data.shape != reader.shape or data.dtype.newbyteorder("<") != reader.dtype:
             raise ValueError(f"{data.dtype} {data.shape} does not fit into {geometry}")
         reader.forget(slot)
-        size = write_atomically(reader.shard_path(slot), shard_parts(data, codec=reader.codec))
+        size = write_atomically(reader.shard_path(slot), shard_parts(data, chunk=reader.chunk, codec=reader.codec))
         reader.trust(slot)
         return size
 
@@ -191,7 +192,7 @@ class Store:
         try:
             write_node(partial, node)
             if data.size:
-                write_atomically(partial / _whole(array.ndim), with_crc(data))
+                write_atomically(partial / _whole(array.ndim), chunk_parts(data, packed=packing_of(path)))
             _put(partial, final)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -223,14 +224,16 @@ class Store:
         try:
             node = json.loads((folder / "zarr.json").read_text())
             shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
-            plain = [codec["name"] for codec in node["codecs"]] == ["bytes", "crc32c"]
+            codecs = [codec["name"] for codec in node["codecs"]]
         except OSError as error:
             raise StoreError(f"the store {self.path} has no {path}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise StoreError(f"an array of the store is damaged: {folder}") from error
-        if plain and all(c >= n for c, n in zip(chunks, shape, strict=True)) and 0 not in shape:
+        ours = codecs in (["bytes", "crc32c"], ["bytes", "blosc", "crc32c"])
+        if ours and all(c >= n for c, n in zip(chunks, shape, strict=True)) and 0 not in shape:
             dtype = np.dtype(node["data_type"]).newbyteorder("<")
-            return checked_chunk(folder / _whole(len(shape)), tuple(chunks), dtype)[tuple(slice(n) for n in shape)]
+            chunk = checked_chunk(folder / _whole(len(shape)), tuple(chunks), dtype, packed="blosc" in codecs)
+            return chunk[tuple(slice(n) for n in shape)]
         try:
             return np.asarray(self.open_array(path)[...])
         except ValueError as error:
@@ -275,7 +278,7 @@ class Store:
         """Write one chunk of a master, (channel, plane, h, w); bytes written."""
         full = np.full((*data.shape[:2], *CHUNK_SHAPE), np.nan, "<f4")
         full[:, :, : data.shape[2], : data.shape[3]] = data
-        return write_atomically(self._chunk(key, cy, cx), with_crc(full))
+        return write_atomically(self._chunk(key, cy, cx), chunk_parts(full, packed=packing_of(f"master/{key}/image")))
 
     def read_chunk(self, key: str, cy: int, cx: int) -> np.ndarray:
         """One whole chunk of a master, (channel, plane, *CHUNK_SHAPE); NaN beyond the canvas and where no sub reaches.
@@ -288,7 +291,8 @@ class Store:
         if not self.has_chunk(key, cy, cx):
             n_channels = self.master(key).shape[0]
             return np.full((n_channels, len(PLANES), *CHUNK_SHAPE), np.nan, np.float32)
-        return checked_chunk(self._chunk(key, cy, cx), (-1, len(PLANES), *CHUNK_SHAPE), np.dtype("<f4"))
+        packed = bool(packing_of(f"master/{key}/image"))
+        return checked_chunk(self._chunk(key, cy, cx), (-1, len(PLANES), *CHUNK_SHAPE), np.dtype("<f4"), packed=packed)
 
     def has_chunk(self, key: str, cy: int, cx: int) -> bool:
         """Whether a chunk of a master was written."""

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import StoreError
+from lerar_dask.store.chunk import blosc_of
 from lerar_dask.store.layout import FORMAT, FORMAT_VERSION, spec_of
-from lerar_dask.store.shard import INNER_CHUNK, write_atomically
+from lerar_dask.store.shard import inner_chunk, write_atomically
 
 __all__ = ["array_node", "check_store", "create_store", "make_group", "raw_node", "write_node"]
 
@@ -82,11 +83,11 @@ def write_node(folder: Path, node: Mapping[str, Any]) -> None:
 
 def raw_node(shape: tuple[int, int], dtype: str, codec: str, *, n_slots: int) -> dict[str, Any]:
     """Description of the raw pixels of a geometry: one shard per slot."""
-    side = INNER_CHUNK[codec]
+    chunk = inner_chunk(shape, codec)
     plain = np.dtype(dtype)
     blosc = {"cname": "lz4", "clevel": 1, "shuffle": "bitshuffle", "typesize": plain.itemsize, "blocksize": 0}
     sharding = {
-        "chunk_shape": [1, side, side],
+        "chunk_shape": [1, *chunk],
         "codecs": [_LITTLE, *([{"name": "blosc", "configuration": blosc}] if codec == "lz4" else []), _CRC],
         "index_codecs": [_LITTLE, _CRC],
         "index_location": "end",
@@ -95,7 +96,7 @@ def raw_node(shape: tuple[int, int], dtype: str, codec: str, *, n_slots: int) ->
         "raw/any/pixels",
         shape=(n_slots, *shape),
         dtype=plain,
-        chunks=(1, *(-(-n // side) * side for n in shape)),
+        chunks=(1, *(-(-n // side) * side for n, side in zip(shape, chunk, strict=True))),
         attributes={"codec": codec},
     )
     return {**node, "codecs": [{"name": "sharding_indexed", "configuration": sharding}], "fill_value": 0}
@@ -112,10 +113,11 @@ def array_node(
     meaning: str = "",
     attributes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Description of an array with a crc32c behind every chunk; what the layout says of its path goes first."""
+    """Description of an array with a crc32c behind every chunk (store/chunk.py); what the layout says of its path goes first."""
     spec = spec_of(path)
     if spec is not None and len(spec.dims) == len(shape):
         dims, unit, meaning = spec.dims, unit or spec.unit, meaning or spec.meaning
+    packing = blosc_of(spec.packed if spec else "", dtype, shape[-1])
     if len(dims) != len(shape):
         raise ValueError(f"{path}: {len(dims)} dimension names for {len(shape)} dimensions")
     return {
@@ -126,7 +128,7 @@ def array_node(
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(int(n), 1) for n in chunks]}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": "NaN" if dtype.kind == "f" else False if dtype.kind == "b" else 0,
-        "codecs": [_LITTLE, _CRC],
+        "codecs": [_LITTLE, *([{"name": "blosc", "configuration": packing}] if packing else []), _CRC],
         "attributes": {"unit": unit, "meaning": meaning, **(attributes or {})},
         "dimension_names": list(dims),
         "storage_transformers": [],

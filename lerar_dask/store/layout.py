@@ -7,9 +7,9 @@ where they share the axis.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["ARRAYS", "FORMAT", "FORMAT_VERSION", "PLANES", "ArraySpec", "spec_of"]
+__all__ = ["ARRAYS", "FORMAT", "FORMAT_VERSION", "PLANES", "ArraySpec", "packing_of", "spec_of"]
 
 FORMAT = "lerar"
 FORMAT_VERSION = 1
@@ -28,6 +28,8 @@ class ArraySpec:
     unit: str
     """`1`: a ratio or count; empty: columns of different units, told in the meaning."""
     meaning: str
+    packed: str = ""
+    """How its chunks are packed, `store.chunk.blosc_of`."""
 
     @property
     def fill(self) -> str:
@@ -52,6 +54,7 @@ ARRAYS = (
         "float32",
         "adu",
         "8 px blocks: mean of unclipped pixels, their count, sum clipped high",
+        packed="rows",
     ),
     ArraySpec(
         f"{_M}grid",
@@ -59,6 +62,7 @@ ARRAYS = (
         "float32",
         "adu",
         "background level and pixel noise in cells",
+        packed="rows",
     ),
     ArraySpec(
         f"{_M}stars",
@@ -66,6 +70,7 @@ ARRAYS = (
         "float64",
         "",
         "stars by flux, padded with NaN: x, y, flux, flux_error, peak, fwhm, e1, e2, snr, flags",
+        packed="rows",
     ),
     ArraySpec(
         f"{_M}spikes",
@@ -73,10 +78,13 @@ ARRAYS = (
         "float64",
         "",
         "sharp detections that are no stars, padded with NaN: x, y, value",
+        packed="rows",
     ),
-    ArraySpec(f"{_C}image", ("y", "x"), "float32", "adu", "a master bias, dark, flat-dark or flat (flat: mean 1)"),
-    ArraySpec(f"{_C}pedestal", ("y", "x"), "float32", "adu", "taken off the raw values"),
-    ArraySpec(f"{_C}gain", ("y", "x"), "float32", "1", "multiplied after the pedestal: 1 / flat"),
+    ArraySpec(
+        f"{_C}image", ("y", "x"), "float32", "adu", "a master bias, dark, flat-dark or flat (flat: mean 1)", "values"
+    ),
+    ArraySpec(f"{_C}pedestal", ("y", "x"), "float32", "adu", "taken off the raw values", "values"),
+    ArraySpec(f"{_C}gain", ("y", "x"), "float32", "1", "multiplied after the pedestal: 1 / flat", "values"),
     ArraySpec(f"{_C}defects", ("defect",), "int32", "1", "flat indices of bad pixels, sorted"),
     ArraySpec(
         "registration/<key>/transforms",
@@ -176,6 +184,7 @@ ARRAYS = (
         "float32",
         "adu",
         f"planes {', '.join(PLANES)}; coverage and rejected: number of samples",
+        packed="values",
     ),
 )
 """Every array of format 1."""
@@ -193,8 +202,18 @@ def spec_of(path: str) -> ArraySpec | None:
         if match := pattern.fullmatch(path):
             names = match.groupdict()
             dims = tuple(_filled(dim, names) for dim in spec.dims)
-            return ArraySpec(path, dims, spec.dtype, spec.unit, spec.meaning)
+            return replace(spec, path=path, dims=dims)
     return None
+
+
+def packing_of(path: str) -> str:
+    """How the chunks of an array are packed; the empty word: not at all.
+
+    >>> packing_of("calibration/3fa9/gain")
+    'values'
+    """
+    spec = spec_of(path)
+    return spec.packed if spec else ""
 
 
 def _filled(dim: str, names: dict[str, str]) -> str:

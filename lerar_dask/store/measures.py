@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import StoreError
+from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, make_group, write_node
-from lerar_dask.store.layout import spec_of
-from lerar_dask.store.shard import checked_chunk, with_crc, write_atomically
+from lerar_dask.store.layout import ArraySpec, spec_of
+from lerar_dask.store.shard import write_atomically
 
 __all__ = ["MeasureStore"]
 
@@ -50,7 +51,7 @@ class MeasureStore:
         for name, array in (("blocks", blocks), ("grid", grid), ("stars", stars), ("spikes", spikes)):
             padded = np.full(self._shape(name), np.nan, self._dtype(name).newbyteorder("<"))
             padded[tuple(slice(0, n) for n in array.shape)] = array
-            total += write_atomically(self._chunk(name, slot), with_crc(padded))
+            total += write_atomically(self._chunk(name, slot), chunk_parts(padded, packed=self._spec(name).packed))
         return total + write_atomically(self._summary(slot), json.dumps(dict(summary)).encode())
 
     def has(self, slot: int) -> bool:
@@ -87,7 +88,8 @@ class MeasureStore:
         return _unpadded(self._read("spikes", slot))
 
     def _read(self, name: str, slot: int) -> np.ndarray:
-        return checked_chunk(self._chunk(name, slot), self._shape(name), self._dtype(name).newbyteorder("<"))
+        dtype, packed = self._dtype(name).newbyteorder("<"), bool(self._spec(name).packed)
+        return checked_chunk(self._chunk(name, slot), self._shape(name), dtype, packed=packed)
 
     def _chunk(self, name: str, slot: int) -> Path:
         return self.path.joinpath(name, "c", str(slot), *["0"] * len(self._shape(name)))
@@ -103,9 +105,12 @@ class MeasureStore:
             raise StoreError(f"measurements are missing or damaged: {document}") from error
 
     def _dtype(self, name: str) -> np.dtype:
+        return np.dtype(self._spec(name).dtype)
+
+    def _spec(self, name: str) -> ArraySpec:
         spec = spec_of(f"{self._at}/{name}")
         assert spec is not None
-        return np.dtype(spec.dtype)
+        return spec
 
 
 def _unpadded(table: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import StoreError
-from lerar_dask.store.shard import INNER_CHUNK, Shard, file_identity
+from lerar_dask.store.shard import Shard, file_identity
 
 __all__ = ["RawReader"]
 
@@ -77,7 +77,7 @@ class RawReader:
         shard = self._shards.get(slot)
         if shard is None:
             self._describe()
-            shard = Shard(self.shard_path(slot), grid=self._grid, dtype=self.dtype, codec=self.codec)
+            shard = Shard(self.shard_path(slot), grid=self._grid, chunk=self.chunk, dtype=self.dtype, codec=self.codec)
             with self._lock:
                 if self._written.get(slot) == shard.identity:
                     shard.checked[:] = True
@@ -85,7 +85,7 @@ class RawReader:
         return shard
 
     def _describe(self) -> None:
-        """Read shape, dtype and codec, unless they are those of the file that was read last."""
+        """Read shape, dtype, inner chunks and codec, unless they are those of the file that was read last."""
         path = self.path / "zarr.json"
         try:
             status = os.stat(path)
@@ -95,8 +95,9 @@ class RawReader:
             self.shape: tuple[int, int] = tuple(node["shape"][1:])
             self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
             self.codec: str = node["attributes"]["codec"]
-            side = INNER_CHUNK[self.codec]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.chunk: tuple[int, int] = tuple(node["codecs"][0]["configuration"]["chunk_shape"][1:])
+            rows, columns = (-(-n // side) for n, side in zip(self.shape, self.chunk, strict=True))
+        except (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
             raise StoreError(f"the store has no raw pixels at {self.path}") from error
-        self._grid = (-(-self.shape[0] // side), -(-self.shape[1] // side))
+        self._grid = (rows, columns)
         self._described = (status.st_ino, status.st_mtime_ns)

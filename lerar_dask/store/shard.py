@@ -23,10 +23,10 @@ from numcodecs import blosc
 
 from lerar_dask.errors import StoreError, space_error
 
-__all__ = ["INNER_CHUNK", "Shard", "checked_chunk", "file_identity", "shard_parts", "with_crc", "write_atomically"]
+__all__ = ["Shard", "file_identity", "inner_chunk", "shard_parts", "write_atomically"]
 
-INNER_CHUNK = {"none": 256, "lz4": 128}
-"""Side of an inner chunk by codec: fixed, never from the number of subs or memory."""
+_SIDE = {"none": 256, "lz4": 128}
+"""About the side of an inner chunk by codec: fixed, never from the number of subs or memory."""
 """Errors that no other task would escape."""
 _MISSING = 0xFFFFFFFFFFFFFFFF
 _CRC = 4
@@ -84,53 +84,40 @@ def _write_parts(path: Path, parts: Iterable) -> int:
     return size
 
 
-def with_crc(data: np.ndarray) -> list:
-    """A chunk of an array that has no shards, as the buffers of its file."""
-    body = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-    return [body, crc32c(body).to_bytes(_CRC, "little")]
+def inner_chunk(shape: tuple[int, int], codec: str) -> tuple[int, int]:
+    """Rows and columns of the inner chunks of a frame: even, and such that a whole number of them just covers it.
 
+    Chunks of 256 px would hold 14 % of padding for a sensor of 4144 x 2822.
 
-def checked_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """A chunk that `with_crc` wrote; one of `shape` may be -1.
-
-    Raises
-    ------
-    StoreError
-        when it is missing or damaged.
+    >>> inner_chunk((2822, 4144), "none")
+    (258, 260)
     """
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise StoreError(f"a part of the store cannot be read ({error.strerror}): {path}") from error
-    if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
-        raise StoreError(f"a part of the store is damaged: {path}")
-    try:
-        return data[:-_CRC].view(dtype).reshape(shape)
-    except ValueError as error:
-        raise StoreError(f"a part of the store has another size than it should: {path}") from error
+    counts = (max(1, round(n / _SIDE[codec])) for n in shape)
+    rows, columns = (-(-n // count) for n, count in zip(shape, counts, strict=True))
+    return rows + rows % 2, columns + columns % 2
 
 
-def shard_parts(image: np.ndarray, *, codec: str) -> Iterator[np.ndarray | bytes]:
+def shard_parts(image: np.ndarray, *, chunk: tuple[int, int], codec: str) -> Iterator[np.ndarray | bytes]:
     """A sub (y, x) as the buffers of its shard file, one row of inner chunks at a time; edges are padded with zeros.
 
     A row of chunks stays in the processor's cache from here to the page cache; the buffer is used again for the next.
     """
-    side = INNER_CHUNK[codec]
+    height, width = chunk
     dtype = image.dtype.newbyteorder("<")
-    n_rows, n_columns = (-(-n // side) for n in image.shape)
+    n_rows, n_columns = (-(-n // side) for n, side in zip(image.shape, chunk, strict=True))
     index = np.empty((n_rows * n_columns, 2), "<u8")
-    band = np.zeros((n_columns, side * side * dtype.itemsize + _CRC), np.uint8)
+    band = np.zeros((n_columns, height * width * dtype.itemsize + _CRC), np.uint8)
     at = 0
     for cy in range(n_rows):
-        rows = image[cy * side : (cy + 1) * side]
-        if len(rows) < side:
+        rows = image[cy * height : (cy + 1) * height]
+        if len(rows) < height:
             band[...] = 0
         for cx in range(n_columns):
-            columns = rows[:, cx * side : (cx + 1) * side]
+            columns = rows[:, cx * width : (cx + 1) * width]
             plain = band[cx, :-_CRC]
-            plain.view(dtype).reshape(side, side)[: columns.shape[0], : columns.shape[1]] = columns
+            plain.view(dtype).reshape(chunk)[: columns.shape[0], : columns.shape[1]] = columns
             if codec == "none":
-                band[cx, -_CRC:].view("<u4")[0] = crc32c(plain)
+                band[cx, -_CRC:] = np.frombuffer(crc32c(plain).to_bytes(_CRC, "little"), np.uint8)
                 length = band.shape[1]
             else:
                 packed = blosc.compress(plain.view(dtype), b"lz4", 1, blosc.BITSHUFFLE, 0, dtype.itemsize)
@@ -148,17 +135,18 @@ def shard_parts(image: np.ndarray, *, codec: str) -> Iterator[np.ndarray | bytes
 class Shard:
     """What is known of a shard file: its index, parsed once, and which inner chunks were checked."""
 
-    __slots__ = ("checked", "codec", "dtype", "identity", "lengths", "n_columns", "offsets", "path", "side")
+    __slots__ = ("checked", "chunk", "codec", "dtype", "identity", "lengths", "n_columns", "offsets", "path")
 
-    def __init__(self, path: Path, *, grid: tuple[int, int], dtype: np.dtype, codec: str) -> None:
-        self.path, self.dtype, self.codec = path, dtype, codec
-        self.side = INNER_CHUNK[codec]
+    def __init__(
+        self, path: Path, *, grid: tuple[int, int], chunk: tuple[int, int], dtype: np.dtype, codec: str
+    ) -> None:
+        self.path, self.dtype, self.codec, self.chunk = path, dtype, codec, chunk
         self.n_columns = grid[1]
         self._read_index(grid[0] * grid[1])
 
     def window(self, y0: int, y1: int, x0: int, x1: int, out: np.ndarray) -> bool:
         """Copy rows y0..y1-1, columns x0..x1-1 into `out` (stored dtype); False when the file was replaced meanwhile."""
-        side = self.side
+        height, width = self.chunk
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
@@ -166,14 +154,14 @@ class Shard:
         try:
             if file_identity(descriptor) != self.identity:
                 return False
-            for cy in range(y0 // side, -(-y1 // side)):
-                a, b = max(y0 - cy * side, 0), min(y1 - cy * side, side)
-                to = out[cy * side + a - y0 : cy * side + b - y0]
-                first, last = cy * self.n_columns + x0 // side, cy * self.n_columns + -(-x1 // side)
-                together = self._run(descriptor, first, last, a, b) if b - a > _MOST_OF * side else None
+            for cy in range(y0 // height, -(-y1 // height)):
+                a, b = max(y0 - cy * height, 0), min(y1 - cy * height, height)
+                to = out[cy * height + a - y0 : cy * height + b - y0]
+                first, last = cy * self.n_columns + x0 // width, cy * self.n_columns + -(-x1 // width)
+                together = self._run(descriptor, first, last, a, b) if b - a > _MOST_OF * height else None
                 for chunk in range(first, last):
-                    left = (chunk - cy * self.n_columns) * side
-                    c, d = max(x0 - left, 0), min(x1 - left, side)
+                    left = (chunk - cy * self.n_columns) * width
+                    c, d = max(x0 - left, 0), min(x1 - left, width)
                     rows = self._rows(descriptor, chunk, a, b) if together is None else together[chunk - first]
                     to[:, left + c - x0 : left + d - x0] = rows[:, c:d]
         finally:
@@ -182,8 +170,8 @@ class Shard:
 
     def _run(self, descriptor: int, first: int, last: int, a: int, b: int) -> np.ndarray | None:
         """Rows a..b-1 of neighboring chunks, (chunk, row, column), by one call; None where they do not allow it."""
-        offsets, width = self.offsets[first:last], self.side * self.dtype.itemsize
-        step = width * self.side + _CRC
+        offsets, width = self.offsets[first:last], self.chunk[1] * self.dtype.itemsize
+        step = width * self.chunk[0] + _CRC
         if self.codec != "none" or step % self.dtype.itemsize or not self.checked[first:last].all():
             return None
         if int(offsets[-1]) - int(offsets[0]) != (last - 1 - first) * step:
@@ -191,7 +179,7 @@ class Shard:
         data = _buffer("packed", (last - 1 - first) * step + (b - a) * width)
         self._read(descriptor, data, int(offsets[0]) + a * width, first)
         return np.ndarray(
-            (last - first, b - a, self.side), self.dtype, data.data, strides=(step, width, self.dtype.itemsize)
+            (last - first, b - a, self.chunk[1]), self.dtype, data.data, strides=(step, width, self.dtype.itemsize)
         )
 
     def _rows(self, descriptor: int, chunk: int, a: int, b: int) -> np.ndarray:
@@ -199,11 +187,11 @@ class Shard:
         offset, length = int(self.offsets[chunk]), int(self.lengths[chunk])
         if offset == _MISSING:
             raise StoreError(f"a shard of the store lacks pixels: {self.path}")
-        width = self.side * self.dtype.itemsize
+        width = self.chunk[1] * self.dtype.itemsize
         if self.codec == "none" and self.checked[chunk]:
             data = _buffer("packed", (b - a) * width)
             self._read(descriptor, data, offset + a * width, chunk)
-            return data.view(self.dtype).reshape(b - a, self.side)
+            return data.view(self.dtype).reshape(b - a, self.chunk[1])
         data = _buffer("packed", length)
         self._read(descriptor, data, offset, chunk)
         if not self.checked[chunk]:
@@ -212,12 +200,12 @@ class Shard:
             self.checked[chunk] = True
         plain = data[:-_CRC]
         if self.codec != "none":
-            plain = _buffer("plain", self.side * width)
+            plain = _buffer("plain", self.chunk[0] * width)
             try:
                 blosc.decompress(data[:-_CRC], plain)
             except (ValueError, RuntimeError) as error:
                 raise self._damaged(chunk) from error
-        return plain.view(self.dtype).reshape(self.side, self.side)[a:b]
+        return plain.view(self.dtype).reshape(self.chunk)[a:b]
 
     def _read(self, descriptor: int, data: np.ndarray, offset: int, chunk: int) -> None:
         try:
@@ -243,7 +231,7 @@ class Shard:
             raise StoreError(f"a shard of the store is damaged (its index): {self.path}")
         index = np.frombuffer(tail[:-_CRC], "<u8").reshape(n_chunks, 2)
         there = index[:, 0] != _MISSING
-        plain = self.side * self.side * self.dtype.itemsize
+        plain = self.chunk[0] * self.chunk[1] * self.dtype.itemsize
         shortest, longest = (plain + _CRC,) * 2 if self.codec == "none" else (16 + _CRC, plain + 16 + _CRC)
         ends = index[there].astype(float).sum(axis=1)  # float: no wrap-around of hostile numbers
         fits = (index[there, 1] >= shortest) & (index[there, 1] <= longest) & (ends <= start)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lerar_dask.errors import SpaceError, StoreError
 from lerar_dask.store.access import Store
-from lerar_dask.store.shard import checked_chunk, with_crc, write_atomically
+from lerar_dask.store.shard import inner_chunk, write_atomically
 
 SHAPE = (300, 517)
 CODECS = ("none", "lz4")
@@ -126,12 +126,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch, number, k
     assert path.read_bytes() == b"old"
 
 
-def test_chunk_with_crc(tmp_path):
-    data = np.arange(12, dtype="<f4").reshape(3, 4)
-    write_atomically(tmp_path / "c", with_crc(data))
-    np.testing.assert_array_equal(checked_chunk(tmp_path / "c", (-1, 4), data.dtype), data)
-    with pytest.raises(StoreError, match="size"):
-        checked_chunk(tmp_path / "c", (5, 5), data.dtype)
-    (tmp_path / "c").write_bytes(b"abc")
-    with pytest.raises(StoreError, match="damaged"):
-        checked_chunk(tmp_path / "c", (-1, 4), data.dtype)
+@pytest.mark.parametrize("codec", CODECS)
+@settings(max_examples=60, deadline=None)
+@given(shape=st.tuples(st.integers(1, 9000), st.integers(1, 9000)))
+def test_inner_chunks_are_even_and_pad_little(codec, shape):
+    side = {"none": 256, "lz4": 128}[codec]
+    for length, each in zip(shape, inner_chunk(shape, codec), strict=True):
+        count = -(-length // each)
+        assert each % 2 == 0
+        assert each <= 1.5 * side + 2
+        assert count * each - length <= max(2 * count, 2)
