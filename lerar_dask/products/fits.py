@@ -190,7 +190,7 @@ def _pattern_from_top(master: CalibrationMaster) -> str | None:
 
 def _master_header(master: MasterImage, shape: tuple[int, ...], plane: str) -> fits.Header:
     primary = plane == "image"
-    header = image_header(shape, primary=primary, name="SCI" if primary else plane.upper())
+    header = image_header(shape, primary=primary, name="SCI" if primary else plane.upper(), bits=_bits(master, plane))
     if primary:
         _put_facts(header, master)
     else:
@@ -201,6 +201,13 @@ def _master_header(master: MasterImage, shape: tuple[int, ...], plane: str) -> f
         _put(header, "PROGRAM", program(), "")
         _put_history(header, master.history)
     return header
+
+
+def _bits(master: MasterImage, plane: str) -> int:
+    """Pixel type of a plane: samples are counted in whole numbers."""
+    if plane in ("image", "noise"):
+        return -32
+    return 16 if master.n_combined <= np.iinfo(np.int16).max else 32
 
 
 def _put_facts(header: fits.Header, master: MasterImage) -> None:

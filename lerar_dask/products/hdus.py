@@ -1,6 +1,6 @@
 """FITS HDUs written in bands of rows, so that an image larger than memory can be written, with checksums.
 
-In: headers of astropy, rows of float32. Out: one file that appears under its name only when it is complete.
+In: headers of astropy, rows of float32 (counts are written as integers). Out: one file that appears under its name only when it is complete.
 
 The sizes of all HDUs are known from their headers, so that bands of several images can be written in turn; headers are
 written last, when the sums are known. astropy's own checksum path holds a whole HDU in memory and sums it in Python.
@@ -29,8 +29,11 @@ __all__ = ["FitsWriter", "ascii_text", "atomic_path", "image_header"]
 _BLOCK = 2880
 
 
-def image_header(shape: tuple[int, ...], *, primary: bool, name: str) -> fits.Header:
-    """Header of a float32 image, `shape` in numpy order; other cards are added behind."""
+_TEXT_OF_BITS = {-32: "32-bit floating point", 16: "16-bit integers", 32: "32-bit integers"}
+
+
+def image_header(shape: tuple[int, ...], *, primary: bool, name: str, bits: int = -32) -> fits.Header:
+    """Header of an image, `shape` in numpy order, `bits` as FITS counts them; other cards are added behind."""
     from astropy.io import fits
 
     header = fits.Header()
@@ -38,7 +41,7 @@ def image_header(shape: tuple[int, ...], *, primary: bool, name: str) -> fits.He
         header["SIMPLE"] = (True, "conforms to FITS standard")
     else:
         header["XTENSION"] = ("IMAGE", "image extension")
-    header["BITPIX"] = (-32, "32-bit floating point")
+    header["BITPIX"] = (bits, _TEXT_OF_BITS[bits])
     header["NAXIS"] = (len(shape), "number of axes")
     for axis, length in enumerate(reversed(shape), start=1):
         header[f"NAXIS{axis}"] = length
@@ -100,12 +103,12 @@ class FitsWriter:
             os.close(self._fd)
 
     def add_image(self, header: fits.Header, shape: tuple[int, ...]) -> int:
-        """Make room for a float32 image of `shape`; returns its index for `write_rows`."""
+        """Make room for an image of `shape`; returns its index for `write_rows`."""
         header["DATASUM"] = ("0", "data unit checksum")
         header["CHECKSUM"] = ("0" * 16, "HDU checksum")
         image = _Image(header, shape, self._end)
         self._images.append(image)
-        self._end = image.data_start + _padded(4 * int(np.prod(shape)))
+        self._end = image.data_start + _padded(image.item_bytes * int(np.prod(shape)))
         os.ftruncate(self._fd, self._end)
         return len(self._images) - 1
 
@@ -115,14 +118,20 @@ class FitsWriter:
         Parameters
         ----------
         row : int                    counted over all leading axes: plane * height + y
-        rows : (h, x) float32
+        rows : (h, x) float32; for an image of integers whole numbers, NaN becomes 0
         """
         image = self._images[index]
+        at = image.data_start + image.item_bytes * row * image.shape[-1]
+        if image.is_counts:
+            counts = np.nan_to_num(rows, nan=0.0).astype(f">i{image.item_bytes}")
+            image.sum += _word_sum(counts, row * image.shape[-1])
+            _write_all(self._fd, counts, at)
+            return
         if self._words.size < rows.size:
             self._words = np.empty(rows.size, np.uint32)
         words = self._words[: rows.size].reshape(rows.shape)
         image.sum += turn_words(np.ascontiguousarray(rows, np.float32), words)
-        _write_all(self._fd, words, image.data_start + 4 * row * image.shape[-1])
+        _write_all(self._fd, words, at)
 
     def add_table(self, table: fits.BinTableHDU) -> None:
         """Append a table whole."""
@@ -149,6 +158,7 @@ class _Image:
 
     def __init__(self, header: fits.Header, shape: tuple[int, ...], start: int) -> None:
         self.header, self.shape, self.start = header, shape, start
+        self.is_counts, self.item_bytes = header["BITPIX"] > 0, abs(header["BITPIX"]) // 8
         self.data_start = start + len(header.tostring())
         self.sum = 0
 
@@ -158,6 +168,15 @@ def _write_all(fd: int, data: np.ndarray, offset: int) -> None:
     while view:
         n = os.pwrite(fd, view, offset)
         view, offset = view[n:], offset + n
+
+
+def _word_sum(counts: np.ndarray, first: int) -> int:
+    """Sum of 32-bit words of big-endian integers, of which the first is number `first` of its image."""
+    if counts.dtype.itemsize == 4:
+        return int(counts.view(">u4").sum(dtype=np.uint64))
+    halves = counts.reshape(-1).view(">u2")
+    upper, lower = halves[first % 2 :: 2], halves[1 - first % 2 :: 2]
+    return (int(upper.sum(dtype=np.uint64)) << 16) + int(lower.sum(dtype=np.uint64))
 
 
 def _padded(n: int) -> int:

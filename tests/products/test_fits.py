@@ -37,6 +37,7 @@ FRAMES = [
 @pytest.fixture(params=[1, 3], ids=["mono", "color"])
 def planes(request):
     planes = np.random.default_rng(1).normal(100, 3, (request.param, 5, 301, 203)).astype("f4")
+    planes[:, 2:] = planes[:, 2:].round()
     planes[..., :7, :] = np.nan
     return planes
 
@@ -88,9 +89,19 @@ def test_master_is_valid_fits_with_right_sums_and_planes(tmp_path, planes):
             assert hdu.verify_datasum() == 1
         for index, _ in enumerate(PLANES):
             data = file[index].data.reshape(planes[:, 0].shape)
-            np.testing.assert_array_equal(data, planes[:, index])
+            assert data.dtype.kind == ("f" if index < 2 else "i")
+            np.testing.assert_array_equal(data, planes[:, index] if index < 2 else np.nan_to_num(planes[:, index]))
         assert file[0].data.ndim == (2 if planes.shape[0] == 1 else 3)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_counts_of_more_subs_than_16_bits_hold(tmp_path, planes):
+    planes[:, 2:, 20, 30] = 40_000
+    path = tmp_path / "M31_L.fits"
+    write_master(path, master_of(planes, n_combined=40_000), FRAMES)
+    with open_strictly(path) as file:
+        assert file["COVERAGE"].data.reshape(planes[:, 0].shape)[0, 20, 30] == 40_000
+        assert file["NOISE"].header["BITPIX"] == -32
 
 
 def test_one_flipped_bit_is_noticed(tmp_path, planes):
