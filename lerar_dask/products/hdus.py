@@ -1,6 +1,7 @@
 """FITS HDUs written in bands of rows, so that an image larger than memory can be written, with checksums.
 
-In: headers of astropy, rows of float32 (counts are written as integers). Out: one file that appears under its name only when it is complete.
+In: headers of astropy, rows of float32 (counts are written as integers). Out: one file that appears under its name only
+when it is complete.
 
 The sizes of all HDUs are known from their headers, so that bands of several images can be written in turn; headers are
 written last, when the sums are known. astropy's own checksum path holds a whole HDU in memory and sums it in Python.
