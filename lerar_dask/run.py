@@ -246,7 +246,10 @@ class Run:
         state, _ = self._group(group)
         paths = {f"ingest/{self.state.targets[state.target].subs[i].path}" for i in state.subs}
         others = tuple(
-            f"{stage}/{name}" for name in self.state.groups if name != group for stage in ("normalize", "integrate")
+            f"{stage}/{name}"
+            for name in self.state.groups
+            if name != group
+            for stage in ("normalize", "scene", "trails", "integrate")
         )
 
         def belongs(task: Task) -> bool:

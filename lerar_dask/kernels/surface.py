@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 from scipy.linalg import eigh
+from scipy.sparse import csr_array
 
 __all__ = [
     "AxisModes",
@@ -88,6 +89,26 @@ def evaluate_surfaces(
     flat = (np.ascontiguousarray(v, np.float64).reshape(len(tables), -1) for v in (ys, xs))
     _evaluate_all(tables, ny / shape[0], nx / shape[1], *flat, out.reshape(len(tables), -1))
     return out
+
+
+def surface_on_grid(
+    coefficients: np.ndarray, shape: tuple[int, int], tile_px: int, ys: np.ndarray, xs: np.ndarray
+) -> np.ndarray:
+    """As `evaluate_surface` on a grid of rows and columns.
+
+    Parameters
+    ----------
+    coefficients : (ny + 3, nx + 3) float
+    ys, xs : 1-D float
+
+    Returns
+    -------
+    values : (len(ys), len(xs)) float32
+    """
+    ny, nx = surface_shape(shape, tile_px)
+    half = axis_matrix(ys, shape[0], ny) @ np.asarray(coefficients, np.float64)
+    columns = csr_array(axis_matrix(xs, shape[1], nx))  # four of a row are not zero
+    return np.ascontiguousarray((columns @ half.T).T, np.float32)
 
 
 def fit_surface(values: np.ndarray, shape: tuple[int, int], tile_px: int, ys: np.ndarray, xs: np.ndarray) -> np.ndarray:

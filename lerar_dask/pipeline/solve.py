@@ -17,7 +17,8 @@ from lerar_dask.pipeline.site import site_of
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.runtime.events import Note
 from lerar_dask.settings import digest
-from lerar_dask.stages import guide, integrate, masters, normalize, register
+from lerar_dask.stages import guide, integrate, masters, normalize, register, trails
+from lerar_dask.stages.group_cells import Member
 from lerar_dask.stages.normalize import LnReference, Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.stack_table import StackTable, save_table
@@ -285,17 +286,19 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     elif session.n_run > before and text and settings.normalize.normalization == "local":
         session.bus.emit(Note(text=f"{subs[0].group}: {text}"))
     if settings.integrate.trails and len(own) > 1:
-        step = normalize.plan_trails(
-            store.url,
-            own,
-            solved.registration.transforms[members],
-            [s.cfa for s in subs],
-            key=key,
-            name=subs[0].group,
-        )
-        made = f"normalization/{key}/trails"
-        _stop_on_failure(session.run(step, keep=lambda t: store.has(f"{made}/{t.arguments['first']}")))
+        _find_trails(session, own, solved.registration.transforms[members], subs, key)
     return key, normalize.load(store.url, key)
+
+
+def _find_trails(
+    session: Session, own: Sequence[Member], transforms: np.ndarray, subs: Sequence[Sub], key: str
+) -> None:
+    """Lines of light in the subs of a group that was solved."""
+    store, name, at = session.store, subs[0].group, f"normalization/{key}"
+    step = trails.plan_scene(store.url, own, transforms, key=key, name=name)
+    _stop_on_failure(session.run(step, keep=lambda _: store.has(f"{at}/block_scene")))
+    step = trails.plan(store.url, own, transforms, [s.cfa for s in subs], key=key, name=name)
+    _stop_on_failure(session.run(step, keep=lambda t: store.has(f"{at}/trails/{t.arguments['first']}")))
 
 
 def _found_defects(session: Session, solved: Solved, members: list[int]) -> list[str | None]:
@@ -339,7 +342,7 @@ def _table(
         noise[k, : grid.shape[0], : grid.shape[1], : grid.shape[2]] = grid[..., 1]
         sky[k, : grid.shape[0]] = np.nanmedian(grid[..., 0], axis=(1, 2))
     fwhm = np.array([s["fwhm_px"] or np.nan for s in summaries])
-    trails = normalization.trails
+    lines = normalization.trails
     return StackTable(
         geometries=geometries,
         calibrations=calibrations,
@@ -360,8 +363,8 @@ def _table(
         noise_cell_px=settings.ingest.background_cell_px,
         sky=sky,
         weight_factor=_weight_factor(settings.integrate.weights, fwhm),
-        trails=trails[:, 1:6] if len(trails) else np.zeros((0, 5)),
-        trail_start=np.searchsorted(trails[:, 0] if len(trails) else np.zeros(0), np.arange(len(subs) + 1)),
+        trails=lines[:, 1:6] if len(lines) else np.zeros((0, 5)),
+        trail_start=np.searchsorted(lines[:, 0] if len(lines) else np.zeros(0), np.arange(len(subs) + 1)),
         e_per_adu=np.array([f["header"].get("e_per_adu") or 0.0 for f in frames]),
         fwhm=fwhm,
         registration_px=solved.registration.rms_px[members],

@@ -1,10 +1,11 @@
-"""Normalize: scale and sky of every sub of a group, all solved together; then the trails in each sub.
+"""Normalize: scale and sky of every sub of a group, all solved together.
 
-Reads   blocks, noise grids and star lists; the registration; for the few lines found, pixels of the raw shard beside them
-Writes  normalization/<key>/{scale,scale_error,coefficients,error,f,...} and notes; normalization/<key>/trails/<batch>
-Two steps: `plan` solves a group in one task (channels one after the other); `plan_trails` looks for lines, one task per
-batch of subs. `load` gives a `Normalization`. A sky is in the sub's own pixels and has the common gradient in it already:
-normalized = (value - sky) / scale + sky_level, nothing else.
+Reads   blocks, noise grids and star lists; the registration
+Writes  normalization/<key>/{scale,scale_error,coefficients,error,f,...} and notes; {mask,local_scale,local_coefficients},
+        which the search for trails starts from
+One task solves a group (channels one after the other). `load` gives a `Normalization`, with the trails that were found. A
+sky is in the sub's own pixels and has the common gradient in it already: normalized = (value - sky) / scale + sky_level,
+nothing else.
 """
 
 from __future__ import annotations
@@ -16,14 +17,12 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import LerarError
-from lerar_dask.kernels import block_scene, trail_fit, trails
-from lerar_dask.kernels.cells import BLOCK_PX, cell_size
+from lerar_dask.kernels.cells import cell_size
 from lerar_dask.kernels.ln_reference import adopt_reference
 from lerar_dask.kernels.night import Site, Skies, linear_fit_skies, solve_skies
-from lerar_dask.kernels.normalize import scene_canvas
-from lerar_dask.kernels.surface import axis_matrix, surface_shape
+from lerar_dask.kernels.surface import surface_shape
 from lerar_dask.settings import Normalize, digest
-from lerar_dask.stages.group_cells import GroupCells, Member, masked_blocks
+from lerar_dask.stages.group_cells import GroupCells, Member
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -31,19 +30,13 @@ __all__ = [
     "LnReference",
     "Member",
     "Normalization",
-    "find_trails",
     "load",
     "normalization_key",
     "plan",
-    "plan_trails",
     "solve_group",
 ]
 
-CODE_VERSION = 4
-TRAIL_BATCH = 8
-"""Subs whose trails one task looks for."""
-SCENE_SUBS = 64
-"""Subs, spread over the group, that make the scene at block scale."""
+CODE_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,40 +116,6 @@ def plan(
     return Step(name="normalize", tasks=[task], task_bytes=40 * cells + (96 << 20))
 
 
-def plan_trails(
-    store_url: str,
-    members: Sequence[Member],
-    transforms: np.ndarray,
-    cfas: Sequence[str | None],
-    *,
-    key: str,
-    name: str,
-) -> Step:
-    """Tasks that look for trails in a solved group, one per batch of subs."""
-    tasks = []
-    for first in range(0, len(members), TRAIL_BATCH):
-        batch = slice(first, first + TRAIL_BATCH)
-        arguments = {
-            "store_url": store_url,
-            "members": tuple(members[batch]),
-            "transforms": transforms[batch],
-            "cfas": tuple(cfas[batch]),
-            "key": key,
-            "first": first,
-        }
-        tasks.append(
-            Task(
-                key=f"trails/{name}/{first}",
-                digest=digest(key, "trails", first),
-                function=find_trails,
-                arguments=arguments,
-                pixels=sum(m.shape[0] * m.shape[1] for m in members[batch]),
-            )
-        )
-    pixels = max(m.shape[0] * m.shape[1] for m in members)
-    return Step(name="trails", tasks=tasks, task_bytes=2 * pixels + (48 << 20))
-
-
 def solve_group(
     *,
     store_url: str,
@@ -195,8 +154,7 @@ def solve_group(
                 parts, transforms, ln_scale=group.ln_scale, scale_error=group.scale_error, constant_only=True, **known
             )
         results.append(solved)
-    skies = _Surfaces.of(local, [m.shape for m in members], tile_px)
-    _write_trail_inputs(store, key, group, skies)
+    _write_local(store, key, group, local, tile_px)
     told: dict[str, Any] = {}
     if ln_reference is not None:
         results, told = _adopt(group, ln_reference, results, cell_px, tile_px, constant_only=method == "global")
@@ -245,155 +203,17 @@ def _adopt(
     return [one.skies for one in found], told
 
 
-def find_trails(
-    *,
-    store_url: str,
-    members: tuple[Member, ...],
-    transforms: np.ndarray,
-    cfas: tuple[str | None, ...],
-    key: str,
-    first: int,
-) -> dict[str, Any]:
-    """Look for trails in a batch of subs and write them: (m, 7) sub, y0, x0, y1, x1, half width, SNR."""
-    store = open_store(store_url)
-    at = f"normalization/{key}"
-    notes = store.read_json(f"{at}/notes.json")
-    mask, scenes = store.read_array(f"{at}/mask"), store.read_array(f"{at}/block_scene")
-    skies = _Surfaces(
-        store.read_array(f"{at}/local_scale"), store.read_array(f"{at}/local_coefficients"), notes["tile_px"]
-    )
-    rows: list[tuple[float, ...]] = []
-    for i, (member, pull, cfa) in enumerate(zip(members, transforms, cfas, strict=True)):
-        reader = store.measures(member.geometry, member.measure)
-        blocks, grid = reader.read_blocks(member.slot), reader.read_grid(member.slot)
-        masked = masked_blocks(mask, pull, member.shape)
-        total = np.zeros(blocks.shape[1:3], np.float32)
-        for channel in range(len(blocks)):
-            total += block_scene.block_residuals(
-                blocks[channel],
-                masked,
-                skies.on_blocks(first + i, channel, member.shape),
-                pull,
-                scenes[channel],
-                scale=float(skies.scale[first + i, channel]),
-                noise=np.ascontiguousarray(grid[channel, ..., 1]),
-                noise_cell_px=member.noise_cell_px,
-                origin_xy=tuple(notes["block_origin_xy"]),
-            )
-        total /= np.float32(np.sqrt(len(blocks)))
-        for line in trails.find_lines(total, shape=member.shape):
-            for fine in _refined(store, member, line, cfa):
-                rows.append((first + i, fine.y0, fine.x0, fine.y1, fine.x1, fine.half_width, fine.snr))
-    table = np.array(rows, np.float64).reshape(-1, 7)
-    store.write_array(f"{at}/trails/{first}", table, dims=("trail", "column"), unit="px", meaning="lines to leave out")
-    return {"n_trails": len(table)}
-
-
 def load(store_url: str, key: str) -> Normalization:
-    """The normalization that `solve_group` and `find_trails` wrote."""
+    """The normalization that `solve_group` wrote, and the trails found since."""
     store = open_store(store_url)
     at = f"normalization/{key}"
     names = ("scale", "scale_error", "coefficients", "error", "f", "sky_level", "level")
     notes = store.read_json(f"{at}/notes.json")
     arrays = {name: store.read_array(f"{at}/{name}") for name in names}
-    parts = [
-        store.read_array(f"{at}/trails/{first}")
-        for first in range(0, len(arrays["scale"]), TRAIL_BATCH)
-        if store.has(f"{at}/trails/{first}")
-    ]
-    lines = np.concatenate([np.zeros((0, 7)), *parts])
-    return Normalization(**arrays, trails=lines, tile_px=notes["tile_px"], notes=notes)
-
-
-# -------------------------------------------------------------------------------------------------------------- trails
-
-
-@dataclass(frozen=True)
-class _Surfaces:
-    """Scales and skies of all subs in arrays."""
-
-    scale: np.ndarray
-    """(n, channel) float64"""
-    coefficients: np.ndarray
-    """(n, channel, py, px) float32"""
-    tile_px: int
-
-    @classmethod
-    def of(cls, results: Sequence[Skies], shapes: Sequence[tuple[int, int]], tile_px: int) -> _Surfaces:
-        largest = [max(v) + 3 for v in zip(*(surface_shape(s, tile_px) for s in shapes), strict=True)]
-        coefficients = np.zeros((len(shapes), len(results), *largest), np.float32)
-        for c, skies in enumerate(results):
-            for k, part in enumerate(skies.coefficients):
-                coefficients[k, c, : part.shape[0], : part.shape[1]] = part
-        return cls(np.stack([s.scale for s in results], axis=1), coefficients, tile_px)
-
-    def on_blocks(self, k: int, channel: int, shape: tuple[int, int]) -> np.ndarray:
-        """Sky of a sub at its block centers, (by, bx) float32."""
-        pieces = surface_shape(shape, self.tile_px)
-        rows, columns = (
-            axis_matrix(np.arange(-(-length // BLOCK_PX)) * BLOCK_PX + (BLOCK_PX - 1) / 2, length, n)
-            for length, n in zip(shape, pieces, strict=True)
-        )
-        table = self.coefficients[k, channel, : pieces[0] + 3, : pieces[1] + 3].astype(np.float64)
-        return (rows @ table @ columns.T).astype(np.float32)
-
-
-def _write_trail_inputs(store: Store, key: str, group: GroupCells, skies: _Surfaces) -> None:
-    """Star mask, scene at block scale, and the local skies: what `find_trails` compares a sub with."""
-    at = f"normalization/{key}"
-    shapes = np.array([m.shape for m in group.members])
-    canvas = scene_canvas(group.transforms, shapes, cell_px=BLOCK_PX)
-    n_channels = skies.scale.shape[1]
-    known: np.ndarray | None = None
-    chosen = np.unique(np.linspace(0, len(shapes) - 1, SCENE_SUBS).astype(int))
-    for _ in range(2):
-        sums, counts = np.zeros((2, n_channels, *canvas.shape)), np.zeros((2, n_channels, *canvas.shape), np.int32)
-        for k in chosen:
-            m = group.members[k]
-            reader = store.measures(m.geometry, m.measure)
-            blocks, grid = reader.read_blocks(m.slot), reader.read_grid(m.slot)
-            hidden = masked_blocks(group.mask, group.transforms[k], m.shape)
-            for c in range(n_channels):
-                block_scene.add_to_scene(
-                    blocks[c],
-                    hidden,
-                    skies.on_blocks(k, c, m.shape),
-                    group.transforms[k],
-                    scale=float(skies.scale[k, c]),
-                    sigma=float(np.nanmedian(grid[c, ..., 1])),
-                    origin_xy=canvas.origin_xy,
-                    total=sums[0, c],
-                    weight=sums[1, c],
-                    known=None if known is None else known[c],
-                )
-                block_scene.add_clipped(
-                    blocks[c],
-                    hidden,
-                    group.transforms[k],
-                    origin_xy=canvas.origin_xy,
-                    clipped=counts[0, c],
-                    seen=counts[1, c],
-                )
-        known = np.stack([block_scene.scene_of(sums[0, c], sums[1, c]) for c in range(n_channels)])
-    assert known is not None
-    known[block_scene.lasting_light(*counts)] = np.nan
-    store.write_array(f"{at}/mask", group.mask, dims=("star", "column"), unit="px", meaning="x, y, radius")
-    store.write_array(f"{at}/block_scene", known.astype(np.float32), dims=("channel", "by", "bx"), unit="adu")
-    store.write_array(f"{at}/local_scale", skies.scale, dims=("sub", "channel"), unit="1")
-    store.write_array(f"{at}/local_coefficients", skies.coefficients, dims=("sub", "channel", "py", "px"), unit="adu")
-    store.write_json(f"{at}/blocks.json", {"origin_xy": list(canvas.origin_xy)})
-
-
-def _refined(store: Store, member: Member, line: trails.Line, cfa: str | None) -> list[trails.Line]:
-    """A line with position and width from the raw pixels beside it."""
-    raw = store.raw(member.geometry)
-    windows = trail_fit.extent_windows(line, member.shape)
-    pixels = []
-    for y0, y1, x0, x1 in windows:
-        out = np.empty((y1 - y0, x1 - x0), raw.dtype)
-        raw.window(member.slot, int(y0), int(y1), int(x0), int(x1), out)
-        pixels.append(np.nan_to_num(out.astype(np.float32)))
-    return trail_fit.refine_line(line, windows, pixels, shape=member.shape, cfa=bool(cfa))
+    parts = [store.read_array(f"{at}/trails/{first}") for first in sorted(map(int, store.names(f"{at}/trails")))]
+    return Normalization(
+        **arrays, trails=np.concatenate([np.zeros((0, 7)), *parts]), tile_px=notes["tile_px"], notes=notes
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- writing
@@ -411,8 +231,7 @@ def _write(
     """Everything that others read; `scale` last, as the sign that all is there."""
     at = f"normalization/{key}"
     shapes = [m.shape for m in group.members]
-    surfaces = _Surfaces.of(results, shapes, tile_px)
-    scale, coefficients = surfaces.scale, surfaces.coefficients
+    scale, coefficients = _stacked(results, shapes, tile_px)
     tiles = [max(v) for v in zip(*(surface_shape(s, tile_px) for s in shapes), strict=True)]
     error = np.full((len(shapes), len(results), *tiles), np.nan, np.float32)
     for c, skies in enumerate(results):
@@ -446,10 +265,30 @@ def _write(
         "scene_origin_xy": list(grid.origin_xy),
         "cell_px": grid.cell_px,
         "components": int(max(s.component.max(initial=0) for s in results)) + 1,
-        "block_origin_xy": store.read_json(f"{at}/blocks.json")["origin_xy"],
         "ln_reference": ln_reference,
         "gradient_error": [float(np.sqrt((s.common_error[1:] ** 2).sum())) for s in results],
     }
     store.write_json(f"{at}/notes.json", notes)
     for name, (array, dims, unit) in columns.items():
         store.write_array(f"{at}/{name}", array, dims=dims, unit=unit)
+
+
+def _write_local(store: Store, key: str, group: GroupCells, skies: Sequence[Skies], tile_px: int) -> None:
+    """Star mask, and the local scales and skies whatever the method in force: trails are looked for against them."""
+    at = f"normalization/{key}"
+    scale, coefficients = _stacked(skies, [m.shape for m in group.members], tile_px)
+    store.write_array(f"{at}/mask", group.mask, dims=("star", "column"), unit="px", meaning="x, y, radius")
+    store.write_array(f"{at}/local_scale", scale, dims=("sub", "channel"), unit="1")
+    store.write_array(f"{at}/local_coefficients", coefficients, dims=("sub", "channel", "py", "px"), unit="adu")
+
+
+def _stacked(
+    results: Sequence[Skies], shapes: Sequence[tuple[int, int]], tile_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scales (n, channel) float64 and spline coefficients (n, channel, py, px) float32 of all channels."""
+    largest = [max(v) + 3 for v in zip(*(surface_shape(s, tile_px) for s in shapes), strict=True)]
+    coefficients = np.zeros((len(shapes), len(results), *largest), np.float32)
+    for c, skies in enumerate(results):
+        for k, part in enumerate(skies.coefficients):
+            coefficients[k, c, : part.shape[0], : part.shape[1]] = part
+    return np.stack([s.scale for s in results], axis=1), coefficients

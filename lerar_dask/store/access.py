@@ -101,7 +101,11 @@ class Store:
 
     def geometries(self) -> list[str]:
         """Names of the frame geometries."""
-        folder = self.path / "raw"
+        return self.names("raw")
+
+    def names(self, path: str) -> list[str]:
+        """Names of the groups and arrays in a group, sorted; none where it does not exist."""
+        folder = self.path / path
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def reserve(self, geometry: str, n_slots: int) -> None:

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
-from lerar_dask.kernels.surface import axis_matrix, axis_modes, evaluate_surface, fit_surface, surface_shape
+from lerar_dask.kernels.surface import (
+    axis_matrix,
+    axis_modes,
+    evaluate_surface,
+    fit_surface,
+    surface_on_grid,
+    surface_shape,
+)
 
 SHAPE, TILE = (410, 600), 128
 
@@ -44,6 +51,16 @@ def test_continues_linearly_beyond_the_frame():
     assert v[5] - v[4] == pytest.approx(v[4] - v[3], abs=1e-5)
     inside = evaluate_surface(table, SHAPE, TILE, np.full(2, 200.0), np.array([599.49, 599.5])).astype(float)
     assert (v[1] - v[0]) / 10 == pytest.approx((inside[1] - inside[0]) / 0.01, abs=1e-3)
+
+
+def test_a_grid_has_the_values_of_its_points():
+    ny, nx = surface_shape(SHAPE, TILE)
+    table = np.random.default_rng(3).standard_normal((ny + 3, nx + 3))
+    ys, xs = np.arange(3.5, 410, 8), np.arange(-20.0, 640, 9)
+    expected = evaluate_surface(table, SHAPE, TILE, *np.meshgrid(ys, xs, indexing="ij"))
+    found = surface_on_grid(table, SHAPE, TILE, ys, xs)
+    assert found.flags.c_contiguous
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_wrong_table_is_refused():

@@ -6,6 +6,7 @@ import pytest
 from lerar_dask.kernels.surface import evaluate_surface
 from lerar_dask.settings import Normalize
 from lerar_dask.stages import normalize
+from lerar_dask.stages import trails as trails_stage
 from lerar_dask.store.access import Store
 
 SHAPE, N, NOISE = (320, 480), 8, 5.0
@@ -65,7 +66,8 @@ def _solved(night, method, key, trails=False):
     )
     steps = [step]
     if trails:
-        steps.append(normalize.plan_trails(store.url, members, transforms, [None] * N, key=key, name="g"))
+        steps.append(trails_stage.plan_scene(store.url, members, transforms, key=key, name="g"))
+        steps.append(trails_stage.plan(store.url, members, transforms, [None] * N, key=key, name="g"))
     for step in steps:
         for task in step.tasks:
             task.function(**task.arguments)
