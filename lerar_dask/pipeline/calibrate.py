@@ -12,7 +12,7 @@ from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
 from lerar_dask.stages import bands, masters
 from lerar_dask.store.access import open_store
-from lerar_dask.tasks import Task
+from lerar_dask.tasks import Step, Task
 
 __all__ = ["make_masters", "plan_files", "write_file"]
 
@@ -41,9 +41,9 @@ def make_masters(session: Session, night: Night) -> dict[Path, str]:
     return bad
 
 
-def plan_files(session: Session, night: Night, out: Path) -> list[Task]:
+def plan_files(session: Session, night: Night, out: Path) -> Step:
     """One task per master that was made: its FITS copy in OUT/calibration."""
-    tasks = []
+    tasks, largest = [], 0
     for name in sorted(night.used_masters):
         spec = night.links.masters[name]
         key = masters.master_key(spec, night.links, session.settings.masters)
@@ -51,7 +51,8 @@ def plan_files(session: Session, night: Night, out: Path) -> list[Task]:
             path = str(out / "calibration" / f"{name}.fits")
             arguments = {"store_url": session.store.url, "key": key, "spec": spec, "path": path}
             tasks.append(Task(key=f"calibration-file/{name}", digest=key, function=write_file, arguments=arguments))
-    return tasks
+            largest = max(largest, spec.sample.shape[0] * spec.sample.shape[1])
+    return Step(name="calibration files", tasks=tasks, task_bytes=8 * largest)
 
 
 def write_file(*, store_url: str, key: str, spec: MasterSpec, path: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ class Session:
         self.bus = bus
         self.executor = executor
         self.steps: list[Step] = []
-        """Every step of this run, done before or now."""
+        """Every step on the way to the masters, done before or now."""
         self.n_run = 0
         self.n_failed = 0
         self.seconds: dict[str, float] = {}
@@ -42,6 +42,7 @@ class Session:
         self.written_bytes = 0
         self.known: dict[str, Mapping[str, Any]] = {}
         self._writer: Any = None
+        self._waiting: list[tuple[Step, Task]] = []
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
@@ -65,25 +66,51 @@ class Session:
         """
         if step.tasks:
             self.steps.append(step)
-        todo = [t for t in step.tasks if not (self.is_done(t) and keep(t))]
+        todo = self._todo(step, keep)
         if todo:
-            self._run_tasks(dataclasses.replace(step, tasks=todo))
+            beside = self._waiting[: max(0, self.executor.slots - len(todo))]
+            self._waiting = self._waiting[len(beside) :]
+            self._run_tasks(dataclasses.replace(step, tasks=todo), beside)
         return {t.key: self.known[t.key] for t in step.tasks if t.key in self.known}
 
-    def _run_tasks(self, step: Step) -> None:
+    def beside(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> None:
+        """Tasks that no step waits for: they run beside steps that leave cores idle, at the latest in `run_waiting`."""
+        self._waiting += [(step, task) for task in self._todo(step, keep)]
+
+    def run_waiting(self) -> None:
+        """Run what is left of the tasks that were to run beside others."""
+        for step in {id(step): step for step, _ in self._waiting}.values():
+            self._run_tasks(dataclasses.replace(step, tasks=[t for s, t in self._waiting if s is step]), [])
+        self._waiting = []
+
+    def _todo(self, step: Step, keep: Callable[[Task], bool]) -> list[Task]:
+        return [t for t in step.tasks if not (self.is_done(t) and keep(t))]
+
+    def _run_tasks(self, step: Step, beside: Sequence[tuple[Step, Task]]) -> None:
         start = time.monotonic()
-        for record in run_step(step, self.executor, self.bus):
+        stage_of = {task.key: step.name for task in step.tasks} | {task.key: other.name for other, task in beside}
+        together = dataclasses.replace(
+            step,
+            tasks=[*step.tasks, *(task for _, task in beside)],
+            task_bytes=max([step.task_bytes, *(other.task_bytes for other, _ in beside)]),
+        )
+        for record in run_step(together, self.executor, self.bus):
             plain = dataclasses.asdict(record)
             self._writer.append(plain)
             self.known[record.key] = plain
             self.n_run += 1
             self.n_failed += record.state == "failed"
-            self.seconds[step.name] = self.seconds.get(step.name, 0.0) + record.seconds
+            stage = stage_of[record.key]
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + record.seconds
+            self.counts[stage] = self.counts.get(stage, 0) + 1
             self.read_bytes += record.result.get("read_bytes", 0)
             self.written_bytes += record.result.get("written_bytes", 0)
-        self.pixels[step.name] = self.pixels.get(step.name, 0) + step.pixels
-        self.walls[step.name] = self.walls.get(step.name, 0.0) + time.monotonic() - start
-        self.counts[step.name] = self.counts.get(step.name, 0) + len(step.tasks)
+        for name, wall, pixels in [
+            (step.name, time.monotonic() - start, step.pixels),
+            *((other.name, 0.0, task.pixels) for other, task in beside),
+        ]:
+            self.walls[name] = self.walls.get(name, 0.0) + wall
+            self.pixels[name] = self.pixels.get(name, 0) + pixels
 
     def resident_bytes(self, tables: int) -> int:
         """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""

@@ -24,7 +24,7 @@ from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, to_toml
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.tasks import step_to_plain
+from lerar_dask.tasks import Task, step_to_plain
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.solve import Solved
@@ -87,6 +87,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     lights = [light for light in night.lights if light.frame.path not in without]
     fates = {str(frame.path): reason for frame, reason in night.links.aside}
     fates |= {str(path): reason for path, reason in without.items()}
+    session.beside(calibrate.plan_files(session, night, out), keep=_is_there)
     subs = _ingest(session, lights, fates)
     targets = defaultdict(list)
     for sub in subs:
@@ -184,13 +185,13 @@ def _finish(
     settings, store, page = session.settings, session.store, out / "report.html"
     facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
     step = finish.plan_products(store, out, state, settings, facts)
-    step = dataclasses.replace(step, tasks=[*step.tasks, *calibrate.plan_files(session, night, out)])
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
         drawn = side.submit(finish.draw, store, state) if settings.products.report and session.n_run else None
-        records = session.run(step, keep=lambda t: Path(t.arguments["path"]).exists())
+        records = session.run(step, keep=_is_there)
+        session.run_waiting()
     for key, record in records.items():
-        if record["state"] != "done" and not key.startswith("calibration-file/"):
+        if record["state"] != "done":
             problems = {**problems, key.partition("/")[2]: record["reason"]}
     did_nothing = session.n_run == 0 and page.exists()
     if not did_nothing:
@@ -221,6 +222,11 @@ def _finish(
         report=page if page.exists() else None,
         notes=sorted({note for row in state.links for note in row["notes"]}),
     )
+
+
+def _is_there(task: Task) -> bool:
+    """Whether the file that a task wrote still lies in OUT."""
+    return Path(task.arguments["path"]).exists()
 
 
 def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str, str]) -> GroupSummary:
