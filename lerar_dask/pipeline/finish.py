@@ -63,12 +63,16 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
 
 
 def rows_reader(store: Store, key: str, shape: tuple[int, int, int]) -> fits.ReadRows:
-    """(y0, y1) -> (channel, plane, rows, x) of a master, chunk row by chunk row."""
+    """(y0, y1) -> (channel, plane, rows, x) of a master, chunk row by chunk row, valid until the next rows are read."""
     channels, height, width = shape
     columns = -(-width // CHUNK_SHAPE[1])
+    buffer = np.empty((0, 0, 0, 0), np.float32)
 
     def read(y0: int, y1: int) -> np.ndarray:
-        out = np.empty((channels, len(fits.PLANES), y1 - y0, width), np.float32)
+        nonlocal buffer
+        if buffer.shape[2] < y1 - y0:
+            buffer = np.empty((channels, len(fits.PLANES), y1 - y0, width), np.float32)
+        out = buffer[:, :, : y1 - y0]
         for cy in range(y0 // CHUNK_SHAPE[0], -(-y1 // CHUNK_SHAPE[0])):
             top = cy * CHUNK_SHAPE[0]
             a, b = max(y0, top), min(y1, top + CHUNK_SHAPE[0], height)

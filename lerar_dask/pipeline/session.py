@@ -20,6 +20,9 @@ from lerar_dask.tasks import Record, Step, Task
 
 __all__ = ["Session"]
 
+_SHORT = 2
+"""Tasks beside a step for each core that it leaves idle: they are short."""
+
 
 class Session:
     """What the stages of one run share."""
@@ -68,7 +71,7 @@ class Session:
             self.steps.append(step)
         todo = self._todo(step, keep)
         if todo:
-            beside = self._waiting[: max(0, self.executor.slots - len(todo))]
+            beside = self._waiting[: _SHORT * max(0, self.executor.slots - len(todo))]
             self._waiting = self._waiting[len(beside) :]
             self._run_tasks(dataclasses.replace(step, tasks=todo), beside)
         return {t.key: self.known[t.key] for t in step.tasks if t.key in self.known}

@@ -295,8 +295,9 @@ def _find_trails(
 ) -> None:
     """Lines of light in the subs of a group that was solved."""
     store, name, at = session.store, subs[0].group, f"normalization/{key}"
+    trails.prepare_scene(store, own, transforms, store.read_array(f"{at}/local_scale").shape[1], key=key)
     step = trails.plan_scene(store.url, own, transforms, key=key, name=name)
-    _stop_on_failure(session.run(step, keep=lambda _: store.has(f"{at}/block_scene")))
+    _stop_on_failure(session.run(step, keep=lambda t: store.has_band(f"{at}/block_scene", t.arguments["band"])))
     step = trails.plan(store.url, own, transforms, [s.cfa for s in subs], key=key, name=name)
     _stop_on_failure(session.run(step, keep=lambda t: store.has(f"{at}/trails/{t.arguments['first']}")))
 

@@ -124,7 +124,7 @@ class FitsWriter:
         image = self._images[index]
         at = image.data_start + image.item_bytes * row * image.shape[-1]
         if image.is_counts:
-            counts = np.nan_to_num(rows, nan=0.0).astype(f">i{image.item_bytes}")
+            counts = np.where(np.isnan(rows), np.float32(0.0), rows).astype(f">i{image.item_bytes}")
             image.sum += _word_sum(counts, row * image.shape[-1])
             _write_all(self._fd, counts, at)
             return

@@ -3,7 +3,8 @@
 Reads   normalization/<key>/{mask,local_scale,local_coefficients}; blocks and noise grids; for the few lines found, pixels
         of the raw shard beside them
 Writes  normalization/<key>/block_scene; normalization/<key>/trails/<batch>
-Two steps: `plan_scene` makes the scene at block scale in one task; `plan` looks for lines, one task per batch of subs.
+Two steps: `plan_scene` makes the scene at block scale, one task per band of rows; `plan` looks for lines, one task per
+batch of subs.
 """
 
 from __future__ import annotations
@@ -17,33 +18,70 @@ import numpy as np
 from lerar_dask.kernels import block_scene, trail_fit
 from lerar_dask.kernels import trails as kernel
 from lerar_dask.kernels.cells import BLOCK_PX
-from lerar_dask.kernels.normalize import scene_canvas
+from lerar_dask.kernels.normalize import Scene, scene_canvas
 from lerar_dask.kernels.surface import surface_on_grid, surface_shape
+from lerar_dask.kernels.transform import apply
 from lerar_dask.settings import digest
 from lerar_dask.stages.group_cells import Member, masked_blocks
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["find_trails", "make_scene", "plan", "plan_scene"]
+__all__ = ["find_trails", "make_scene", "plan", "plan_scene", "prepare_scene"]
 
 BATCH = 8
 """Subs whose trails one task looks for."""
 SCENE_SUBS = 64
 """Subs, spread over the group, that make the scene at block scale."""
+SCENE_ROWS = 128
+"""Rows of blocks that one task makes of the scene; each reads the blocks of all those subs."""
+_HALO = 2
+"""Rows around a band that must be known for the second round to be right in all of its own."""
+
+
+def prepare_scene(
+    store: Store, members: Sequence[Member], transforms: np.ndarray, n_channels: int, *, key: str
+) -> None:
+    """Make the array that the tasks of `plan_scene` fill (driver only)."""
+    path = f"normalization/{key}/block_scene"
+    shape = _canvas(members, transforms).shape
+    if not store.has(path):
+        store.create_array(
+            path,
+            shape=(n_channels, *shape),
+            dtype="float32",
+            chunks=(n_channels, SCENE_ROWS, shape[1]),
+            dims=("channel", "by", "bx"),
+        )
 
 
 def plan_scene(store_url: str, members: Sequence[Member], transforms: np.ndarray, *, key: str, name: str) -> Step:
-    """The one task that makes the scene at block scale."""
-    arguments = {"store_url": store_url, "members": tuple(members), "transforms": transforms, "key": key}
-    task = Task(
-        key=f"scene/{name}",
-        digest=digest(key, "scene"),
-        function=make_scene,
-        arguments=arguments,
-        pixels=sum(members[k].shape[0] * members[k].shape[1] for k in _chosen(len(members))),
-    )
-    pixels = max(m.shape[0] * m.shape[1] for m in members)
-    return Step(name="scene", tasks=[task], task_bytes=4 * pixels + (48 << 20))
+    """Tasks that make the scene at block scale, one per band of its rows."""
+    chosen = np.unique(np.linspace(0, len(members) - 1, SCENE_SUBS).astype(int)).tolist()
+    canvas = _canvas(members, transforms)
+    tasks = []
+    for band in range(-(-canvas.shape[0] // SCENE_ROWS)):
+        arguments = {
+            "store_url": store_url,
+            "members": tuple(members[k] for k in chosen),
+            "transforms": transforms[chosen],
+            "numbers": tuple(chosen),
+            "canvas": canvas,
+            "key": key,
+            "band": band,
+        }
+        rows = min(SCENE_ROWS, canvas.shape[0] - band * SCENE_ROWS)
+        tasks.append(
+            Task(
+                key=f"scene/{name}/{band}",
+                digest=digest(key, "scene", band),
+                function=make_scene,
+                arguments=arguments,
+                pixels=len(chosen) * rows * canvas.shape[1] * BLOCK_PX**2,
+            )
+        )
+    # Blocks (12 bytes), sky and mask of all subs in a band, and one sub's whole.
+    bytes_ = 17 * len(chosen) * (SCENE_ROWS + 8) * canvas.shape[1] + 16 * canvas.shape[0] * canvas.shape[1]
+    return Step(name="scene", tasks=tasks, task_bytes=bytes_ + (32 << 20))
 
 
 def plan(
@@ -56,6 +94,7 @@ def plan(
     name: str,
 ) -> Step:
     """Tasks that look for trails in a solved group, one per batch of subs."""
+    canvas = _canvas(members, transforms)
     tasks = []
     for first in range(0, len(members), BATCH):
         batch = slice(first, first + BATCH)
@@ -64,6 +103,7 @@ def plan(
             "members": tuple(members[batch]),
             "transforms": transforms[batch],
             "cfas": tuple(cfas[batch]),
+            "canvas": canvas,
             "key": key,
             "first": first,
         }
@@ -80,49 +120,54 @@ def plan(
     return Step(name="trails", tasks=tasks, task_bytes=2 * pixels + (48 << 20))
 
 
-def make_scene(*, store_url: str, members: tuple[Member, ...], transforms: np.ndarray, key: str) -> dict[str, Any]:
-    """Make the scene at block scale, in two rounds: what lies far off the first is left out of the second."""
+def make_scene(
+    *,
+    store_url: str,
+    members: tuple[Member, ...],
+    transforms: np.ndarray,
+    numbers: tuple[int, ...],
+    canvas: Scene,
+    key: str,
+    band: int,
+) -> dict[str, Any]:
+    """Make a band of the scene at block scale, in two rounds: what lies far off the first is left out of the second."""
     store = open_store(store_url)
     skies = _Skies.of(store, key)
     mask = store.read_array(f"normalization/{key}/mask")
-    canvas = scene_canvas(transforms, np.array([m.shape for m in members]), cell_px=BLOCK_PX)
-    shape = (skies.scale.shape[1], *canvas.shape)
-    chosen = _chosen(len(members))
-    hidden = {k: masked_blocks(mask, transforms[k], members[k].shape) for k in chosen}
-    known: np.ndarray | None = None
+    first = band * SCENE_ROWS - _HALO
+    rows = min(SCENE_ROWS, canvas.shape[0] - band * SCENE_ROWS) + 2 * _HALO
+    origin_xy = (canvas.origin_xy[0], canvas.origin_xy[1] + BLOCK_PX * first)
+    parts = [
+        _part(store, member, pull, skies, number, mask, origin_xy, (rows, canvas.shape[1]))
+        for member, pull, number in zip(members, transforms, numbers, strict=True)
+    ]
+    shape = (skies.scale.shape[1], rows, canvas.shape[1])
     clipped, seen = np.zeros((2, *shape), np.int32)
+    known: np.ndarray | None = None
     for _ in range(2):
         sums = np.zeros((2, *shape))
-        for k in chosen:
-            blocks, grid = _measures(store, members[k])
-            for c, channel in enumerate(blocks):
+        for part, number in zip(parts, numbers, strict=True):
+            for c in range(shape[0] if len(part.masked) else 0):
                 block_scene.add_to_scene(
-                    channel,
-                    hidden[k],
-                    skies.on_blocks(k, c, members[k].shape),
-                    transforms[k],
-                    scale=float(skies.scale[k, c]),
-                    sigma=float(np.nanmedian(grid[c, ..., 1])),
-                    origin_xy=canvas.origin_xy,
+                    part.blocks[c],
+                    part.masked,
+                    part.sky[c],
+                    part.pull,
+                    scale=float(skies.scale[number, c]),
+                    sigma=part.sigma[c],
+                    origin_xy=origin_xy,
                     total=sums[0, c],
                     weight=sums[1, c],
                     known=None if known is None else known[c],
                 )
                 if known is None:
                     block_scene.add_clipped(
-                        channel,
-                        hidden[k],
-                        transforms[k],
-                        origin_xy=canvas.origin_xy,
-                        clipped=clipped[c],
-                        seen=seen[c],
+                        part.blocks[c], part.masked, part.pull, origin_xy=origin_xy, clipped=clipped[c], seen=seen[c]
                     )
         known = np.stack([block_scene.scene_of(sums[0, c], sums[1, c]) for c in range(shape[0])])
     assert known is not None
     known[block_scene.lasting_light(clipped, seen)] = np.nan
-    at = f"normalization/{key}"
-    store.write_json(f"{at}/block_scene_origin.json", list(canvas.origin_xy))
-    store.write_array(f"{at}/block_scene", known.astype(np.float32), dims=("channel", "by", "bx"), unit="adu")
+    store.write_band(f"normalization/{key}/block_scene", band, known[:, _HALO:-_HALO].astype(np.float32))
     return {}
 
 
@@ -132,6 +177,7 @@ def find_trails(
     members: tuple[Member, ...],
     transforms: np.ndarray,
     cfas: tuple[str | None, ...],
+    canvas: Scene,
     key: str,
     first: int,
 ) -> dict[str, Any]:
@@ -139,7 +185,6 @@ def find_trails(
     store = open_store(store_url)
     at = f"normalization/{key}"
     mask, scenes = store.read_array(f"{at}/mask"), store.read_array(f"{at}/block_scene")
-    origin_xy = tuple(store.read_json(f"{at}/block_scene_origin.json"))
     skies = _Skies.of(store, key)
     rows: list[tuple[float, ...]] = []
     for i, (member, pull, cfa) in enumerate(zip(members, transforms, cfas, strict=True)):
@@ -156,7 +201,7 @@ def find_trails(
                 scale=float(skies.scale[first + i, channel]),
                 noise=np.ascontiguousarray(grid[channel, ..., 1]),
                 noise_cell_px=member.noise_cell_px,
-                origin_xy=origin_xy,
+                origin_xy=canvas.origin_xy,
             )
         total /= np.float32(np.sqrt(len(blocks)))
         for line in kernel.find_lines(total, shape=member.shape):
@@ -183,17 +228,60 @@ class _Skies:
         scale, coefficients = (store.read_array(f"{at}/local_{n}") for n in ("scale", "coefficients"))
         return cls(scale, coefficients, store.read_json(f"{at}/notes.json")["tile_px"])
 
-    def on_blocks(self, k: int, channel: int, shape: tuple[int, int]) -> np.ndarray:
-        """Sky of a sub at its block centers, (by, bx) float32."""
+    def on_blocks(self, k: int, channel: int, shape: tuple[int, int], rows: slice = slice(None)) -> np.ndarray:
+        """Sky of a sub at the centers of its blocks, of some rows of them, (by, bx) float32."""
         pieces = surface_shape(shape, self.tile_px)
         ys, xs = (np.arange(-(-length // BLOCK_PX)) * BLOCK_PX + (BLOCK_PX - 1) / 2 for length in shape)
         table = self.coefficients[k, channel, : pieces[0] + 3, : pieces[1] + 3]
-        return surface_on_grid(table, shape, self.tile_px, ys, xs)
+        return surface_on_grid(table, shape, self.tile_px, ys[rows], xs)
 
 
-def _chosen(n: int) -> list[int]:
-    """Subs that make the scene."""
-    return np.unique(np.linspace(0, n - 1, SCENE_SUBS).astype(int)).tolist()
+@dataclass(frozen=True)
+class _Part:
+    """The rows of a sub's blocks that may touch a band of the scene."""
+
+    blocks: np.ndarray
+    """(channel, rows, bx, 3) float32"""
+    masked: np.ndarray
+    """(rows, bx) bool"""
+    sky: np.ndarray
+    """(channel, rows, bx) float32"""
+    sigma: list[float]
+    """Noise of a pixel by channel."""
+    pull: np.ndarray
+    """(3, 3) float64 reference plane to pixels counted from the first of the rows."""
+
+
+def _part(
+    store: Store,
+    member: Member,
+    pull: np.ndarray,
+    skies: _Skies,
+    number: int,
+    mask: np.ndarray,
+    origin_xy: tuple[float, float],
+    shape: tuple[int, int],
+) -> _Part:
+    """Blocks of a sub below `shape` blocks of the scene from `origin_xy` on."""
+    corners = np.array([[x, y] for x in (0, shape[1]) for y in (0, shape[0])], float) * BLOCK_PX + origin_xy
+    inside = apply(pull, corners)[:, 1]
+    n_rows = -(-member.shape[0] // BLOCK_PX)
+    low, high = (int(np.clip(v // BLOCK_PX + step, 0, n_rows)) for v, step in ((inside.min(), -1), (inside.max(), 2)))
+    rows = slice(low, max(low, high))
+    blocks, grid = _measures(store, member)
+    shift = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -BLOCK_PX * low], [0.0, 0.0, 1.0]])
+    return _Part(
+        blocks=blocks[:, rows].copy(),
+        masked=masked_blocks(mask, pull, member.shape)[rows],
+        sky=np.stack([skies.on_blocks(number, c, member.shape, rows) for c in range(len(blocks))]),
+        sigma=[float(np.nanmedian(channel[..., 1])) for channel in grid],
+        pull=shift @ pull,
+    )
+
+
+def _canvas(members: Sequence[Member], transforms: np.ndarray) -> Scene:
+    """Where the blocks of the scene lie."""
+    return scene_canvas(transforms, np.array([m.shape for m in members]), cell_px=BLOCK_PX)
 
 
 def _measures(store: Store, member: Member) -> tuple[np.ndarray, np.ndarray]:

@@ -202,6 +202,20 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
+    def write_band(self, path: str, band: int, data: np.ndarray) -> int:
+        """Write a chunk of an array (channel, y, x) that `create_array` cut into bands of rows; bytes written."""
+        node = json.loads((self.path / path / "zarr.json").read_text())
+        full = np.full(node["chunk_grid"]["configuration"]["chunk_shape"], np.nan, data.dtype.newbyteorder("<"))
+        full[:, : data.shape[1]] = data
+        return write_atomically(self._band(path, band), chunk_parts(full, packed=packing_of(path)))
+
+    def has_band(self, path: str, band: int) -> bool:
+        """Whether a band was written."""
+        return self._band(path, band).exists()
+
+    def _band(self, path: str, band: int) -> Path:
+        return self.path / path / "c" / "0" / str(band) / "0"
+
     def open_array(self, path: str, mode: str = "r") -> zarr.Array:
         """An array as zarr sees it; chunks equal to the fill value are written as well.
 

@@ -66,6 +66,7 @@ def _solved(night, method, key, trails=False):
     )
     steps = [step]
     if trails:
+        trails_stage.prepare_scene(store, members, transforms, 1, key=key)
         steps.append(trails_stage.plan_scene(store.url, members, transforms, key=key, name="g"))
         steps.append(trails_stage.plan(store.url, members, transforms, [None] * N, key=key, name="g"))
     for step in steps:
@@ -98,6 +99,17 @@ def test_trails(night):
     y0, x0, y1, x1 = found.trails[0, 1:5]
     for y, x in ((y0, x0), (y1, x1)):
         assert abs((y - TRAIL[1]) * np.cos(TRAIL[3]) - (x - TRAIL[2]) * np.sin(TRAIL[3])) < 1.5
+
+
+def test_the_scene_does_not_depend_on_its_bands(night, monkeypatch):
+    scenes = []
+    for rows in (4, 11, 128):
+        monkeypatch.setattr(trails_stage, "SCENE_ROWS", rows)
+        _solved(night, "local", f"bands{rows}", trails=True)
+        scenes.append(night[0].read_array(f"normalization/bands{rows}/block_scene"))
+    assert np.isfinite(scenes[0]).mean() > 0.5
+    for scene in scenes[1:]:
+        np.testing.assert_allclose(scene, scenes[0], rtol=1e-6, atol=1e-4)
 
 
 def test_none_changes_nothing(night):
