@@ -18,11 +18,11 @@ from lerar_dask.kernels.transform import MODELS, aicc, apply, compose, invert, r
 
 __all__ = ["Catalogue", "Joint", "joint_pass", "mean_catalogue"]
 
-_ROUNDS = ((6.0, 10.0), (2.5, 5.0), (1.0, 1.5))
-"""Per round: stars nearer than this in the plane are one; a star is looked for this far from where it should be."""
+_ROUNDS = ((6.0, 10.0, 20), (2.5, 5.0, 20), (1.0, 1.5, 100))
+"""Per round: stars nearer than this in the plane are one; a star is looked for this far from where it should be; frames of
+a group that choose its model."""
 _CATALOGUE_FRAMES = 200
 """The mean of more frames is no better: its error is far below that of one frame."""
-_MODEL_FRAMES = 100
 _MODEL_PAIRS = 12
 """Frames with fewer pairs have no say in the model."""
 
@@ -69,12 +69,12 @@ def joint_pass(
     n = len(first)
     transforms, rms, n_pairs = first.copy(), np.full(n, np.nan), np.zeros(n, np.int64)
     models: dict[str, str] = {}
-    for merge_px, search_px in _ROUNDS:
+    for merge_px, search_px, n_voters in _ROUNDS:
         catalogue = mean_catalogue(transforms, stars, home=home, merge_px=merge_px)
         known = [i for i in range(n) if np.isfinite(transforms[i, 0, 0])]
         tree = cKDTree(catalogue.xy) if len(catalogue.xy) else None
         linked = {i: _linked(i, transforms[i], stars[i], catalogue, tree, search_px) for i in known}
-        models = _models(groups, linked, transforms, model)
+        models = _models(groups, linked, transforms, model, n_voters)
         refined = {}
         for i, (a, b, sigma) in linked.items():
             if len(a) < MIN_PAIRS:
@@ -151,13 +151,14 @@ def _models(
     linked: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]],
     transforms: np.ndarray,
     model: str,
+    n_voters: int,
 ) -> dict[str, str]:
-    """Model of each group: the one that is asked for, or the least sum of the criterion over its frames."""
+    """Model of each group: the one that is asked for, or the least sum of the criterion over some of its frames."""
     chosen = {}
     for group in sorted(set(groups)):
         voters = [i for i, pairs in linked.items() if groups[i] == group and len(pairs[0]) >= _MODEL_PAIRS]
         totals = dict.fromkeys(MODELS, 0.0)
-        for i in voters[:: len(voters) // _MODEL_FRAMES + 1]:
+        for i in voters[:: -(-len(voters) // n_voters) or 1]:
             for name, n_parameters in MODELS.items():
                 _, residual = robust_fit(*linked[i], model=name, mirrored=_mirrored(transforms[i]), rounds=4)
                 worth = aicc(residual, n_parameters)

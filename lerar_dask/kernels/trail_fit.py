@@ -182,7 +182,7 @@ def _segment_shifts(profiles: np.ndarray, width: float, *, reach: float) -> tupl
     trial = np.arange(-reach, reach + 0.25, 0.5)
     kernels = np.exp(-0.5 * ((axis[None, :] - trial[:, None]) / width) ** 2)
     kernels /= np.sqrt((kernels**2).sum(axis=1, keepdims=True))
-    level = np.array([np.median(p[np.isfinite(p)]) if np.isfinite(p).any() else 0.0 for p in profiles])
+    level = np.nan_to_num(_row_medians(profiles, np.isfinite(profiles)))
     filled = np.nan_to_num(profiles - level[:, None])
     score = filled @ kernels.T
     best = score.argmax(axis=1)
@@ -225,20 +225,26 @@ def _amplitudes(profiles: np.ndarray, offset: float, width: float) -> tuple[np.n
     far = np.abs(axis - offset) > 3.5 * width + 1
     known = np.isfinite(profiles)
     use = far[None, :] & known
-    level = np.array([np.median(p[u]) if u.sum() > 4 else 0.0 for p, u in zip(profiles, use, strict=True)])
+    n_far = use.sum(axis=1)
+    level = np.where(n_far > 4, _row_medians(profiles, use), 0.0)
     square = (known * kernel**2).sum(axis=1)
     total = np.nansum((profiles - level[:, None]) * kernel, axis=1)
-    spread = np.array(
-        [
-            1.4826 * np.median(np.abs(p[u] - v)) if u.sum() > 8 else np.inf
-            for p, u, v in zip(profiles, use, level, strict=True)
-        ]
-    )
+    spread = np.where(n_far > 8, 1.4826 * _row_medians(np.abs(profiles - level[:, None]), use), np.inf)
     covered = square > 0.6 * (kernel**2).sum()
     with np.errstate(invalid="ignore", divide="ignore"):
         amplitude = np.where(covered, total / square, 0.0)
         error = np.where(covered, np.maximum(spread, 0.08) / np.sqrt(square), np.inf)
     return amplitude, error
+
+
+def _row_medians(values: np.ndarray, use: np.ndarray) -> np.ndarray:
+    """Median of the values in use of each row; NaN where there are none."""
+    ordered = np.sort(np.where(use, values, np.inf), axis=1)
+    count, rows = use.sum(axis=1), np.arange(len(values))
+    middle = (
+        ordered[rows, np.maximum(count - 1, 0) // 2] + ordered[rows, np.minimum(count // 2, values.shape[1] - 1)]
+    ) / 2
+    return np.where(count > 0, middle, np.nan)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -13,9 +13,9 @@ from lerar_dask.runtime.events import Event, StepStarted
 __all__ = ["load_ahead"]
 
 _AHEAD = {
-    "ingest": ("lerar_dask.pipeline.solve",),
-    # One task, and all of it compiled code: the other cores have nothing to do.
-    "normalize": (
+    # Compiled code mostly, which does not keep the interpreter to itself.
+    "ingest": (
+        "lerar_dask.pipeline.solve",
         "lerar_dask.pipeline.finish",
         "astropy.io.fits",
         "bokeh.embed",

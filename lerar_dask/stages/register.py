@@ -27,7 +27,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["Member", "Registration", "agree", "choose_reference", "load", "match_batch", "plan_agree", "plan_match"]
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 BATCH = 50
 SATURATED, BLENDED = 2, 16
 S0_PX = 0.03

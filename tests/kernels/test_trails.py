@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lerar_dask.kernels.block_scene import add_to_scene, block_residuals, scene_of
-from lerar_dask.kernels.trail_fit import extent_windows, refine_line
+from lerar_dask.kernels.trail_fit import _row_medians, extent_windows, refine_line
 from lerar_dask.kernels.trails import find_lines
 
 SHAPE = (450, 600)
@@ -99,3 +101,12 @@ def test_the_scene_leaves_a_single_trail_out():
         known = scene_of(total, weight)
     inside = known[5:50, 5:70]
     assert np.nanmax(np.abs(inside)) < 0.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_medians_of_rows(seed, share):
+    rng = np.random.default_rng(seed)
+    values, use = rng.normal(size=(6, 9)).round(1), rng.random((6, 9)) < share
+    expected = [np.median(v[u]) if u.any() else np.nan for v, u in zip(values, use, strict=True)]
+    np.testing.assert_array_equal(_row_medians(values, use), expected)
