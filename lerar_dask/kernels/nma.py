@@ -101,7 +101,7 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
         width = min(CELL, columns - gx * CELL)
         if width <= 0:
             continue
-        queued, cell = 0, -1
+        queued, cell = np.int64(0), -1  # as a bare 0, numba would compile what it is given to for that one value as well
         for y in range(-2, rows):
             gy = max(0, min(model.shape[1] - 1, (row_cell + y + 1) // CELL))
             _sum_row(cube[y + 2], first, gx * CELL, model[gx, gy], empty, means[(y + 1) % 3])

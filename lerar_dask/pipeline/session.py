@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from lerar_dask.pipeline.loading import Compiler
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
@@ -24,11 +25,15 @@ __all__ = ["Session"]
 class Session:
     """What the stages of one run share."""
 
-    def __init__(self, store: Store, settings: Settings, bus: events.Bus, executor: Any) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, bus: events.Bus, executor: Any, compiler: Compiler | None = None
+    ) -> None:
         self.store = store
         self.settings = settings
         self.bus = bus
         self.executor = executor
+        self.compiler = compiler
+        """Of kernels, beside the tasks, while it is busy."""
         self.steps: list[Step] = []
         """Every step of this run, done before or now."""
         self.n_run = 0
@@ -72,6 +77,8 @@ class Session:
 
     def _run_tasks(self, step: Step) -> None:
         start = time.monotonic()
+        if self.compiler:
+            self.compiler.make_room(step, self.executor)
         for record in run_step(step, self.executor, self.bus):
             plain = dataclasses.asdict(record)
             self._writer.append(plain)
