@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from numba.core.sigutils import normalize_signature
+
 __all__ = ["AHEAD", "COMPILER_BYTES", "compile_ahead", "is_compiled"]
 
 COMPILER_BYTES = 450 << 20
@@ -76,14 +78,17 @@ AHEAD = (
 def compile_ahead() -> None:
     """Compile the kernels of `AHEAD` into the cache; those that are there already are only loaded."""
     for kernel, types in kernels_ahead():
-        kernel.compile(f"({types},)")
+        kernel.compile(types)
 
 
-def kernels_ahead() -> Iterator[tuple[Any, str]]:
-    """Kernels of `AHEAD` with their types."""
+def kernels_ahead() -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Kernels of `AHEAD` with the types of their arguments, as a call has them: the cache knows kernels by these."""
     for name, types in AHEAD:
         module, _, function = name.partition(".")
-        yield getattr(importlib.import_module(f"lerar_dask.kernels.{module}"), function), types
+        yield (
+            getattr(importlib.import_module(f"lerar_dask.kernels.{module}"), function),
+            normalize_signature(f"({types},)")[0],
+        )
 
 
 def is_compiled() -> bool:

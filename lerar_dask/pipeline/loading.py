@@ -36,6 +36,7 @@ _AHEAD = {
     ),
 }
 """Modules by the step during which they are loaded."""
+_COMMAND = [sys.executable, "-m", "lerar_dask.kernels.ahead"]
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -76,7 +77,7 @@ class Compiler:
         """Begin; the process sees none of the terminal's signals, and ends when this one does."""
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "lerar_dask.kernels.ahead"],
+                _COMMAND,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
