@@ -78,7 +78,7 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
         if not dry_run:
             bus.subscribe(log.log_event)
             bus.subscribe(show)
-            _tell_of_compiling(bus, _kernel_cache())
+            _tell_of_compiling(bus)
         result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
     if display.json:
         print_json("dry_run" if dry_run else "summary", result=result)
@@ -89,20 +89,14 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
     return 0 if dry_run else int(result.exit_code)
 
 
-def _kernel_cache() -> Path:
-    """Where compiled kernels are kept."""
-    from lerar_dask.kernels.calibrate import into_stack
-
-    return Path(into_stack.stats.cache_path)
-
-
-def _tell_of_compiling(bus: Bus, cache: Path) -> None:
-    """Say when a run begins that its kernels must be compiled first, if none is kept yet."""
+def _tell_of_compiling(bus: Bus) -> None:
+    """Say when a run begins that its kernels must be compiled first, if none are kept yet."""
+    from lerar_dask.kernels import ahead
     from lerar_dask.runtime.events import Event, Note, RunStarted
 
     def tell(event: Event) -> None:
-        if isinstance(event, RunStarted) and not any(cache.glob("*.nbi")):
-            bus.emit(Note(text="the first run compiles its kernels for this machine: it takes a minute or two longer"))
+        if isinstance(event, RunStarted) and not ahead.is_compiled():
+            bus.emit(Note(text="the first run compiles its kernels for this machine: it takes about a minute longer"))
 
     bus.subscribe(tell)
 

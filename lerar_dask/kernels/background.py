@@ -160,7 +160,7 @@ def _measure_cells(image, parts, cell_px, step, grid):
                     guess[channel, gx, 0] = level
                     guess[channel, gx, 1] = spread
                 _lay_bins(guess[channel, gx], image, parts, channel, y0, y1, x0, x1, step, bins[gx])
-            _count(image, parts, channel, y0, y1, 0, image.shape[1], cell_px, bins[:n], sums)
+            _count(image, parts, channel, y0, y1, np.int64(0), image.shape[1], cell_px, bins[:n], sums)
             for gx in range(n):
                 x0, x1 = gx * cell_px, min((gx + 1) * cell_px, image.shape[1])
                 found = _read_off(sums[gx], bins[gx], guess[channel, gx], step, 0.4)

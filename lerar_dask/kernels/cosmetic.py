@@ -130,7 +130,8 @@ def _find(image, step, limits, rows, columns, least):
                 bad[x] |= not ((row[x] >= least) & (row[x] < np.inf))
         if n + width > found.size:
             more = np.empty(2 * found.size, np.int32)
-            more[:n] = found[:n]
+            for i in range(n):  # assigning slices would compile two seconds of error texts
+                more[i] = found[i]
             found = more
         for x in range(width):
             if bad[x]:

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from lerar_dask.kernels.background import cell_centers
+from lerar_dask.kernels.statistics import middle_of
 
 __all__ = ["SINGLE", "detect_peaks", "halve"]
 
@@ -257,10 +258,11 @@ def _sharpness(image, y, x, sky, out):
 @njit(nogil=True, error_model="numpy")
 def _drop_half(found):
     """Keep the brighter half, in order; their number and the new limit."""
-    limit = np.float32(np.median(found[:, 2]))
+    limit = np.float32(middle_of(found[:, 2].copy()))
     n = 0
     for i in range(found.shape[0]):
         if found[i, 2] > limit:
-            found[n] = found[i]
+            for j in range(found.shape[1]):
+                found[n, j] = found[i, j]
             n += 1
     return n, limit

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.window import MISSING
+from lerar_dask.kernels.window import MISSING, first_from
 
 __all__ = ["drop_footprints", "drop_lines"]
 
@@ -43,7 +43,7 @@ def drop_footprints(
     for y in range(low_y, high_y):
         if y % step != phase_y:
             continue
-        at = np.searchsorted(defects, np.int64(y) * width + low_x)
+        at = first_from(defects, np.int64(y) * width + low_x)
         while at < defects.size and defects[at] < np.int64(y) * width + high_x:
             x = int(defects[at] - np.int64(y) * width)
             at += 1

@@ -16,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.kernels.statistics import middle_of
+
 __all__ = ["DIVERGED", "EDGE", "adaptive_moments", "aperture_flux", "weighted_flux"]
 
 EDGE, DIVERGED = 1, 4
@@ -202,7 +204,7 @@ def _apertures(image, xy, radius, inner, outer, noise, table):
     for k in range(xy.shape[0]):
         x, y = xy[k, 0], xy[k, 1]
         y0, y1 = max(int(np.ceil(y - outer)), 0), min(int(np.floor(y + outer)), image.shape[0] - 1)
-        n = 0
+        n = np.int64(0)  # a bare 0 would be a type of its own, and compiled as well
         light, area = 0.0, 0.0
         for j in range(y0, y1 + 1):
             dy2 = (j - y) * (j - y)
@@ -248,7 +250,7 @@ def _clipped_mean(values, sigma):
     if values.size < 8:
         return np.nan, 0
     jump = max(values.size // 64, 1)
-    center = np.float64(np.median(values[::jump].copy()))
+    center = np.float64(middle_of(values[::jump].copy()))
     count = 0
     for _ in range(3):
         total, count = 0.0, 0

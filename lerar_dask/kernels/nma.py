@@ -101,7 +101,8 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
         width = min(CELL, columns - gx * CELL)
         if width <= 0:
             continue
-        queued, cell = 0, -1
+        # As a bare 0 it would be a type of its own, for which `settle` and all below it are compiled as well.
+        queued, cell = np.int64(0), -1
         for y in range(-2, rows):
             gy = max(0, min(model.shape[1] - 1, (row_cell + y + 1) // CELL))
             _sum_row(cube[y + 2], first, gx * CELL, model[gx, gy], empty, means[(y + 1) % 3])
@@ -110,7 +111,7 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
             gy = (row_cell + y) // CELL
             if queued > 0 and (gy != cell or queued + CELL > QUEUE):
                 settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
-                queued = 0
+                queued = np.int64(0)
             cell = gy
             q = mean_factor(model[gx, gy])
             _describe(means[(y + 2) % 3], means[y % 3], means[(y + 1) % 3], q, limits[4], shape)

@@ -310,7 +310,7 @@ def _slice_percentile(v, low, high):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _running_sums(v, sums):
     """Sums of deviations from the median of all, and of their squares, before each sample."""
-    center = _middle(v, 0, v.size)
+    center = _middle(v, np.int64(0), v.size)
     sums[0, 0], sums[1, 0] = 0.0, 0.0
     for k in range(v.size):
         d = v[k] - center

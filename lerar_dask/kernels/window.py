@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["MISSING", "calibrate_into", "mirror_edges", "repair_defects", "take_plane"]
+__all__ = ["MISSING", "calibrate_into", "first_from", "mirror_edges", "repair_defects", "take_plane"]
 
 MISSING = np.float32(1e30)
 """Stands for "no sample" in windows and cubes: it sorts to the end and comparisons stay simple."""
@@ -148,12 +148,12 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
     n = 0
     for i in range(top, bottom):
         origin = np.int64(y0 + i) * width + x0
-        n += np.searchsorted(defects, origin + right) - np.searchsorted(defects, origin + left)
+        n += first_from(defects, origin + right) - first_from(defects, origin + left)
     found = np.empty((n, 2), np.int64)
     d = 0
     for i in range(top, bottom):
         origin = np.int64(y0 + i) * width + x0
-        for at in range(np.searchsorted(defects, origin + left), np.searchsorted(defects, origin + right)):
+        for at in range(first_from(defects, origin + left), first_from(defects, origin + right)):
             found[d, 0], found[d, 1] = i, defects[at] - origin
             d += 1
     for d in range(n):
@@ -176,6 +176,19 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
     for d in range(n):
         window[found[d, 0], found[d, 1]] = repaired[d]
     return n
+
+
+@njit(nogil=True, error_model="numpy")
+def first_from(numbers, least):
+    """Index of the first of sorted numbers that is not below `least` (`np.searchsorted` is slow to compile)."""
+    low, high = 0, numbers.size
+    while low < high:
+        middle = (low + high) // 2
+        if numbers[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

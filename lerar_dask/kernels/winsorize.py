@@ -158,11 +158,11 @@ def _mean_between(row, x0, width, lowest, highest, total, kept, out):
 @njit(nogil=True, error_model="numpy")
 def _kept(v, low, high, running):
     """Kept slice [a, b) of the sorted samples `v` (float64)."""
-    a, b = 0, v.size
+    a, b = np.int64(0), v.size  # a bare 0 would be a type of its own, for which all below is compiled as well
     if b < 3:
         return a, b
     _running_sums(v, running)
-    center = _middle(v, 0, b)
+    center = _middle(v, a, b)
     while b - a >= 3:
         c, d = _inside(v, running, center, a, b, low, high)
         if (c == a and d == b) or c == d:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lerar_dask.pipeline.loading import Compiler
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
@@ -27,11 +28,15 @@ _SHORT = 2
 class Session:
     """What the stages of one run share."""
 
-    def __init__(self, store: Store, settings: Settings, bus: events.Bus, executor: Any) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, bus: events.Bus, executor: Any, compiler: Compiler | None = None
+    ) -> None:
         self.store = store
         self.settings = settings
         self.bus = bus
         self.executor = executor
+        self.compiler = compiler
+        """Of kernels, beside the tasks, while it is busy."""
         self.steps: list[Step] = []
         """Every step on the way to the masters, done before or now."""
         self.n_run = 0
@@ -97,6 +102,8 @@ class Session:
             tasks=[*step.tasks, *(task for _, task in beside)],
             task_bytes=max([step.task_bytes, *(other.task_bytes for other, _ in beside)]),
         )
+        if self.compiler:
+            self.compiler.make_room(together, self.executor)
         for record in run_step(together, self.executor, self.bus):
             plain = dataclasses.asdict(record)
             self._writer.append(plain)

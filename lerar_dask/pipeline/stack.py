@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.pipeline import calibrate
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
-from lerar_dask.pipeline.loading import load_ahead
+from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
 from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
@@ -65,10 +65,14 @@ def stack(
     executor = make_executor(settings.run)
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
     try:
-        with store.lock(), memory.PeakSampler() as sampler:
+        with (
+            store.lock(),
+            memory.PeakSampler() as sampler,
+            compiling_ahead(executor, settings.run.scheduler) as compiler,
+        ):
             store.sweep()
             _sweep_products(out)
-            with Session(store, settings, bus, executor).writing() as session:
+            with Session(store, settings, bus, executor, compiler).writing() as session:
                 summary = _run(session, night, nights, out)
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):

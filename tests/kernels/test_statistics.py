@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lerar_dask.kernels.background import background_grid
-from lerar_dask.kernels.statistics import block_statistics
+from lerar_dask.kernels.statistics import block_statistics, middle_of
 
 
 @pytest.fixture
@@ -62,3 +62,12 @@ def test_colors_are_averaged_apart(sub):
     assert blocks[0, 5, 5, 0] == pytest.approx(red.mean(), abs=1e-3)
     assert blocks[1, 5, 5, 0] == pytest.approx(green.mean(), abs=1e-3)
     assert blocks[:, 5, 5, 1].tolist() == [16, 32, 16]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 63, 64, 1001, 1002])
+def test_median_is_that_of_numpy(dtype, n):
+    rng = np.random.default_rng(n)
+    for values in (rng.normal(size=n), rng.integers(0, 3, n), np.arange(n), -np.arange(n)):
+        values = values.astype(dtype)
+        assert middle_of(values.copy()) == np.median(values)

@@ -59,3 +59,10 @@ def test_numbers_beyond_float32_keep_their_difference_to_the_pedestal():
     out = np.zeros((1, 1), np.float32)
     kernels.calibrate_into(raw, 1.0, 2.0**31, np.nan, pedestal, np.zeros((0, 0), np.float32), 0, 0, out, 0, 0)
     assert out[0, 0] == 4
+
+
+def test_first_from_is_searchsorted():
+    numbers = np.array([2, 3, 3, 3, 8, 9], np.int32)
+    for least in range(12):
+        assert kernels.first_from(numbers, least) == np.searchsorted(numbers, least)
+    assert kernels.first_from(numbers[:0], 3) == 0
