@@ -83,7 +83,7 @@ def stack(
 
 def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> Summary:
     settings = session.settings
-    without = calibrate.make_masters(session, night)
+    night, without = calibrate.make_masters(session, night)
     lights = [light for light in night.lights if light.frame.path not in without]
     fates = {str(frame.path): reason for frame, reason in night.links.aside}
     fates |= {str(path): reason for path, reason in without.items()}
@@ -260,7 +260,9 @@ def _check_out(out: Path, store: Path) -> None:
 
 def _no_lights(nights: Sequence[Path], night: Night) -> str:
     where = ", ".join(str(n) for n in nights)
-    if not night.n_files:
+    if not night.frames:
         return f"no frames in {where}"
     reasons = sorted({reason for _, reason in night.links.aside})
-    return f"no lights among the {night.n_files} frames in {where}" + (f": {reasons[0]}" if len(reasons) == 1 else "")
+    return f"no lights among the {len(night.frames)} frames in {where}" + (
+        f": {reasons[0]}" if len(reasons) == 1 else ""
+    )
