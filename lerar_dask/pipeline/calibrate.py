@@ -11,6 +11,7 @@ from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
+from lerar_dask.products.quantities import iso_time
 from lerar_dask.stages import bands, masters
 from lerar_dask.stages.ingest import raw_digest
 from lerar_dask.store.access import open_store
@@ -115,7 +116,9 @@ def write_file(*, store_url: str, key: str, spec: MasterSpec, path: str) -> dict
 
 def _master_facts(spec: MasterSpec, image: object) -> fits.CalibrationMaster:
     header = spec.sample.header
-    starts = sorted(f.header.start for f in spec.frames if f.header.start)
+    dated = [f.header for f in spec.frames if f.header.start_unix is not None]
+    starts = [h.start_unix for h in dated if h.start_unix is not None]
+    ends = [start + (h.exposure_s or 0.0) for start, h in zip(starts, dated, strict=True)]
     return fits.CalibrationMaster(
         kind=spec.kind,
         image=image,  # type: ignore[arg-type]
@@ -130,8 +133,8 @@ def _master_facts(spec: MasterSpec, image: object) -> fits.CalibrationMaster:
         filter=header.filter or "",
         cfa=header.cfa,
         row_order=header.row_order or "",
-        date_beg=starts[0] if starts else "",
-        date_end=starts[-1] if starts else "",
+        date_beg=iso_time(min(starts)) if starts else "",
+        date_end=iso_time(max(ends)) if ends else "",
         bias_subtracted=spec.pedestal is not None,
         history=[f"from {f.path.name}" for f in spec.frames[:50]],
     )
