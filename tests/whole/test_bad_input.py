@@ -268,3 +268,16 @@ def test_called_again_with_bad_lights_in_the_night_it_does_nothing(night, tmp_pa
     write(folder / "lights" / "black.fits", np.zeros((320, 400), np.uint16))
     assert "black" in run(folder, tmp_path / "out").aside[0][1]
     assert run(folder, tmp_path / "out").did_nothing
+
+
+def test_what_was_not_measured_is_not_zero(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night / "lights", folder / "lights")
+    sky = np.random.default_rng(2).integers(900, 906, (320, 400), np.uint16)  # no star, nor a peak that looks like one
+    write(folder / "lights" / "starless.fits", sky)
+    run(folder, tmp_path / "out")
+    rows = {Path(row["path"]).name: row for row in lerar_dask.open(tmp_path / "out").frames}
+    assert rows["starless.fits"]["n_stars"] == 0
+    assert rows["starless.fits"].get("fwhm_px") is None
+    assert rows["starless.fits"].get("eccentricity") is None
+    assert rows["Sim_L_0000.fits"]["fwhm_px"] > 1
