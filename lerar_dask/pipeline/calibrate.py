@@ -111,7 +111,7 @@ def write_file(*, store_url: str, key: str, spec: MasterSpec, path: str) -> dict
     """Write a master of the store as FITS."""
     image = bands.read_master(open_store(store_url), key, spec.sample.shape)
     fits.write_calibration(Path(path), _master_facts(spec, image))
-    return {}
+    return {"written_bytes": Path(path).stat().st_size}
 
 
 def _master_facts(spec: MasterSpec, image: object) -> fits.CalibrationMaster:

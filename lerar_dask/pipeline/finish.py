@@ -105,7 +105,7 @@ def write_master(
         **facts,
     )
     fits.write_master(Path(path), master, [row for row in state.frames if row["group"] == name])
-    return {}
+    return {"written_bytes": Path(path).stat().st_size}
 
 
 def write_picture(*, store_url: str, name: str, path: str, bottom_up: bool) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def write_picture(*, store_url: str, name: str, path: str, bottom_up: bool) -> d
     store = open_store(store_url)
     read_rows, shape = _rows_of(store, RunState.from_json(store.read_json("run.json")), name)
     preview.write_preview(Path(path), read_rows, shape, bottom_up=bottom_up)
-    return {}
+    return {"written_bytes": Path(path).stat().st_size}
 
 
 def _rows_of(store: Store, state: RunState, name: str) -> tuple[fits.ReadRows, tuple[int, int, int]]:

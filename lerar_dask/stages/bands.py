@@ -102,13 +102,13 @@ def is_whole(store: Store, key: str, shape: tuple[int, int]) -> bool:
     return all(_band_path(store, key, y0).exists() for y0 in range(0, shape[0], BAND_ROWS))
 
 
-def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> None:
-    """Write a band of a master as its chunk, which is whole also at the lower end."""
+def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> int:
+    """Write a band of a master as its chunk, which is whole also at the lower end; bytes written."""
     chunk = rows
     if len(rows) < BAND_ROWS:
         chunk = np.full((BAND_ROWS, rows.shape[1]), np.nan, np.float32)
         chunk[: len(rows)] = rows
-    write_atomically(_band_path(store, key, y0), with_crc(chunk.astype("<f4", copy=False)))
+    return write_atomically(_band_path(store, key, y0), with_crc(chunk.astype("<f4", copy=False)))
 
 
 def _band_path(store: Store, key: str, y0: int) -> Path:

@@ -155,8 +155,8 @@ def combine_band(
     factors = [1.0 / level for level in levels] or [1.0] * len(frames)
     limits = settings.master_sigma_low, settings.master_sigma_high
     image = combine_rows(frames, rows, below=below, factors=factors, limits=limits)
-    write_band(store, key, y0, image)
-    return {"n": len(frames)}
+    read = sum(frame.size * len(image) // frame.shape[0] for frame in frames)
+    return {"n": len(frames), "read_bytes": read, "written_bytes": write_band(store, key, y0, image)}
 
 
 def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
@@ -255,19 +255,21 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
 
 def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
     """Write pedestal and gain of one calibration set."""
-    store = open_store(store_url)
+    store, written = open_store(store_url), 0
     scaled = masters["dark"] and masters["bias"] and chosen.dark_scale != 1.0
     pedestal = _master(store, masters["dark"] or masters["bias"], chosen)
     if scaled:
         bias = _master(store, masters["bias"], chosen)
         pedestal = bias + np.float32(chosen.dark_scale) * (pedestal - bias)
     if pedestal is not None:
+        written += pedestal.nbytes
         _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
     del pedestal
     flat = _master(store, masters["flat"], chosen)
     if flat is not None:
+        written += flat.nbytes
         _write_map(store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat")
-    return {}
+    return {"written_bytes": written}
 
 
 def make_defects(
