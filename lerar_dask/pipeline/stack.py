@@ -219,8 +219,18 @@ def _finish(
         read_bytes=session.read_bytes,
         written_bytes=session.written_bytes,
         report=page if page.exists() else None,
-        notes=sorted({note for row in state.links for note in row["notes"]}),
+        notes=[*sorted({note for row in state.links for note in row["notes"]}), *_left_over(session, state, out)],
     )
+
+
+def _left_over(session: Session, state: RunState, out: Path) -> list[str]:
+    """Sentences on masters of earlier calls that no sub makes up any more, as when a frame changed their names."""
+    names = (key.partition("/")[2] for key, r in session.known.items() if key.startswith("products/"))
+    return [
+        f"{name}.fits is of an earlier call: today's frames make up no such group"
+        for name in sorted(names)
+        if name not in state.groups and (out / f"{name}.fits").exists()
+    ]
 
 
 def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str, str]) -> GroupSummary:

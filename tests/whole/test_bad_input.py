@@ -281,3 +281,14 @@ def test_what_was_not_measured_is_not_zero(night, tmp_path):
     assert rows["starless.fits"].get("fwhm_px") is None
     assert rows["starless.fits"].get("eccentricity") is None
     assert rows["Sim_L_0000.fits"]["fwhm_px"] > 1
+
+
+def test_a_master_whose_group_has_another_name_now_is_told(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night, folder)
+    assert not [note for note in run(folder, tmp_path / "out").notes if "earlier" in note]
+    with fits.open(folder / "lights" / "Sim_L_0000.fits") as opened:
+        fits.writeto(folder / "lights" / "cut.fits", opened[0].data[:300, :360], opened[0].header)
+    for _ in range(2):
+        (note,) = [note for note in run(folder, tmp_path / "out").notes if "earlier" in note]
+        assert note.startswith("Sim_L.fits ")
