@@ -196,7 +196,9 @@ class Run:
         return self._on_canvas(group, "registered")
 
     def normalized(self, group: str) -> da.Array:
-        """Normalized pixels on the canvas (sub, channel, y, x), lazily; NaN outside the sub."""
+        """Normalized pixels on the canvas (sub, channel, y, x), lazily; NaN outside the sub. The master is the weighted
+        mean of what rejection keeps of them, and the constant SKYLEVEL of its header, which normalizing takes off.
+        """
         return self._on_canvas(group, "normalized")
 
     def normalization(self, group: str) -> Normalization:

@@ -76,7 +76,10 @@ def run(words: Sequence[str]) -> int:
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
         except CycloptsError as error:
-            return _say(words, str(error), "`lerar --help` lists commands and options", code=2)
+            command = next((f" {word}" for word in words[:1] if word in _COMMANDS), "")
+            return _say(
+                words, str(error), f"`lerar{command} --help` lists {'options' if command else 'commands'}", code=2
+            )
         except LerarError as error:
             return _say(words, error.message, error.hint, code=error.exit_code)
         except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from lerar_dask.cli.log import NOTES
 from lerar_dask.products.quantities import duration
 
 __all__ = ["Display", "print_aside", "print_json", "print_pairs", "print_table", "progress", "rate"]
@@ -42,6 +43,7 @@ class Display:
         handler = logging.StreamHandler()
         handler.setLevel(logging.ERROR if self.quiet else logging.DEBUG if self.verbose else logging.WARNING)
         handler.setFormatter(_OneLine())
+        handler.addFilter(lambda record: record.name != NOTES)  # `progress` shows them
         logger = logging.getLogger("lerar_dask")
         logger.handlers = [h for h in logger.handlers if type(h) is not logging.StreamHandler] + [handler]
 

@@ -11,8 +11,10 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-__all__ = ["log_event", "log_to", "open_log", "write_fault"]
+__all__ = ["NOTES", "log_event", "log_to", "open_log", "write_fault"]
 
+NOTES = "lerar_dask.note"
+"""Logger of the notes; the display shows them as well, from the events."""
 _KEPT_RECORDS = 1000
 _handlers: list[_LateFile] = []
 
@@ -64,7 +66,7 @@ def log_event(event: Any) -> None:
             counts = event.n_done, event.n_aside, event.n_failed
             logger.info("%s: %d done, %d aside, %d failed in %.2f s", event.step, *counts, event.seconds)
         case "Note":
-            logger.info("%s", event.text)
+            logging.getLogger(NOTES).log(logging.getLevelNamesMapping()[event.level.upper()], "%s", event.text)
         case "RunFinished":
             logger.info("run ended after %.2f s, exit code %d", event.seconds, event.exit_code)
 

@@ -1,7 +1,7 @@
 """Classic rejection by the samples of a pixel alone: none, minmax, percentile, sigma, winsorized, mad.
 
 In   a cube (rows, planes, columns) float32 of aligned samples, `MISSING` (1e30) where there is none
-Out  per pixel the lowest and highest value kept; or, for calibration frames, the mean of what is kept
+Out  per pixel the lowest and highest value kept (calibration frames: `winsorize`)
 
 All these rules keep a contiguous slice of the sorted samples. A block of pixels is sorted at once (Batcher's merge
 exchange on whole rows: min and max of two rows, no branches); what is left is read off the sorted columns. Winsorized
@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["METHODS", "combine_winsorized", "reject_bounds"]
+__all__ = ["METHODS", "reject_bounds"]
 
 METHODS = {"none": 0, "minmax": 1, "percentile": 2, "sigma": 3, "winsorized": 4, "mad": 5}
 _NONE, _MINMAX, _PERCENTILE, _SIGMA, _WINSORIZED, _MAD = range(6)
@@ -59,47 +59,6 @@ def reject_bounds(
     block = np.empty((last - first, _LANES + 16), np.float32)
     _bounds(cube, first, last, columns, METHODS[method], float(low), float(high), block, lowest, highest)
     return lowest, highest
-
-
-def combine_winsorized(stack: np.ndarray, *, low: float, high: float) -> np.ndarray:
-    """Mean of calibration frames after winsorized sigma clipping.
-
-    Parameters
-    ----------
-    stack : (rows, n, columns) float32    samples of each pixel along axis 1; `MISSING` or NaN where there is none
-
-    Returns
-    -------
-    (rows, columns) float32
-        NaN where a pixel has no sample
-    """
-    stack = np.ascontiguousarray(stack, np.float32)
-    if not np.isfinite(stack).all():
-        stack = np.where(np.isfinite(stack), stack, _MISSING)
-    lowest, highest = reject_bounds(
-        stack, 0, stack.shape[1], method="winsorized", low=low, high=high, columns=stack.shape[2]
-    )
-    return _mean_between(stack, lowest, highest)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _mean_between(stack, lowest, highest):
-    """Mean of the samples between bounds, summed in float64 in the order of the frames."""
-    rows, n, columns = stack.shape
-    mean = np.empty((rows, columns), np.float32)
-    total, count = np.empty(columns), np.empty(columns)
-    for y in range(rows):
-        total[:] = 0.0
-        count[:] = 0.0
-        for k in range(n):
-            for x in range(columns):
-                v = stack[y, k, x]
-                keep = (v >= lowest[y, x]) & (v <= highest[y, x])
-                total[x] += v if keep else np.float32(0.0)
-                count[x] += 1.0 if keep else 0.0
-        for x in range(columns):
-            mean[y, x] = total[x] / count[x] if count[x] > 0.0 else np.nan
-    return mean
 
 
 # ------------------------------------------------------------------------------------------------------ sorted blocks

@@ -22,6 +22,7 @@ _IN_FRACTIONS = {"pixinsight": "PixInsight", "siril": "Siril", "astro pixel proc
 """Programs that write floats in 0..1."""
 _FULL_SCALES = {"uint8": 255.0, "uint16": 65535.0, "uint32": 4294967295.0}
 _PEDESTALS = ("bias", "dark", "flat-dark")
+_EMPTY = "its pixels hold no numbers"
 _BANDS, _BAND_ROWS = 8, 8
 _AT_MOST = 1.1
 """A pedestal's median over that of the lights: more cannot be."""
@@ -43,25 +44,42 @@ def in_units_of_lights(
     """Masters with numbers like those of the lights, and the files that are refused, with the reason."""
     fitting: dict[str, MasterSpec] = {}
     refused: list[tuple[Frame, str]] = []
-    for name, spec in masters.items():
-        light = _light_of(spec.sample, lights)
-        if light is None or spec.kind not in _PEDESTALS or not _is_float(spec.sample.pixels):
-            fitting[name] = spec
+    for name, whole in masters.items():
+        light = _light_of(whole.sample, lights)
+        if light is None or whole.kind not in _PEDESTALS:
+            fitting[name] = whole
+            continue
+        spec, empty = _with_numbers(whole)
+        refused += [(frame, _EMPTY) for frame in empty]
+        if spec is None:
             continue
         try:
-            fitting[name] = _converted(spec, light)
+            fitting[name] = _converted(spec, light) if _is_float(spec.sample.pixels) else spec
         except FrameError as error:
             refused += [(frame, error.message) for frame in spec.frames or (spec.sample,)]
     return fitting, refused
+
+
+def _with_numbers(spec: MasterSpec) -> tuple[MasterSpec | None, list[Frame]]:
+    """The master without its first frames as far as they hold no numbers, since the first one speaks for all."""
+    frames = [spec.ready] if spec.ready is not None else list(spec.frames)
+    n_empty = 0
+    while n_empty < len(frames) and _is_float(frames[n_empty].pixels) and _sample(frames[n_empty]) is None:
+        n_empty += 1
+    if n_empty == len(frames):
+        return None, frames
+    return replace(spec, frames=spec.frames[n_empty:]) if n_empty else spec, frames[:n_empty]
 
 
 def _converted(spec: MasterSpec, light: Frame) -> MasterSpec:
     """The master in the lights' numbers; raises FrameError when its unit cannot be told."""
     master = spec.sample
     values = _sample(master)
-    if values.largest > 1.0:
+    if values is None or values.largest > 1.0:
         return spec
     raw = _sample(light)
+    if raw is None:
+        raise FrameError(f"its numbers lie between 0 and 1, and {light.path.name} does not tell those of the lights")
     if raw.largest <= 1.0:
         return spec
     program = next((name for word, name in _IN_FRACTIONS.items() if word in (master.header.program or "").lower()), "")
@@ -106,8 +124,8 @@ def _full_scale(pixels: PixelSource | None) -> float:
     return 65535.0 if _is_float(pixels) else _FULL_SCALES.get(pixels.stored_dtype, 0.0)
 
 
-def _sample(frame: Frame) -> _Sample:
-    """Median and maximum of a few bands of rows; of one band where rows cannot be reached alone."""
+def _sample(frame: Frame) -> _Sample | None:
+    """Median and maximum of a few bands of rows, or of one where rows cannot be reached alone; None of NaN alone."""
     height = frame.shape[0]
     rows = min(_BAND_ROWS, height)
     starts = np.linspace(0, height - rows, _BANDS).astype(int)
@@ -116,6 +134,4 @@ def _sample(frame: Frame) -> _Sample:
         starts = np.array([(height - rows) // 2])
     values = np.concatenate([band_of(frame, int(y), int(y) + rows).ravel() for y in np.unique(starts)])
     values = values[np.isfinite(values)]
-    if not values.size:
-        raise FrameError("its pixels hold no numbers")
-    return _Sample(float(np.median(values)), float(values.max()))
+    return _Sample(float(np.median(values)), float(values.max())) if values.size else None

@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lerar_dask.link.match import MasterSpec
-from lerar_dask.pipeline.prepare import Night
+from lerar_dask.link.match import Links, MasterSpec
+from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
+from lerar_dask.products.quantities import iso_time
 from lerar_dask.stages import bands, masters
+from lerar_dask.stages.ingest import raw_digest
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["make_masters", "plan_files", "write_file"]
 
 
-def make_masters(session: Session, night: Night) -> dict[Path, str]:
-    """Make every master and set that is missing; lights whose calibration failed, with the reason."""
+def make_masters(session: Session, night: Night) -> tuple[Night, dict[Path, str]]:
+    """Make every master and set that is missing, without the frames that spoil one.
+
+    Returns
+    -------
+    night : Night            linked again where frames had to be set aside
+    bad : {path: reason}     lights whose calibration failed all the same
+    """
     settings, store = session.settings, session.store
-    needed = {name: spec for name, spec in night.links.masters.items() if name in night.used_masters}
-    links = dataclasses.replace(night.links, masters=needed)
-    masters.prepare_arrays(store, links, settings.masters)
-    failed: dict[str, str] = {}
-    failed |= _failures(session.run(masters.plan_stacks(store.url, links, settings.masters, flats=False, levels={})))
-    found = session.run(masters.plan_levels(store.url, links, settings.masters))
-    failed |= _failures(found)
-    levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
-    failed |= _failures(session.run(masters.plan_stacks(store.url, links, settings.masters, flats=True, levels=levels)))
+    spoilers, first = _known_spoilers(session, night), len(session.steps)
+    while True:
+        del session.steps[first:]  # of the rounds, the last one made the masters
+        night = without_frames(night, spoilers, settings) if spoilers else night
+        links = _used_links(night)
+        failed = _make_stacks(session, links)
+        spoilers = _spoilers(session, links, failed)
+        if not spoilers:
+            break
+        for frame in night.frames:
+            if str(frame.path) in spoilers:
+                session.note(f"spoiler/{frame.path}", raw_digest(frame), spoilers[str(frame.path)])
     good = {key: item for key, item in night.sets.items() if not {item.dark, item.bias, item.flat} & set(failed)}
     step = masters.plan_sets(store.url, links, list(good.values()), settings.masters, settings.ingest)
     session.run(step, keep=lambda task: masters.is_there(store, task))
@@ -38,7 +50,48 @@ def make_masters(session: Session, night: Night) -> dict[Path, str]:
         for name in (item.dark, item.bias, item.flat):
             if name in failed:
                 bad[light.frame.path] = f"its {name} could not be made: {failed[name]}"
-    return bad
+    return night, bad
+
+
+def _used_links(night: Night) -> Links:
+    """The night's links with the masters alone that some light needs."""
+    needed = {name: spec for name, spec in night.links.masters.items() if name in night.used_masters}
+    return dataclasses.replace(night.links, masters=needed)
+
+
+def _make_stacks(session: Session, links: Links) -> dict[str, str]:
+    """Combine the masters; those that could not be made, with the reason."""
+    settings, store = session.settings.masters, session.store
+    masters.prepare_arrays(store, links, settings)
+    failed = _failures(session.run(masters.plan_stacks(store.url, links, settings, flats=False, levels={})))
+    found = session.run(masters.plan_levels(store.url, links, settings))
+    failed |= _failures(found)
+    levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
+    return failed | _failures(session.run(masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)))
+
+
+def _known_spoilers(session: Session, night: Night) -> dict[str, str]:
+    """What an earlier call has found of the very same files."""
+    found = {}
+    for frame in night.frames:
+        record = session.known.get(f"spoiler/{frame.path}")
+        if record and record["digest"] == raw_digest(frame):
+            found[str(frame.path)] = record["reason"]
+    return found
+
+
+def _spoilers(session: Session, links: Links, failed: Mapping[str, str]) -> dict[str, str]:
+    """Frames without which the masters that failed can be made, with the reason; of a master with others left."""
+    # A flat is looked at when its pedestal is there.
+    names = [name for name in failed if links.masters[name].pedestal not in failed]
+    step = masters.plan_checks(session.store.url, links, session.settings.masters, names)
+    records = session.run(step)
+    spoilers: dict[str, str] = {}
+    for name, task in zip(names, step.tasks, strict=True):
+        if records[task.key]["state"] == "done":
+            bad = dict(records[task.key]["result"]["bad"])
+            spoilers |= bad if len(bad) < len(links.masters[name].frames) else {}
+    return spoilers
 
 
 def plan_files(session: Session, night: Night, out: Path) -> Step:
@@ -59,12 +112,14 @@ def write_file(*, store_url: str, key: str, spec: MasterSpec, path: str) -> dict
     """Write a master of the store as FITS."""
     image = bands.read_master(open_store(store_url), key, spec.sample.shape)
     fits.write_calibration(Path(path), _master_facts(spec, image))
-    return {}
+    return {"written_bytes": Path(path).stat().st_size}
 
 
 def _master_facts(spec: MasterSpec, image: object) -> fits.CalibrationMaster:
     header = spec.sample.header
-    starts = sorted(f.header.start for f in spec.frames if f.header.start)
+    dated = [f.header for f in spec.frames if f.header.start_unix is not None]
+    starts = [h.start_unix for h in dated if h.start_unix is not None]
+    ends = [start + (h.exposure_s or 0.0) for start, h in zip(starts, dated, strict=True)]
     return fits.CalibrationMaster(
         kind=spec.kind,
         image=image,  # type: ignore[arg-type]
@@ -79,8 +134,8 @@ def _master_facts(spec: MasterSpec, image: object) -> fits.CalibrationMaster:
         filter=header.filter or "",
         cfa=header.cfa,
         row_order=header.row_order or "",
-        date_beg=starts[0] if starts else "",
-        date_end=starts[-1] if starts else "",
+        date_beg=iso_time(min(starts)) if starts else "",
+        date_end=iso_time(max(ends)) if ends else "",
         bias_subtracted=spec.pedestal is not None,
         history=[f"from {f.path.name}" for f in spec.frames[:50]],
     )

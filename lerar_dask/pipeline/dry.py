@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lerar_dask.errors import StoreError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas
 from lerar_dask.link.match import LightGroup
@@ -16,12 +18,16 @@ from lerar_dask.runtime import memory
 from lerar_dask.settings import Settings
 from lerar_dask.stages.bands import BAND_ROWS
 from lerar_dask.store.access import Store
+from lerar_dask.store.layout import PLANES
 
 __all__ = ["dry_run"]
 
 RATES_NS = {"masters": 5.0, "ingest": 12.0, "integrate": 10.0}
 """CPU per sample, from scripts/benchmark; start-up and solves come on top."""
 _STARTUP_S = 4.0
+_BLOCKS_BYTES = 0.5
+"""Measurements per pixel: five float32 per 8 px block, and what lies beside them."""
+_STAR_BYTES = 80
 
 
 def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
@@ -55,10 +61,7 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         task_bytes = max(task_bytes, largest)
     read = sum(light.frame.size for light in night.lights if str(light.frame.path) in new)
     read += sum(f.size for m in masters for f in m.frames)
-    written = sum(
-        2 * light.frame.shape[0] * light.frame.shape[1] for light in night.lights if str(light.frame.path) in new
-    )
-    written += sum(2 * 20 * p.shape[0] * p.shape[1] for p in groups)
+    written = _written_bytes(night, new, settings)
     seconds = _STARTUP_S + sum(RATES_NS[k] * 1e-9 * n for k, n in samples.items()) / threads
     return DryRun(
         out=out,
@@ -73,6 +76,28 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         seconds=seconds,
         threads=threads,
     )
+
+
+def _written_bytes(night: Night, new: set[str], settings: Settings) -> int:
+    """Raw pixels and measurements of new lights; masters of all kinds, in the store and as FITS."""
+    written = 0.0
+    for light in night.lights:
+        if str(light.frame.path) in new and light.frame.pixels is not None:
+            pixels = light.frame.shape[0] * light.frame.shape[1]
+            depth = np.dtype(light.frame.pixels.stored_dtype).itemsize
+            written += pixels * (depth + _BLOCKS_BYTES) + _STAR_BYTES * settings.ingest.max_stars
+    for name in night.used_masters:
+        height, width = night.links.masters[name].sample.shape
+        written += 2 * 4 * height * width
+    for item in night.sets.values():
+        n_maps = bool(item.dark or item.bias) + bool(item.flat)
+        written += n_maps * 4 * item.shape[0] * item.shape[1]
+    for group in night.links.groups:
+        height, width = group.frames[0].shape
+        channels = 3 if group.frames[0].header.cfa else 1
+        whole = -(-height // CHUNK_SHAPE[0]) * CHUNK_SHAPE[0] * -(-width // CHUNK_SHAPE[1]) * CHUNK_SHAPE[1]
+        written += 4 * len(PLANES) * channels * (whole + height * width)
+    return int(written)
 
 
 def _group_plan(

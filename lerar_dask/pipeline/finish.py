@@ -20,6 +20,7 @@ from lerar_dask.kernels.transform import apply, invert
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits, plots, preview, provenance, report
+from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState, Sub
 from lerar_dask.settings import Settings, digest
 from lerar_dask.stages.register import load
@@ -29,8 +30,9 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["Drawing", "carry_wcs", "draw", "header_facts", "plan_products", "rows_reader", "write_run_report"]
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 _SURFACES_SHOWN = 60
+_COUNTS = [fits.PLANES.index(plane) for plane in ("coverage", "rejlow", "rejhigh")]
 
 
 def plan_products(store: Store, out: Path, state: RunState, settings: Settings, facts: Mapping[str, Any]) -> Step:
@@ -63,7 +65,10 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
 
 
 def rows_reader(store: Store, key: str, shape: tuple[int, int, int]) -> fits.ReadRows:
-    """(y0, y1) -> (channel, plane, rows, x) of a master, chunk row by chunk row, valid until the next rows are read."""
+    """(y0, y1) -> (channel, plane, rows, x) of a master, chunk row by chunk row, valid until the next rows are read.
+
+    Counts are 0 where no sub reaches.
+    """
     channels, height, width = shape
     columns = -(-width // CHUNK_SHAPE[1])
     buffer = np.empty((0, 0, 0, 0), np.float32)
@@ -80,6 +85,8 @@ def rows_reader(store: Store, key: str, shape: tuple[int, int, int]) -> fits.Rea
                 left = cx * CHUNK_SHAPE[1]
                 right = min(left + CHUNK_SHAPE[1], width)
                 chunk = store.read_chunk(key, cy, cx)
+                if not store.has_chunk(key, cy, cx):
+                    chunk[:, _COUNTS] = 0.0  # as in the chunks that some sub touches
                 out[:, :, a - y0 : b - y0, left:right] = chunk[:, :, a - top : b - top, : right - left]
         return out
 
@@ -105,7 +112,7 @@ def write_master(
         **facts,
     )
     fits.write_master(Path(path), master, [row for row in state.frames if row["group"] == name])
-    return {}
+    return {"written_bytes": Path(path).stat().st_size}
 
 
 def write_picture(*, store_url: str, name: str, path: str, bottom_up: bool) -> dict[str, Any]:
@@ -113,7 +120,7 @@ def write_picture(*, store_url: str, name: str, path: str, bottom_up: bool) -> d
     store = open_store(store_url)
     read_rows, shape = _rows_of(store, RunState.from_json(store.read_json("run.json")), name)
     preview.write_preview(Path(path), read_rows, shape, bottom_up=bottom_up)
-    return {}
+    return {"written_bytes": Path(path).stat().st_size}
 
 
 def _rows_of(store: Store, state: RunState, name: str) -> tuple[fits.ReadRows, tuple[int, int, int]]:
@@ -131,8 +138,9 @@ def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict
     target = state.targets[group.target]
     subs = [target.subs[i] for i in group.subs]
     headers = [store.frame(s.geometry, s.slot)["header"] for s in subs]
-    starts = sorted(s.start for s in subs if s.start)
-    ends = sorted(s.start + s.exposure_s for s in subs if s.start)
+    dated = [s for s in subs if s.start]
+    starts = sorted(s.start for s in dated)
+    ends = sorted(s.start + s.exposure_s for s in dated)
     first = headers[0]
     table = load_table(store.url, group.table)
     lanczos = state.settings["integrate"]["interpolation"] == "lanczos3"
@@ -145,15 +153,39 @@ def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict
         "gain": first.get("gain"),
         "exposure_total_s": sum(s.exposure_s for s in subs),
         "n_combined": len(subs),
-        "date_beg": _iso(starts[0]) if starts else "",
-        "date_avg": _iso(sum((s.start + s.exposure_s / 2) for s in subs) / len(subs)) if starts else "",
-        "date_end": _iso(ends[-1]) if ends else "",
+        "date_beg": iso_time(starts[0]) if starts else "",
+        "date_avg": iso_time(_middle_of_light(dated)) if starts else "",
+        "date_end": iso_time(ends[-1]) if ends else "",
         "sky_level_adu": float(table.sky_level.mean()),
         "noise_kernel": "LANCZOS3" if lanczos else "BILINEAR",
         "noise_pixel_factor": 0.893 if lanczos else 0.667,
         "noise_correlation": (0.112, -0.076) if lanczos else (0.25, 0.0),
         "row_order": first.get("row_order") or "",
         "wcs": _wcs(store, subs, target, group),
+        "cards": _instrument(first),
+    }
+
+
+def _middle_of_light(subs: Sequence[Sub]) -> float:
+    """Mean of the middles of the exposures, each with its length as weight; unix seconds."""
+    lengths = np.array([s.exposure_s for s in subs])
+    weights = lengths if lengths.sum() > 0 else np.ones(len(subs))
+    return float(np.average([s.start + s.exposure_s / 2 for s in subs], weights=weights))
+
+
+def _instrument(header: Mapping[str, Any]) -> dict[str, Any]:
+    """What plate solvers ask for, from a sub's normalized header: optics, and where it pointed."""
+    pixel, binning = header.get("pixel_um"), header.get("binning") or (None, None)
+    return {
+        "FOCALLEN": (header.get("focal_mm"), "[mm] focal length"),
+        "XPIXSZ": (pixel, "[um] pixel with binning"),
+        "YPIXSZ": (pixel, "[um] pixel with binning"),
+        "XBINNING": (binning[1], "binning along x"),
+        "YBINNING": (binning[0], "binning along y"),
+        "RA": (header.get("ra_deg"), "[deg] pointing of the first sub"),
+        "DEC": (header.get("dec_deg"), "[deg] pointing of the first sub"),
+        "SITELAT": (header.get("site_lat_deg"), "[deg] latitude"),
+        "SITELONG": (header.get("site_lon_deg"), "[deg] longitude, east positive"),
     }
 
 
@@ -192,11 +224,12 @@ def carry_wcs(header: Mapping[str, Any], transform: np.ndarray) -> dict[str, Any
             matrix = np.array([[float(header.get(f"CD{i}_{j}", 0.0)) for j in (1, 2)] for i in (1, 2)])
         else:
             steps = np.diag([float(header["CDELT1"]), float(header["CDELT2"])])
-            turn = np.deg2rad(float(header.get("CROTA2", 0.0)))
-            c, s = np.cos(turn), np.sin(turn)
-            matrix = steps @ np.array(
-                [[float(header.get(f"PC{i}_{j}", (c, -s, s, c)[2 * i + j - 3])) for j in (1, 2)] for i in (1, 2)]
-            )
+            if "CROTA2" in header and not any(word.startswith("PC") for word in header):
+                turn = np.deg2rad(float(header["CROTA2"]))
+                c, s = np.cos(turn), np.sin(turn)
+                matrix = np.array([[c, -s], [s, c]]) @ steps  # Calabretta & Greisen 2002, eq. 188
+            else:
+                matrix = steps @ np.array([[float(header.get(f"PC{i}_{j}", i == j)) for j in (1, 2)] for i in (1, 2)])
     except (KeyError, ValueError):
         return None
     back = invert(transform)
@@ -216,10 +249,6 @@ def carry_wcs(header: Mapping[str, Any], transform: np.ndarray) -> dict[str, Any
         **{f"CD{i + 1}_{j + 1}": float(moved[i, j]) for i in (0, 1) for j in (0, 1)},
         "RADESYS": str(header.get("RADESYS", "ICRS")),
     }
-
-
-def _iso(unix: float) -> str:
-    return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
 
 
 @dataclass(frozen=True)

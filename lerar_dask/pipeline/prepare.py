@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lerar_dask.settings import Settings
 from lerar_dask.stages.ingest import Item, geometry_name, raw_digest
 from lerar_dask.stages.masters import CalibrationSet, set_key
 
-__all__ = ["Light", "Night", "items_of", "survey"]
+__all__ = ["Light", "Night", "items_of", "survey", "without_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,8 @@ class Night:
 
     links: Links
     lights: Sequence[Light]
-    n_files: int
+    frames: Sequence[Frame]
+    """All that was found, of whatever kind."""
 
     @property
     def sets(self) -> dict[str, CalibrationSet]:
@@ -50,10 +51,24 @@ class Night:
 
 def survey(nights: Iterable[Path], settings: Settings, *, exclude: Sequence[Path] = ()) -> Night:
     """Scan folders, link frames, and name what calibrates each light."""
-    found = scan(list(nights), exclude=exclude)
-    links = link_frames(found.frames, settings.link)
+    return _linked(scan(list(nights), exclude=exclude).frames, settings)
+
+
+def without_frames(night: Night, bad: Mapping[str, str], settings: Settings) -> Night:
+    """The night linked again with frames set aside.
+
+    Parameters
+    ----------
+    bad : reasons by path
+    """
+    frames = [replace(f, problem=bad[str(f.path)]) if str(f.path) in bad else f for f in night.frames]
+    return _linked(frames, settings)
+
+
+def _linked(frames: Sequence[Frame], settings: Settings) -> Night:
+    links = link_frames(frames, settings.link)
     lights = [_light(frame, group, links, settings) for group in links.groups for frame in group.frames]
-    return Night(links=links, lights=lights, n_files=len(found.frames))
+    return Night(links=links, lights=lights, frames=frames)
 
 
 def items_of(lights: Sequence[Light], known: Mapping[str, Mapping[str, Any]]) -> list[Item]:

@@ -65,12 +65,16 @@ class Session:
         record = self.known.get(task.key)
         return record is not None and record["digest"] == task.digest and record["state"] in ("done", "aside")
 
+    def _is_aside(self, task: Task) -> bool:
+        return bool(self.known[task.key]["state"] == "aside")
+
     def run(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> dict[str, Mapping[str, Any]]:
         """Run the tasks of a step that are not done; records of all its tasks by key.
 
         Parameters
         ----------
-        keep : says of a task that the ledger calls done whether what it made is still there
+        keep : says of a task that the ledger calls done whether what it made is still there; one that ended in a
+            frame set aside has made nothing, and is not asked
         """
         if step.tasks:
             self.steps.append(step)
@@ -92,7 +96,7 @@ class Session:
         self._waiting = []
 
     def _todo(self, step: Step, keep: Callable[[Task], bool]) -> list[Task]:
-        return [t for t in step.tasks if not (self.is_done(t) and keep(t))]
+        return [t for t in step.tasks if not (self.is_done(t) and (self._is_aside(t) or keep(t)))]
 
     def _run_tasks(self, step: Step, beside: Sequence[tuple[Step, Task]]) -> None:
         start = time.monotonic()
@@ -126,8 +130,8 @@ class Session:
         """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""
         return memory.RESERVED_BYTES + tables
 
-    def note(self, key: str, digest: str) -> None:
+    def note(self, key: str, digest: str, reason: str = "") -> None:
         """Remember something that the driver itself has done."""
-        plain = dataclasses.asdict(Record(key=key, digest=digest, state="done"))
+        plain = dataclasses.asdict(Record(key=key, digest=digest, state="done", reason=reason))
         self._writer.append(plain)
         self.known[key] = plain

@@ -48,7 +48,8 @@ def site_of(store: Store, subs: Sequence[Sub], transforms: np.ndarray) -> tuple[
     if not parity:
         return (
             None,
-            "place and pointing are known, but not whether the sky is mirrored: the gauge does without the horizon",
+            "no header tells whether the picture is mirrored (a plate solution would): the gradient that all subs "
+            "share is told without the horizon",
         )
     site = Site(
         latitude_deg=headers[0]["site_lat_deg"],

@@ -87,7 +87,7 @@ def stack(
 
 def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> Summary:
     settings = session.settings
-    without = calibrate.make_masters(session, night)
+    night, without = calibrate.make_masters(session, night)
     lights = [light for light in night.lights if light.frame.path not in without]
     fates = {str(frame.path): reason for frame, reason in night.links.aside}
     fates |= {str(path): reason for path, reason in without.items()}
@@ -224,13 +224,23 @@ def _finish(
         read_bytes=session.read_bytes,
         written_bytes=session.written_bytes,
         report=page if page.exists() else None,
-        notes=sorted({note for row in state.links for note in row["notes"]}),
+        notes=[*sorted({note for row in state.links for note in row["notes"]}), *_left_over(session, state, out)],
     )
 
 
 def _is_there(task: Task) -> bool:
     """Whether the file that a task wrote still lies in OUT."""
     return Path(task.arguments["path"]).exists()
+
+
+def _left_over(session: Session, state: RunState, out: Path) -> list[str]:
+    """Sentences on masters of earlier calls that no sub makes up any more, as when a frame changed their names."""
+    names = (key.partition("/")[2] for key, r in session.known.items() if key.startswith("products/"))
+    return [
+        f"{name}.fits is of an earlier call: today's frames make up no such group"
+        for name in sorted(names)
+        if name not in state.groups and (out / f"{name}.fits").exists()
+    ]
 
 
 def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str, str]) -> GroupSummary:
@@ -270,7 +280,9 @@ def _check_out(out: Path, store: Path) -> None:
 
 def _no_lights(nights: Sequence[Path], night: Night) -> str:
     where = ", ".join(str(n) for n in nights)
-    if not night.n_files:
+    if not night.frames:
         return f"no frames in {where}"
     reasons = sorted({reason for _, reason in night.links.aside})
-    return f"no lights among the {night.n_files} frames in {where}" + (f": {reasons[0]}" if len(reasons) == 1 else "")
+    return f"no lights among the {len(night.frames)} frames in {where}" + (
+        f": {reasons[0]}" if len(reasons) == 1 else ""
+    )

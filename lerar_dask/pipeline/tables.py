@@ -78,7 +78,9 @@ def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
     registration = solved.registration
     for i, (sub, summary) in enumerate(zip(solved.target.subs, solved.summaries, strict=True)):
         row: dict[str, Any] = {"id": sub.id}
-        row |= {k: summary[k] for k in ("background_adu", "noise_adu", "fwhm_px", "eccentricity", "n_stars")}
+        row |= {k: summary[k] for k in ("background_adu", "noise_adu", "n_stars")}
+        if summary["fwhm_px"]:  # 0 where no star tells it
+            row |= {k: summary[k] for k in ("fwhm_px", "eccentricity")}
         if np.isfinite(registration.transforms[i, 0, 0]):
             at = describe(registration.transforms[i], sub.shape)
             row |= {

@@ -135,11 +135,12 @@ class FitsWriter:
         _write_all(self._fd, words, at)
 
     def add_table(self, table: fits.BinTableHDU) -> None:
-        """Append a table whole."""
+        """Append a table whole; without the time of day that astropy notes beside its sums."""
         from astropy.io import fits
 
         buffer = io.BytesIO()
-        fits.HDUList([fits.PrimaryHDU(), table]).writeto(buffer, checksum=True)
+        table.add_checksum(when="of this HDU")
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(buffer)
         block = buffer.getvalue()[_BLOCK:]
         _write_all(self._fd, np.frombuffer(block, np.uint8), self._end)
         self._end += len(block)

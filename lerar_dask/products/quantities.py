@@ -1,8 +1,10 @@
-"""How durations and sizes read, in the report and on the terminal."""
+"""How durations, times and sizes read, in headers, in the report and on the terminal."""
 
 from __future__ import annotations
 
-__all__ = ["duration", "size"]
+from datetime import UTC, datetime
+
+__all__ = ["duration", "iso_time", "size"]
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +19,15 @@ def duration(seconds: float) -> str:
     if whole >= 60:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{seconds:.1f} s" if seconds < 9.95 else f"{whole} s"
+
+
+def iso_time(unix_s: float) -> str:
+    """UTC as FITS headers have it.
+
+    >>> iso_time(1e9)
+    '2001-09-09T01:46:40.000'
+    """
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
 
 
 def size(n_bytes: float) -> str:

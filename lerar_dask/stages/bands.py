@@ -105,14 +105,14 @@ def is_whole(store: Store, key: str, shape: tuple[int, int]) -> bool:
     return all(_band_path(store, key, y0).exists() for y0 in range(0, shape[0], BAND_ROWS))
 
 
-def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> None:
-    """Write a band of a master as its chunk, which is whole also at the lower end."""
+def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> int:
+    """Write a band of a master as its chunk, which is whole also at the lower end; bytes written."""
     chunk = rows
     if len(rows) < BAND_ROWS:
         chunk = np.full((BAND_ROWS, rows.shape[1]), np.nan, np.float32)
         chunk[: len(rows)] = rows
     parts = chunk_parts(chunk.astype("<f4", copy=False), packed=packing_of(f"calibration/{key}/image"))
-    write_atomically(_band_path(store, key, y0), parts)
+    return write_atomically(_band_path(store, key, y0), parts)
 
 
 def _band_path(store: Store, key: str, y0: int) -> Path:

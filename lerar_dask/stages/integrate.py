@@ -96,7 +96,7 @@ def integrate_chunk(
     work = _Chunk(store_url, table_key, canvas, settings, canvas.chunk(cy, cx))
     planes = work.run(memory)
     started = time.perf_counter()
-    open_store(store_url).write_chunk(master_key(table_key, canvas, settings), cy, cx, planes)
+    written = open_store(store_url).write_chunk(master_key(table_key, canvas, settings), cy, cx, planes)
     work.seconds["write"] = time.perf_counter() - started
     low, high = work.counts[:, 0], work.counts[:, 1]
     return {
@@ -105,6 +105,7 @@ def integrate_chunk(
         "high": high.tolist(),
         "used": (work.offered - low - high).tolist(),
         "seconds": {part: round(value, 4) for part, value in work.seconds.items()},
+        "written_bytes": written,
     }
 
 

@@ -3,7 +3,8 @@
 Reads   calibration files, straight from the files, in bands of rows
 Writes  calibration/<master key>/image                       a master bias, dark, flat-dark (ADU) or flat (mean 1)
         calibration/<set key>/{pedestal,gain,defects}        what is taken off, multiplied with, and left out
-Rounds: pedestals (bias, flat-dark, dark), levels (one task per flat), flats, sets (one task per set of masters)
+Rounds: pedestals (bias, flat-dark, dark), levels (one task per flat), flats, sets (one task per set of masters);
+        where a master fails, a check of its frames, and all again without those that spoil it
 
 A *set* is what a light's link says: dark or bias, flat, and how far the dark is scaled. Its pedestal is the dark, or the
 bias, or bias + k (dark - bias); its gain is 1 / flat, with the flat's mean 1 in each color, so that calibrating is
@@ -29,12 +30,14 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = [
     "CalibrationSet",
+    "check_frames",
     "combine_band",
     "find_defects",
     "flat_levels",
     "is_there",
     "make_defects",
     "make_maps",
+    "plan_checks",
     "plan_found",
     "plan_sets",
     "plan_stacks",
@@ -152,8 +155,8 @@ def combine_band(
     factors = [1.0 / level for level in levels] or [1.0] * len(frames)
     limits = settings.master_sigma_low, settings.master_sigma_high
     image = combine_rows(frames, rows, below=below, factors=factors, limits=limits)
-    write_band(store, key, y0, image)
-    return {"n": len(frames)}
+    read = sum(frame.size * len(image) // frame.shape[0] for frame in frames)
+    return {"n": len(frames), "read_bytes": read, "written_bytes": write_band(store, key, y0, image)}
 
 
 def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
@@ -174,14 +177,52 @@ def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str 
     """Mean level of each flat above its pedestal, from every 16th row."""
     store = open_store(store_url)
     below = read_master(store, pedestal_key, frames[0].shape)[::_LEVEL_STEP] if pedestal_key else np.zeros((1, 1))
-    levels = []
+    return {"levels": [_flat_level(frame, below) for frame in frames]}
+
+
+def _flat_level(frame: Frame, below: np.ndarray) -> float:
+    """Mean level of a flat above the rows of its pedestal that tell it."""
+    sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - below
+    level = float(np.nanmean(sample, dtype=np.float64))
+    if not level > 0:
+        raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
+    return level
+
+
+def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence[str]) -> Step:
+    """Tasks that look for the frames that spoil the masters of these names, one per master."""
+    tasks, task_bytes = [], 0
+    for name in names:
+        spec = links.masters[name]
+        key = master_key(spec, links, settings)
+        pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
+        arguments = {
+            "store_url": store_url,
+            "kind": spec.kind,
+            "frames": tuple(_frames(spec)),
+            "pedestal_key": pedestal,
+        }
+        tasks.append(Task(key=f"check/{name}", digest=digest("check", key), function=check_frames, arguments=arguments))
+        task_bytes = max(task_bytes, 16 * spec.sample.shape[0] * spec.sample.shape[1])
+    return Step(name="check", tasks=tasks, task_bytes=task_bytes)
+
+
+def check_frames(
+    *, store_url: str, kind: str, frames: tuple[Frame, ...], pedestal_key: str | None
+) -> dict[str, list[tuple[str, str]]]:
+    """Path and reason of every frame that cannot be read to its end, and of every flat without light."""
+    below = np.zeros((1, 1), np.float32)
+    if pedestal_key:
+        below = read_master(open_store(store_url), pedestal_key, frames[0].shape)[::_LEVEL_STEP]
+    bad = []
     for frame in frames:
-        sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - below
-        level = float(np.nanmean(sample, dtype=np.float64))
-        if not level > 0:
-            raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
-        levels.append(level)
-    return {"levels": levels}
+        try:
+            band_of(frame, 0, frame.shape[0])
+            if kind == "flat":
+                _flat_level(frame, below)
+        except FrameError as error:
+            bad.append((str(frame.path), error.message))
+    return {"bad": bad}
 
 
 # ------------------------------------------------------------------------------------------------------ calibration sets
@@ -214,19 +255,21 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
 
 def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
     """Write pedestal and gain of one calibration set."""
-    store = open_store(store_url)
+    store, written = open_store(store_url), 0
     scaled = masters["dark"] and masters["bias"] and chosen.dark_scale != 1.0
     pedestal = _master(store, masters["dark"] or masters["bias"], chosen)
     if scaled:
         bias = _master(store, masters["bias"], chosen)
         pedestal = bias + np.float32(chosen.dark_scale) * (pedestal - bias)
     if pedestal is not None:
+        written += pedestal.nbytes
         _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
     del pedestal
     flat = _master(store, masters["flat"], chosen)
     if flat is not None:
+        written += flat.nbytes
         _write_map(store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat")
-    return {}
+    return {"written_bytes": written}
 
 
 def make_defects(

@@ -174,3 +174,9 @@ def test_a_closed_pipe_is_no_error():
     os.close(write)
     assert done.stderr == ""
     assert done.returncode in {1, 141}  # rich leaves with 1 when it is rich that meets the closed pipe
+
+
+@pytest.mark.parametrize(("words", "hint"), [(["stak"], "`lerar --help`"), (["stack", "--x"], "`lerar stack --help`")])
+def test_the_hint_leads_to_the_page_that_helps(words, hint, capsys):
+    assert run(words) == 2
+    assert hint in capsys.readouterr().err

@@ -7,6 +7,7 @@ import pytest
 
 from lerar_dask.cli import display
 from lerar_dask.cli.display import Display, print_table, progress, rate
+from lerar_dask.cli.log import log_event, log_to
 from lerar_dask.runtime.events import Bus, Note, StepFinished, StepStarted, TaskFinished
 from lerar_dask.tasks import Record
 
@@ -48,6 +49,18 @@ def test_a_long_step_says_how_long_it_will_take(capsys, monkeypatch):
     assert len(lines) > 5
     assert "left" in lines[0]
     assert "of 40" in lines[0]
+
+
+def test_a_note_is_said_once_also_when_all_of_the_log_is_shown(capsys, tmp_path):
+    shown = Display(verbose=True)
+    log_to(tmp_path / "lerar.log")
+    shown.log_to_screen()
+    with progress(shown) as show:
+        bus = bus_with(show)
+        bus.subscribe(log_event)
+        play(bus)
+    assert capsys.readouterr().err.count("reference: sub 3") == 1
+    assert (tmp_path / "lerar.log").read_text().count("reference: sub 3") == 1
 
 
 def test_quiet_is_quiet(capsys):

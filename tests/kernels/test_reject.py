@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lerar_dask.kernels.reject import METHODS, combine_winsorized, reject_bounds
+from lerar_dask.kernels.reject import METHODS, reject_bounds
 from tests.kernels import oracles
 
 MISSING = np.float32(1e30)
@@ -84,23 +84,3 @@ def test_order_of_subs_and_neighbors_do_not_matter(seed, n, method):
     part = np.ascontiguousarray(cube[:, :, 37:61])
     for a, b in zip(bounds, reject_bounds(part, 0, n, method=method, low=low, high=high, columns=24), strict=True):
         np.testing.assert_array_equal(a[:, 37:61], b)
-
-
-def test_combine_winsorized_is_the_mean_of_what_is_kept():
-    stack = contaminated(15, 200)
-    stack[0, :, 7] = MISSING
-    stack[0, 3, 8] = np.nan
-    mean = combine_winsorized(stack, low=3, high=3)
-    assert np.isnan(mean[0, 7])
-    for i in range(200):
-        x = stack[0, :, i].astype(float)
-        x = x[x < 1e29]
-        if i != 7:
-            kept = oracles.clip_sigma(x, 3, 3, spread=oracles.winsorized_deviation)
-            assert mean[0, i] == pytest.approx(kept.mean(), rel=1e-6)
-
-
-def test_hundreds_of_frames():
-    stack = contaminated(700, 40)
-    mean = combine_winsorized(stack, low=3, high=3)
-    assert abs(mean - 100).max() < 4 * 10 / np.sqrt(650)

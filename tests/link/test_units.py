@@ -159,3 +159,15 @@ def test_a_night_with_masters_of_others(night, tmp_path):
         images[name] = made.calibrated(made.groups[0]).compute()
     assert np.nanmax(np.abs(images["adu"] - images["fractions"])) < 0.01
     assert 100 < np.nanmedian(images["adu"]) < 1500
+
+
+def test_a_dark_without_numbers_does_not_speak_for_the_others(folder):
+    dark = {"IMAGETYP": "DARK", "EXPTIME": 60.0}
+    empty = write(folder / "dark_0.fits", np.full(SHAPE, np.nan, np.float32), **dark)
+    for k in (1, 2, 3):
+        write(folder / f"dark_{k}.fits", level(500, np.uint16), **dark)
+    links = linked(folder)
+    assert links.aside == ((links.aside[0][0], "its pixels hold no numbers"),)
+    assert links.aside[0][0].path == empty
+    (spec,) = (m for m in links.masters.values() if m.kind == "dark")
+    assert [f.path.name for f in spec.frames] == ["dark_1.fits", "dark_2.fits", "dark_3.fits"]

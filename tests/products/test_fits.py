@@ -268,3 +268,10 @@ def test_our_own_masters_are_taken_back_as_what_they_are(tmp_path, kind, row_ord
 def test_our_own_stacks_are_not_taken_for_subs(tmp_path, planes):
     write_master(tmp_path / "M31_L.fits", full_master(planes), FRAMES)
     assert probe(tmp_path / "M31_L.fits").header.is_stack
+
+
+def test_the_same_master_written_at_another_time_is_the_same_file(planes, tmp_path, monkeypatch):
+    write_master(tmp_path / "a.fits", full_master(planes), FRAMES)
+    monkeypatch.setattr("astropy.io.fits.hdu.base._ValidHDU._get_timestamp", lambda self: "another time")
+    write_master(tmp_path / "b.fits", full_master(planes), FRAMES)
+    assert (tmp_path / "a.fits").read_bytes() == (tmp_path / "b.fits").read_bytes()

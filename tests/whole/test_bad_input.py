@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from dask.core import toposort
 
+import lerar_dask
 from lerar_dask.errors import LerarError, StoreError
 from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus
@@ -215,3 +217,78 @@ def test_panoptes_color_pair(shared_data, tmp_path):
     with fits.open(master) as opened:
         assert opened[0].data.shape[0] == 3
         assert "CD1_1" in opened[0].header
+
+
+@pytest.fixture(scope="module")
+def spoiled(night, tmp_path_factory):
+    """A night with one dark whose file is damaged behind its header and one flat without light."""
+    folder = tmp_path_factory.mktemp("spoiled") / "night"
+    shutil.copytree(night, folder)
+    darks, flats = (sorted((folder / kind).glob("*.fits")) for kind in ("darks", "flats"))
+    packed = gzip.compress(darks[0].read_bytes())
+    darks[0].with_suffix(".fits.gz").write_bytes(packed[: len(packed) // 2])
+    darks[0].unlink()
+    shutil.copy(next((folder / "bias").glob("*.fits")), flats[2])
+    with fits.open(flats[2], mode="update") as opened:
+        opened[0].header.update(fits.getheader(flats[0]))
+        opened[0].data = opened[0].data - np.uint16(5)
+    return folder
+
+
+def test_a_bad_calibration_frame_is_set_aside_and_its_master_made_of_the_others(spoiled, tmp_path):
+    summary = run(spoiled, tmp_path / "out")
+    assert summary.exit_code == 0
+    assert summary.n_used == 8
+    aside = {Path(path).name: reason for path, reason in summary.aside}
+    assert set(aside) == {"darks_0000.fits.gz", "flats_0002.fits"}
+    assert "cannot be read" in aside["darks_0000.fits.gz"]
+    assert "no brighter" in aside["flats_0002.fits"]
+    (dark,) = (tmp_path / "out" / "calibration").glob("dark*.fits")
+    assert fits.getheader(dark)["NCOMBINE"] == 4
+    graph = dict(lerar_dask.open(tmp_path / "out").graph("Sim_L").__dask_graph__())
+    assert len(toposort(graph)) == len(graph)  # raises where tasks wait for each other
+    assert run(spoiled, tmp_path / "out").did_nothing
+
+
+def test_when_all_flats_are_bad_the_lights_are_set_aside(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night, folder)
+    for path in (folder / "flats").glob("*.fits"):
+        with fits.open(path, mode="update") as opened:
+            opened[0].data[:] = 0
+    summary = run(folder, tmp_path / "out")
+    assert summary.n_used == 0
+    assert summary.exit_code == 1
+    assert "no brighter" in summary.aside[0][1]
+
+
+def test_called_again_with_bad_lights_in_the_night_it_does_nothing(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night, folder)
+    write(folder / "lights" / "black.fits", np.zeros((320, 400), np.uint16))
+    assert "black" in run(folder, tmp_path / "out").aside[0][1]
+    assert run(folder, tmp_path / "out").did_nothing
+
+
+def test_what_was_not_measured_is_not_zero(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night / "lights", folder / "lights")
+    sky = np.random.default_rng(2).integers(900, 906, (320, 400), np.uint16)  # no star, nor a peak that looks like one
+    write(folder / "lights" / "starless.fits", sky)
+    run(folder, tmp_path / "out")
+    rows = {Path(row["path"]).name: row for row in lerar_dask.open(tmp_path / "out").frames}
+    assert rows["starless.fits"]["n_stars"] == 0
+    assert rows["starless.fits"].get("fwhm_px") is None
+    assert rows["starless.fits"].get("eccentricity") is None
+    assert rows["Sim_L_0000.fits"]["fwhm_px"] > 1
+
+
+def test_a_master_whose_group_has_another_name_now_is_told(night, tmp_path):
+    folder = tmp_path / "night"
+    shutil.copytree(night, folder)
+    assert not [note for note in run(folder, tmp_path / "out").notes if "earlier" in note]
+    with fits.open(folder / "lights" / "Sim_L_0000.fits") as opened:
+        fits.writeto(folder / "lights" / "cut.fits", opened[0].data[:300, :360], opened[0].header)
+    for _ in range(2):
+        (note,) = [note for note in run(folder, tmp_path / "out").notes if "earlier" in note]
+        assert note.startswith("Sim_L.fits ")

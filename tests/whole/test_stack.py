@@ -232,3 +232,20 @@ def test_environment_has_no_say_in_the_bits(night, stacked, tmp_path):
     command = [sys.executable, "-m", "lerar_dask", "stack", str(night), "-o", str(tmp_path / "out"), "-q"]
     assert subprocess.run(command, env=environment, check=False).returncode == 0
     assert fingerprint(tmp_path / "out") == fingerprint(stacked)
+
+
+def test_all_that_is_read_and_written_counts(night, tmp_path):
+    summary = run(night, tmp_path / "out")
+    files = [p for kind in ("lights", "darks", "flats", "bias") for p in (night / kind).glob("*.fits")]
+    assert summary.read_bytes == pytest.approx(sum(p.stat().st_size for p in files), rel=0.01)
+    there = sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".html")
+    assert 0.9 * there < summary.written_bytes <= there
+
+
+@pytest.mark.parametrize("cfa", [None, "RGGB"])
+def test_a_dry_run_foretells_what_is_read_and_written(tmp_path, cfa):
+    folder = simulate(tmp_path / "night", n=4, shape=(480, 960), seed=3, cfa=cfa, n_darks=3, n_flats=3, n_bias=3)
+    plan = stack([folder], tmp_path / "out", Settings.of(), bus=Bus(), dry_run=True)
+    summary = run(folder, tmp_path / "out")
+    assert plan.read_bytes == pytest.approx(summary.read_bytes, rel=0.02)
+    assert plan.written_bytes == pytest.approx(summary.written_bytes, rel=0.3)  # the canvas is not known before
