@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lerar_dask.kernels.night import Cells, Skies
-from lerar_dask.kernels.normalize import Slab, follow_scene, make_slab, regress_scales
+from lerar_dask.kernels.normalize import follow_scene, regress_scales
+from lerar_dask.kernels.slab import Slab, make_slab
 from lerar_dask.kernels.surface import evaluate_surface, fit_surface, surface_shape
 
 __all__ = ["Adopted", "adopt_reference"]

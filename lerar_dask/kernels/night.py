@@ -23,17 +23,9 @@ from lerar_dask.kernels.gauge import (
     sky_modes,
     solve_gauge,
 )
-from lerar_dask.kernels.normalize import (
-    Scene,
-    Slab,
-    Solution,
-    components,
-    make_slab,
-    regress_scales,
-    scene_canvas,
-    solve,
-)
+from lerar_dask.kernels.normalize import Solution, regress_scales, solve
 from lerar_dask.kernels.scales import combine_scales, fit_linear
+from lerar_dask.kernels.slab import Scene, Slab, components, make_slab, scene_canvas
 from lerar_dask.kernels.surface import axis_matrix, fit_surface, surface_shape
 
 __all__ = ["Cells", "Site", "Skies", "identity_skies", "linear_fit_skies", "solve_skies"]

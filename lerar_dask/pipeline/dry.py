@@ -25,9 +25,13 @@ __all__ = ["dry_run"]
 RATES_NS = {"masters": 5.0, "ingest": 12.0, "integrate": 10.0}
 """CPU per sample, from scripts/benchmark; start-up and solves come on top."""
 _STARTUP_S = 4.0
-_BLOCKS_BYTES = 0.5
-"""Measurements per pixel: five float32 per 8 px block, and what lies beside them."""
-_STAR_BYTES = 80
+_BLOCKS_BYTES = 0.09
+"""Measurements per pixel, packed: three float32 per 8 px block, and what lies beside them."""
+_STAR_BYTES = 50
+_PACKED_MAP, _PACKED_MASTER, _PACKED_RAW = 0.62, 0.3, 0.55
+"""Size of packed float maps, of all planes of a master, and of raw pixels under lz4, as shares of the plain one."""
+_FITS_BYTES = {True: 4, False: 2}
+"""Per pixel of a plane of a master: light and noise, and counts."""
 
 
 def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
@@ -84,19 +88,21 @@ def _written_bytes(night: Night, new: set[str], settings: Settings) -> int:
     for light in night.lights:
         if str(light.frame.path) in new and light.frame.pixels is not None:
             pixels = light.frame.shape[0] * light.frame.shape[1]
-            depth = np.dtype(light.frame.pixels.stored_dtype).itemsize
+            depth = np.dtype(light.frame.pixels.stored_dtype).itemsize * (
+                1.0 if settings.run.codec != "lz4" else _PACKED_RAW
+            )
             written += pixels * (depth + _BLOCKS_BYTES) + _STAR_BYTES * settings.ingest.max_stars
     for name in night.used_masters:
         height, width = night.links.masters[name].sample.shape
-        written += 2 * 4 * height * width
+        written += (1 + _PACKED_MAP) * 4 * height * width
     for item in night.sets.values():
         n_maps = bool(item.dark or item.bias) + bool(item.flat)
-        written += n_maps * 4 * item.shape[0] * item.shape[1]
+        written += n_maps * _PACKED_MAP * 4 * item.shape[0] * item.shape[1]
     for group in night.links.groups:
         height, width = group.frames[0].shape
         channels = 3 if group.frames[0].header.cfa else 1
-        whole = -(-height // CHUNK_SHAPE[0]) * CHUNK_SHAPE[0] * -(-width // CHUNK_SHAPE[1]) * CHUNK_SHAPE[1]
-        written += 4 * len(PLANES) * channels * (whole + height * width)
+        as_fits = sum(_FITS_BYTES[plane in ("image", "noise")] for plane in PLANES)
+        written += channels * height * width * (_PACKED_MASTER * 4 * len(PLANES) + as_fits)
     return int(written)
 
 

@@ -262,13 +262,13 @@ def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chose
         bias = _master(store, masters["bias"], chosen)
         pedestal = bias + np.float32(chosen.dark_scale) * (pedestal - bias)
     if pedestal is not None:
-        written += pedestal.nbytes
-        _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
+        written += _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
     del pedestal
     flat = _master(store, masters["flat"], chosen)
     if flat is not None:
-        written += flat.nbytes
-        _write_map(store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat")
+        written += _write_map(
+            store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat"
+        )
     return {"written_bytes": written}
 
 
@@ -351,9 +351,9 @@ def _master(store: Store, key: str | None, chosen: CalibrationSet) -> Any:
     return read_master(store, key, chosen.shape) if key else None
 
 
-def _write_map(store: Store, key: str, name: str, image: np.ndarray, unit: str, meaning: str) -> None:
+def _write_map(store: Store, key: str, name: str, image: np.ndarray, unit: str, meaning: str) -> int:
     array = image.astype(np.float32, copy=False)
-    store.write_array(f"calibration/{key}/{name}", array, dims=("y", "x"), unit=unit, meaning=meaning)
+    return store.write_array(f"calibration/{key}/{name}", array, dims=("y", "x"), unit=unit, meaning=meaning)
 
 
 def _write_defects(store: Store, key: str, defects: np.ndarray) -> None:

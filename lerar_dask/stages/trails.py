@@ -18,7 +18,7 @@ import numpy as np
 from lerar_dask.kernels import block_scene, trail_fit
 from lerar_dask.kernels import trails as kernel
 from lerar_dask.kernels.cells import BLOCK_PX
-from lerar_dask.kernels.normalize import Scene, scene_canvas
+from lerar_dask.kernels.slab import Scene, scene_canvas
 from lerar_dask.kernels.surface import surface_on_grid, surface_shape
 from lerar_dask.kernels.transform import apply
 from lerar_dask.settings import digest

@@ -177,8 +177,13 @@ class Store:
         unit: str = "",
         meaning: str = "",
         attributes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write a whole array as one chunk, at once or not at all; names and words of the layout's table go first."""
+    ) -> int:
+        """Write a whole array as one chunk, at once or not at all; names and words of the layout's table go first.
+
+        Returns
+        -------
+        size : bytes of its chunk
+        """
         data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         node = array_node(
             path,
@@ -193,14 +198,16 @@ class Store:
         final = self.path / path
         make_group(self.path, path.rpartition("/")[0])
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
+        size = 0
         try:
             write_node(partial, node)
             if data.size:
-                write_atomically(partial / _whole(array.ndim), chunk_parts(data, packed=packing_of(path)))
+                size = write_atomically(partial / _whole(array.ndim), chunk_parts(data, packed=packing_of(path)))
             _put(partial, final)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
+        return size
 
     def write_band(self, path: str, band: int, data: np.ndarray) -> int:
         """Write a chunk of an array (channel, y, x) that `create_array` cut into bands of rows; bytes written."""

@@ -6,7 +6,7 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 from lerar_dask.kernels.cells import cell_edges
 from lerar_dask.kernels.night import Cells, linear_fit_skies, solve_skies
-from lerar_dask.kernels.normalize import components, make_slab, scene_canvas
+from lerar_dask.kernels.slab import components, make_slab, scene_canvas
 from lerar_dask.kernels.surface import evaluate_surface
 
 SHAPE, CELL, TILE, NOISE = (480, 640), 16, 128, 3.0
