@@ -140,7 +140,7 @@ class Integrate:
     interpolation: Literal["lanczos3", "bilinear"] = "lanczos3"
     """How subs are sampled onto the grid."""
     clamping: float = 0.3
-    """Negative lobes of Lanczos are held below this share of the positive part (1 = no clamping)."""
+    """Negative lobes of Lanczos that make a ring are held below this share of the positive part (1 = no clamping)."""
     weights: Literal["inverse-variance", "noise", "psf", "none"] = "inverse-variance"
     """inverse-variance: per tile, after scaling; noise: one number per sub; psf: favors sharp subs as well."""
     trails: bool = True

@@ -27,6 +27,15 @@ def lanczos_sample(image, ys, xs):
     return out
 
 
+def held_lanczos(v, t, share):
+    """Six values at fraction `t` between the third and the fourth; what would ring is held."""
+    w = lanczos_weights(t)
+    positive, negative = float(np.sum((w * v)[w > 0])), -float(np.sum((w * v)[w < 0]))
+    value = positive - negative
+    rings = positive > 0 and negative > share * positive and value < min(v[2], v[3])
+    return min(positive * (1 - share), float(min(v[2], v[3]))) if rings else value
+
+
 def bilinear_sample(image, ys, xs):
     """4 taps at positions; taps beyond the image are cut off to its edge."""
     i, j = np.floor(ys).astype(int), np.floor(xs).astype(int)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lerar_dask.kernels import warp
 from lerar_dask.kernels import window as window_kernels
-from tests.kernels.oracles import bilinear_sample, lanczos_sample, pad_mirrored, positions, rotation
+from tests.kernels.oracles import bilinear_sample, held_lanczos, lanczos_sample, pad_mirrored, positions, rotation
 
 
 def resample(image, matrix, *, rows, columns, kind=warp.LANCZOS3, clamping=1e30, at=(0, 0), surface=None, gain=1.0):
@@ -112,3 +112,28 @@ def test_clamping_holds_rings_and_leaves_noise_alone():
     noise = np.random.default_rng(3).normal(1000, 30, (60, 60)).astype(np.float32)
     a, b = (resample(noise, rotation(0.1, (30, 30), (0.4, 0.5)), rows=50, columns=50, clamping=c) for c in (0.3, 1e30))
     np.testing.assert_allclose(a, b, atol=1e-3)
+
+
+def test_clamping_agrees_with_taps_one_by_one():
+    rng = np.random.default_rng(5)
+    image = rng.normal(360, 30, (24, 26)).astype(np.float32)
+    y, x = np.mgrid[:24, :26]
+    image += 9000 * np.exp(-((y - 11.3) ** 2 + (x - 12.8) ** 2) / 2 / 1.2**2).astype(np.float32)
+    image[5, 18] = image[19, 6] = 6000
+    t, s = 0.35, 0.6
+    out = resample(image, rotation(0, (12, 12), (s, t)), rows=20, columns=22, clamping=0.3)
+    up = np.array([[held_lanczos(image[i - 2 : i + 4, j], t, 0.3) for j in range(26)] for i in range(2, 20)])
+    expected = [[held_lanczos(row[j - 2 : j + 4], s, 0.3) for j in range(2, 22)] for row in up]
+    np.testing.assert_allclose(out[2:20, 2:22], expected, atol=0.1)
+
+
+@pytest.mark.parametrize(("sigma", "most"), [(1.1, 2e-3), (1.35, 5e-4), (1.6, 5e-4)])
+def test_clamping_adds_no_light_to_stars_bright_or_faint(sigma, most):
+    y, x = np.mgrid[:61, :61]
+    for flux in (1e3, 1e4, 1e5, 1e6):
+        light = flux / (2 * np.pi * sigma**2) * np.exp(-((y - 30.2) ** 2 + (x - 29.6) ** 2) / 2 / sigma**2)
+        star = (360 + light).astype(np.float32)
+        for phase in ((0.5, 0.5), (0.25, 0.4), (0.1, 0.85)):
+            matrix = rotation(0, (30, 30), phase)
+            free, held = (resample(star, matrix, rows=58, columns=58, clamping=c)[4:-4, 4:-4] for c in (1e30, 0.3))
+            assert abs((held - free).sum()) < most * flux
