@@ -41,7 +41,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
 
-CODE_VERSION = 5
+CODE_VERSION = 6
 _PLANES = 5
 
 
