@@ -92,12 +92,10 @@ def kernels_ahead() -> Iterator[tuple[Any, tuple[Any, ...]]]:
 
 
 def is_compiled() -> bool:
-    """Whether the kernel that is begun with is in the cache, and not of another version of its program text."""
+    """Whether the kernel that is begun with is in the cache (where only those of this program text are: `fresh`)."""
     kernel, _ = next(kernels_ahead())
-    name = kernel.py_func.__name__
     text = Path(kernel.py_func.__code__.co_filename)
-    kept = [path.stat().st_mtime for path in Path(kernel.stats.cache_path).glob(f"{text.stem}.{name}-*.nbi")]
-    return any(time >= text.stat().st_mtime for time in kept)
+    return any(Path(kernel.stats.cache_path).glob(f"{text.stem}.{kernel.py_func.__name__}-*.nbi"))
 
 
 def _follow_parent() -> None:
