@@ -17,6 +17,11 @@ from lerar_dask.kernels.statistics import BLOCK_PX, block_statistics
 
 __all__ = ["STAR_COLUMNS", "Measures", "measure", "measure_shapes"]
 
+_LOOKS = (8, 16)
+"""Sides, in cells, of the middle of a sub in which the width of the stars is looked for first."""
+_ENOUGH_STARS = 100
+"""So many tell the width to half a percent."""
+
 
 @dataclass(frozen=True)
 class Measures:
@@ -71,7 +76,7 @@ def measure(
     image.reshape(-1)[defects] = np.nan
     gaps = defects if raw.dtype.kind in "ui" else np.flatnonzero(~np.isfinite(image))
     grid = background_grid(image, cfa=cfa, cell_px=cell_px, step_adu=step_of(image))
-    first = _first_look(image, gaps, grid, cfa, cell_px, detection_sigma)
+    first = _first_look(image, grid, cfa, cell_px, detection_sigma)
     blocks = block_statistics(image, grid, cfa=cfa, cell_px=cell_px, fwhm_px=first * (2.0 if cfa else 1.0))
     level, noise, cell = _luminance(grid, cfa, cell_px)
     _fill_gaps(image, gaps, step=2 if cfa else 1, level=float(np.median(level)))
@@ -146,18 +151,20 @@ def _luminance(grid: np.ndarray, cfa: str | None, cell_px: int) -> tuple[np.ndar
     return level, noise, cell_px // 2 if cfa else cell_px
 
 
-def _first_look(
-    image: np.ndarray, gaps: np.ndarray, grid: np.ndarray, cfa: str | None, cell_px: int, sigma: float
-) -> float:
-    """Width of the stars in the middle of the sub: what the whole is then filtered with."""
-    size = 16 * cell_px
-    (y0, y1), (x0, x1) = (_middle_cells(n, cell_px, size) for n in image.shape)
-    part = image[y0:y1, x0:x1].copy()
-    cells = grid[:, y0 // cell_px : -(-y1 // cell_px), x0 // cell_px : -(-x1 // cell_px)]
-    level, noise, cell = _luminance(cells, cfa, cell_px)
-    _fill_gaps(part, np.flatnonzero(~np.isfinite(part)), step=2 if cfa else 1, level=float(np.median(level)))
-    plane = halve(part) if cfa else part
-    return typical_width(plane, level, noise, cell_px=cell, sigma=sigma)
+def _first_look(image: np.ndarray, grid: np.ndarray, cfa: str | None, cell_px: int, sigma: float) -> float:
+    """Width of the stars in the middle of the sub, as wide a one as has enough: what the whole is then filtered with."""
+    width = 3.0
+    for cells in _LOOKS:
+        (y0, y1), (x0, x1) = (_middle_cells(n, cell_px, cells * cell_px) for n in image.shape)
+        part = image[y0:y1, x0:x1].copy()
+        around = grid[:, y0 // cell_px : -(-y1 // cell_px), x0 // cell_px : -(-x1 // cell_px)]
+        level, noise, cell = _luminance(around, cfa, cell_px)
+        _fill_gaps(part, np.flatnonzero(~np.isfinite(part)), step=2 if cfa else 1, level=float(np.median(level)))
+        plane = halve(part) if cfa else part
+        width, n_stars = typical_width(plane, level, noise, cell_px=cell, sigma=sigma)
+        if n_stars >= _ENOUGH_STARS:
+            break
+    return width
 
 
 def _middle_cells(length: int, cell_px: int, size: int) -> tuple[int, int]:

@@ -14,22 +14,21 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.kernels.sorting import LANES, sort_rows
+
 __all__ = ["METHODS", "reject_bounds"]
 
 METHODS = {"none": 0, "minmax": 1, "percentile": 2, "sigma": 3, "winsorized": 4, "mad": 5}
 _NONE, _MINMAX, _PERCENTILE, _SIGMA, _WINSORIZED, _MAD = range(6)
 _MISSING = np.float32(1e30)
 _PRESENT = np.float32(1e29)
-_LANES = 128
 _MAD_TO_SIGMA = 1.482602218505602
 _WINSOR = 1.134
 """1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 _FAST = {"contract", "nsz", "arcp"}
 _ZERO, _ONE, _TINY = np.float32(0.0), np.float32(1.0), np.float32(1e-30)
 # Lanes' numbers lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
-_MIDDLE, _SPREAD, _BOUND, _SUM, _SQUARES, _BELOW, _ABOVE, _SETTLED, _PRESENT_N, _CHANGE = (
-    _LANES * k for k in range(10)
-)
+_MIDDLE, _SPREAD, _BOUND, _SUM, _SQUARES, _BELOW, _ABOVE, _SETTLED, _PRESENT_N, _CHANGE = (LANES * k for k in range(10))
 
 
 def reject_bounds(
@@ -56,7 +55,7 @@ def reject_bounds(
         lowest[:], highest[:] = -np.inf, _PRESENT
         return lowest, highest
     # wider than its lanes: columns would otherwise fall into few sets of the cache
-    block = np.empty((last - first, _LANES + 16), np.float32)
+    block = np.empty((last - first, LANES + 16), np.float32)
     _bounds(cube, first, last, columns, METHODS[method], float(low), float(high), block, lowest, highest)
     return lowest, highest
 
@@ -66,22 +65,22 @@ def reject_bounds(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _bounds(cube, first, last, columns, method, low, high, block, lowest, highest):
-    """Bounds of every pixel, in blocks of `_LANES` pixels of a row."""
+    """Bounds of every pixel, in blocks of `LANES` pixels of a row."""
     n = last - first
     column = np.empty(n)
     sums = np.empty((2, n + 1))
-    lanes = np.empty(10 * _LANES, np.float32)
-    counts = np.empty(_LANES, np.int32)
+    lanes = np.empty(10 * LANES, np.float32)
+    counts = np.empty(LANES, np.int32)
     for y in range(cube.shape[0]):
-        for x0 in range(0, columns, _LANES):
-            width = min(_LANES, columns - x0)
+        for x0 in range(0, columns, LANES):
+            width = min(LANES, columns - x0)
             for k in range(n):
                 source, to = cube[y, first + k, x0 : x0 + width], block[k]
                 for i in range(width):
                     to[i] = source[i]
-                for i in range(width, _LANES):
+                for i in range(width, LANES):
                     to[i] = _MISSING
-            _sort_rows(block)
+            sort_rows(block)
             _count_present(block, counts)
             if method == _WINSORIZED:
                 _settle_winsorized(block, counts, np.float32(low), np.float32(high), lanes)
@@ -98,44 +97,14 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
                     lowest[y, x0 + i], highest[y, x0 + i] = block[a, i], block[b - 1, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _exchange(upper, lower):
-    """Put the smaller of two rows' values into the first, the larger into the second."""
-    for i in range(_LANES):
-        a, b = upper[i], lower[i]
-        less = a < b
-        upper[i] = a if less else b
-        lower[i] = b if less else a
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _sort_rows(block):
-    """Sort every column of a block: Batcher's merge exchange (Knuth 5.2.2 M), any number of rows."""
-    n = block.shape[0]
-    top = 1
-    while 2 * top < n:
-        top *= 2
-    p = top
-    while p > 0 and n > 1:
-        q, r, d = top, 0, p
-        while True:
-            for i in range(n - d):
-                if (i & p) == r:
-                    _exchange(block[i], block[i + d])
-            if q == p:
-                break
-            d, q, r = q - p, q // 2, p
-        p //= 2
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def _count_present(block, counts):
     """Samples of each column that are not missing."""
-    for i in range(_LANES):
+    for i in range(LANES):
         counts[i] = 0
     for k in range(block.shape[0]):
         row = block[k]
-        for i in range(_LANES):
+        for i in range(LANES):
             counts[i] += np.int32(row[i] < _PRESENT)
 
 
@@ -145,11 +114,11 @@ def _count_present(block, counts):
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _clamped_moments(block, lanes):
     """Sums of the deviations from the median, clamped at +- the bound, and of their squares."""
-    for i in range(_LANES):
+    for i in range(LANES):
         lanes[_SUM + i], lanes[_SQUARES + i] = _ZERO, _ZERO
     for k in range(block.shape[0]):
         row = block[k]
-        for i in range(_LANES):
+        for i in range(LANES):
             bound = lanes[_BOUND + i]
             d = row[i] - lanes[_MIDDLE + i]
             d = d if d < bound else bound
@@ -161,7 +130,7 @@ def _clamped_moments(block, lanes):
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
 def _narrow(lanes, n, factor, low, high):
     """One pass of the inner loop of all lanes: sigma, bound, and whether the lane is settled."""
-    for i in range(_LANES):
+    for i in range(LANES):
         m, bound, before = lanes[_PRESENT_N + i], lanes[_BOUND + i], lanes[_SPREAD + i]
         below, above, settled = lanes[_BELOW + i], lanes[_ABOVE + i], lanes[_SETTLED + i]
         # missing samples were clamped at +bound: they come off again
@@ -190,7 +159,7 @@ def _settle_winsorized(block, counts, low, high, lanes):
     The inner loop runs a few passes for all lanes. From how fast its changes shrink follows how far sigma can still fall:
     a lane whose extremes lie inside even then is settled. Fewer than five samples shrink too slowly to tell.
     """
-    for i in range(_LANES):
+    for i in range(LANES):
         m = int(counts[i])
         lanes[_PRESENT_N + i] = m
         lanes[_SETTLED + i] = _ONE if m < 3 else _ZERO

@@ -19,6 +19,7 @@ from lerar_dask.kernels.background import interpolate_grid, smooth_grid
 from lerar_dask.kernels.detection import SINGLE, detect_peaks
 from lerar_dask.kernels.moments import adaptive_moments, aperture_flux, weighted_flux
 from lerar_dask.kernels.psf import fit_centers
+from lerar_dask.kernels.rings import ring_levels
 
 __all__ = ["DIVERGED", "EDGE", "MOVED", "NEIGHBOR", "SATURATED", "STAR_COLUMNS", "Found", "find_stars", "typical_width"]
 
@@ -107,7 +108,7 @@ def find_stars(
     noise = np.ascontiguousarray(noise, np.float32)
     if not (np.isfinite(level).all() and np.isfinite(noise).all()):
         return _nothing()
-    peaks, typical = _detect(image, level, noise, cell_px, sigma, width_px, most=3 * max_stars // 2)
+    peaks, typical, _ = _detect(image, level, noise, cell_px, sigma, width_px, most=3 * max_stars // 2)
     single = peaks[:, 3] < SINGLE
     spikes = [peaks[single][:, [0, 1, 4]]]
     peaks = peaks[~single]
@@ -127,13 +128,15 @@ def find_stars(
 
 def typical_width(
     image: np.ndarray, level: np.ndarray, noise: np.ndarray, *, cell_px: int, sigma: float = 5.0
-) -> float:
-    """FWHM of the stars of a (part of a) sub, arguments as for `find_stars`; 3 px when it has hardly any."""
+) -> tuple[float, int]:
+    """FWHM of the stars of a (part of a) sub, arguments as for `find_stars`, and how many stars told it.
+
+    3 px when it has hardly any.
+    """
     if not (np.isfinite(level).all() and np.isfinite(noise).all()):
-        return 3.0
-    return _detect(image, smooth_grid(level), np.ascontiguousarray(noise, np.float32), cell_px, sigma, 3.0, most=1000)[
-        1
-    ]
+        return 3.0, 0
+    level, noise = smooth_grid(level), np.ascontiguousarray(noise, np.float32)
+    return _detect(image, level, noise, cell_px, sigma, 3.0, most=1000)[1:]
 
 
 def _nothing() -> Found:
@@ -154,8 +157,8 @@ def _widths(table: np.ndarray) -> tuple[float, float]:
 
 def _detect(
     image: np.ndarray, level: np.ndarray, noise: np.ndarray, cell_px: int, sigma: float, width: float, *, most: int
-) -> tuple[np.ndarray, float]:
-    """Peaks found with a filter as wide as the stars, and that width; beside single pixels `most`, the highest."""
+) -> tuple[np.ndarray, float, int]:
+    """Peaks found with a filter as wide as the stars (beside single pixels `most`, the highest); that width, and of how many."""
     for _ in range(3):
         peaks = detect_peaks(image, level, noise, cell_px=cell_px, fwhm_px=width, sigma=sigma)
         single = peaks[:, 3] < SINGLE
@@ -163,15 +166,15 @@ def _detect(
         peaks = _over_surroundings(image, peaks, level, noise, cell_px, width, sigma)
         bright = peaks[peaks[:, 3] >= SINGLE][:400]
         if len(bright) < 3:
-            return peaks, width
+            return peaks, width, 0
         found = _measure(image, bright, noise, cell_px, width)
         good = (found.flags & (EDGE | MOVED) == 0) & (found.moments[:, 5] > 0)
         sizes = found.fwhm[_lonely(found, good)]
         typical = float(np.exp(_mode(np.log(sizes)))) if len(sizes) >= 3 else width
         if 0.6 < typical / width < 1.45:
-            return peaks, typical
+            return peaks, typical, len(sizes)
         width = min(max(typical, 1.5), 40.0)
-    return peaks, width
+    return peaks, width, 0
 
 
 def _over_surroundings(
@@ -184,11 +187,7 @@ def _over_surroundings(
     xs, ys = peaks[:, 0], peaks[:, 1]
     grid_sky = interpolate_grid(level, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
     spread = interpolate_grid(noise, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
-    ring = np.empty((len(peaks), 2))
-    down = np.argsort(ys, kind="stable")  # along the rows memory is read in its order
-    around = np.empty((len(peaks), 2))
-    _rings(image, peaks[down, :2], 2.5 * width, 3.5 * width, around)
-    ring[down] = around
+    ring = ring_levels(image, peaks[:, :2], inner_px=2.5 * width, outer_px=3.5 * width)
     apart = ring[:, 0] - grid_sky
     # A trail crosses the ring of each of its beads twice, a neighbor once.
     lonely = ring[:, 1] - ring[:, 0] < 2.2 * spread
@@ -371,40 +370,3 @@ def _pair(x, y, flux, order, radius, share, found):
                     found[order[i]] = True
                 if flux[i] > share * flux[j] or (share == 1.0 and flux[i] == flux[j]):
                     found[order[j]] = True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _rings(image, xy, inner, outer, out):
-    """Median and 87 % point of some 40 pixels of a ring around each position."""
-    reach = int(outer)
-    # Every k-th pixel of the ring, so that about 40 remain whatever its size.
-    jump = max(int(np.pi * (outer * outer - inner * inner) / 40.0), 1)
-    offsets = np.empty((128, 2), np.int64)
-    m = seen = 0
-    for dy in range(-reach, reach + 1):
-        for dx in range(-reach, reach + 1):
-            d2 = dx * dx + dy * dy
-            if inner * inner <= d2 <= outer * outer:
-                seen += 1
-                if seen % jump == 0 and m < 128:
-                    offsets[m, 0], offsets[m, 1] = dy, dx
-                    m += 1
-    values = np.empty(128, np.float32)
-    for k in range(xy.shape[0]):
-        cx, cy = int(np.rint(xy[k, 0])), int(np.rint(xy[k, 1]))
-        n = 0
-        for i in range(m):
-            y, x = cy + offsets[i, 0], cx + offsets[i, 1]
-            if y < 0 or x < 0 or y >= image.shape[0] or x >= image.shape[1]:
-                continue
-            v = image[y, x]
-            if not np.isfinite(v):
-                continue
-            at = n
-            while at > 0 and values[at - 1] > v:
-                values[at] = values[at - 1]
-                at -= 1
-            values[at] = v
-            n += 1
-        out[k, 0] = values[n // 2] if n >= 8 else np.nan
-        out[k, 1] = values[(7 * n) // 8] if n >= 8 else np.nan

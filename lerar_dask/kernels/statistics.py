@@ -46,45 +46,56 @@ def block_statistics(
     blocks = np.empty((grid.shape[0], *shape, 3), np.float32)
     high = np.float32(_CLIP_SIGMA + _STAR_PEAK / max(fwhm_px, 1.0))
     noise = np.ascontiguousarray(grid[..., 1])
+    low = np.float32(_CLIP_SIGMA)
     if cfa is None:
-        _sum_mono(image, noise[0], cell_px, np.float32(_CLIP_SIGMA), high, blocks[0])
+        _mono(image, parts, noise[0], cell_px, low, high, blocks[0])
     else:
-        _sum_lattices(image, parts, noise, cell_px, np.float32(_CLIP_SIGMA), high, blocks)
-    for channel in range(grid.shape[0]):
-        own = parts[parts[:, 0] == channel]
-        _clip(image, own, noise[channel], cell_px, np.float32(_CLIP_SIGMA), high, blocks[channel])
+        for channel in range(grid.shape[0]):
+            own = np.ascontiguousarray(parts[parts[:, 0] == channel])
+            _lattice(image, own, noise[channel], cell_px, low, high, blocks[channel])
     return blocks
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_mono(image, noise, cell_px, low, high, blocks):
-    """Mean and count of each block; a block with outliers gets count -1 and its median."""
-    values = np.empty(BLOCK_PX * BLOCK_PX, np.float32)
+def _mono(image, parts, noise, cell_px, low, high, blocks):
+    """Blocks of a sub of one channel; what a row of blocks needs of the sub is still in the cache when it is clipped."""
+    values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
+    columns = np.empty((3, _STRIP), np.float32)
+    level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
+    for by in range(blocks.shape[0] + 1):
+        if by < blocks.shape[0]:
+            _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks)
+        if by > 0:
+            _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks):
+    """Mean and count of a row of blocks; a block with outliers gets count -1 and, as its level, its median."""
+    total, most, least = columns[0], columns[1], columns[2]
+    y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
     # Columns of a strip stay in the fastest cache.
-    total, most, least = np.empty(_STRIP, np.float32), np.empty(_STRIP, np.float32), np.empty(_STRIP, np.float32)
-    for by in range(blocks.shape[0]):
-        y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
-        for left in range(0, image.shape[1], _STRIP):
-            n_columns = min(_STRIP, image.shape[1] - left)
-            _columns(image[y0:y1, left : left + n_columns], total, most, least)
-            for x0 in range(0, n_columns, BLOCK_PX):
-                x1, bx = min(x0 + BLOCK_PX, n_columns), (left + x0) // BLOCK_PX
-                sum_, top, bottom = total[x0], most[x0], least[x0]
-                for x in range(x0 + 1, x1):
-                    sum_ += total[x]
-                    top = _max(top, most[x])
-                    bottom = _min(bottom, least[x])
-                n = np.float32((y1 - y0) * (x1 - x0))
-                mean = sum_ / n
-                sigma = noise[y0 // cell_px, (left + x0) // cell_px]
-                # Written so that NaN in the block goes the slow way.
-                if top - mean <= high * sigma and mean - bottom <= low * sigma:
-                    blocks[by, bx, 0] = mean
-                    blocks[by, bx, 1] = n
-                    blocks[by, bx, 2] = 0.0
-                else:
-                    blocks[by, bx, 0] = _rough_median(image[y0:y1, left + x0 : left + x1], values)
-                    blocks[by, bx, 1] = -1.0
+    for left in range(0, image.shape[1], _STRIP):
+        n_columns = min(_STRIP, image.shape[1] - left)
+        _columns(image[y0:y1, left : left + n_columns], total, most, least)
+        for x0 in range(0, n_columns, BLOCK_PX):
+            x1, bx = min(x0 + BLOCK_PX, n_columns), (left + x0) // BLOCK_PX
+            sum_, top, bottom = total[x0], most[x0], least[x0]
+            for x in range(x0 + 1, x1):
+                sum_ += total[x]
+                top = _max(top, most[x])
+                bottom = _min(bottom, least[x])
+            n = np.float32((y1 - y0) * (x1 - x0))
+            mean = sum_ / n
+            sigma = noise[y0 // cell_px, (left + x0) // cell_px]
+            level[by, bx] = mean
+            blocks[by, bx, 0] = mean
+            blocks[by, bx, 1] = n
+            blocks[by, bx, 2] = 0.0
+            # Written so that NaN in the block goes the slow way.
+            if not (top - mean <= high * sigma and mean - bottom <= low * sigma):
+                level[by, bx] = _rough_median(image[y0:y1, left + x0 : left + x1], values)
+                blocks[by, bx, 1] = -1.0
 
 
 @njit(nogil=True, error_model="numpy")
@@ -137,41 +148,47 @@ def _rough_median(block, values):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_lattices(image, parts, noise, cell_px, low, high, blocks):
-    """As `_sum_mono`, for the channels of a CFA sub."""
-    values = np.empty(BLOCK_PX * BLOCK_PX, np.float32)
-    for channel in range(blocks.shape[0]):
-        for by in range(blocks.shape[1]):
-            y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
-            for bx in range(blocks.shape[2]):
-                x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
-                sum_, n = np.float32(0.0), 0
-                top, bottom = np.float32(-np.inf), np.float32(np.inf)
-                for p in range(parts.shape[0]):
-                    if parts[p, 0] != channel:
-                        continue
-                    for y in range(y0 + parts[p, 1], y1, 2):
-                        for x in range(x0 + parts[p, 2], x1, 2):
-                            v = image[y, x]
-                            sum_ += v
-                            top = v if v > top else top
-                            bottom = v if v < bottom else bottom
-                            n += 1
-                mean = sum_ / np.float32(max(n, 1))
-                sigma = noise[channel, y0 // cell_px, x0 // cell_px]
-                if n > 0 and top - mean <= high * sigma and mean - bottom <= low * sigma:
-                    blocks[channel, by, bx, 0] = mean
-                    blocks[channel, by, bx, 1] = n
-                    blocks[channel, by, bx, 2] = 0.0
-                    continue
-                m = 0
-                for p in range(parts.shape[0]):
-                    if parts[p, 0] == channel:
-                        for y in range(y0 + parts[p, 1], y1, 2):
-                            for x in range(x0 + parts[p, 2], x1, 2):
-                                m = _insert(values, m, image[y, x])
-                blocks[channel, by, bx, 0] = _middle(values, m)
-                blocks[channel, by, bx, 1] = -1.0
+def _lattice(image, parts, noise, cell_px, low, high, blocks):
+    """As `_mono`, for one channel of a CFA sub."""
+    values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
+    level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
+    for by in range(blocks.shape[0] + 1):
+        if by < blocks.shape[0]:
+            _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks)
+        if by > 0:
+            _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks):
+    """As `_sum_row`, for one channel of a CFA sub."""
+    y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
+    for bx in range(blocks.shape[1]):
+        x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
+        sum_, n = np.float32(0.0), 0
+        top, bottom = np.float32(-np.inf), np.float32(np.inf)
+        for p in range(parts.shape[0]):
+            for y in range(y0 + parts[p, 1], y1, 2):
+                for x in range(x0 + parts[p, 2], x1, 2):
+                    v = image[y, x]
+                    sum_ += v
+                    top = v if v > top else top
+                    bottom = v if v < bottom else bottom
+                    n += 1
+        mean = sum_ / np.float32(max(n, 1))
+        sigma = noise[y0 // cell_px, x0 // cell_px]
+        level[by, bx] = mean
+        blocks[by, bx, 0] = mean
+        blocks[by, bx, 1] = n
+        blocks[by, bx, 2] = 0.0
+        if not (n > 0 and top - mean <= high * sigma and mean - bottom <= low * sigma):
+            m = np.int64(0)
+            for p in range(parts.shape[0]):
+                for y in range(y0 + parts[p, 1], y1, 2):
+                    for x in range(x0 + parts[p, 2], x1, 2):
+                        m = _insert(values, m, image[y, x])
+            level[by, bx] = _middle(values, m)
+            blocks[by, bx, 1] = -1.0
 
 
 @njit(nogil=True, error_model="numpy")
@@ -223,32 +240,31 @@ def _middle(values, n):
     return np.float32(0.5) * (values[(n - 1) // 2] + values[n // 2])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _clip(image, parts, noise, cell_px, low, high, blocks):
+@njit(nogil=True, error_model="numpy")
+def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks):
     """Mean of the kept pixels of the blocks that have outliers, around the median of the 3x3 blocks' levels."""
-    level = blocks[:, :, 0].copy()
-    around = np.empty(9, np.float32)
-    for by in range(blocks.shape[0]):
-        for bx in range(blocks.shape[1]):
-            if blocks[by, bx, 1] >= 0:
-                continue
-            n = np.int64(0)
-            for j in range(max(by - 1, 0), min(by + 2, blocks.shape[0])):
-                for i in range(max(bx - 1, 0), min(bx + 2, blocks.shape[1])):
-                    n = _insert(around, n, level[j, i])
-            center = _middle(around, n)
-            sigma = noise[by * BLOCK_PX // cell_px, bx * BLOCK_PX // cell_px]
-            sum_, count, above = 0.0, 0, 0.0
-            for p in range(parts.shape[0]):
-                stride = parts[p, 3]
-                for y in range(by * BLOCK_PX + parts[p, 1], min((by + 1) * BLOCK_PX, image.shape[0]), stride):
-                    for x in range(bx * BLOCK_PX + parts[p, 2], min((bx + 1) * BLOCK_PX, image.shape[1]), stride):
-                        excess = image[y, x] - center
-                        if excess > high * sigma:
-                            above += excess
-                        elif excess >= -low * sigma:
-                            sum_ += excess
-                            count += 1
-            blocks[by, bx, 0] = center + sum_ / count if count > 0 else np.nan
-            blocks[by, bx, 1] = count
-            blocks[by, bx, 2] = above
+    y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
+    for bx in range(blocks.shape[1]):
+        if blocks[by, bx, 1] >= 0:
+            continue
+        n = np.int64(0)
+        for j in range(max(by - 1, 0), min(by + 2, blocks.shape[0])):
+            for i in range(max(bx - 1, 0), min(bx + 2, blocks.shape[1])):
+                n = _insert(around, n, level[j, i])
+        center = _middle(around, n)
+        x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
+        sigma = noise[y0 // cell_px, x0 // cell_px]
+        sum_, count, above = 0.0, 0, 0.0
+        for p in range(parts.shape[0]):
+            stride = parts[p, 3]
+            for y in range(y0 + parts[p, 1], y1, stride):
+                for x in range(x0 + parts[p, 2], x1, stride):
+                    excess = image[y, x] - center
+                    if excess > high * sigma:
+                        above += excess
+                    elif excess >= -low * sigma:
+                        sum_ += excess
+                        count += 1
+        blocks[by, bx, 0] = center + sum_ / count if count > 0 else np.nan
+        blocks[by, bx, 1] = count
+        blocks[by, bx, 2] = above

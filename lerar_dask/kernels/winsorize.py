@@ -16,7 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.reject import _LANES, _deviation, _middle, _running_sums, _sort_rows
+from lerar_dask.kernels.reject import _deviation, _middle, _running_sums
+from lerar_dask.kernels.sorting import LANES, sort_rows
 
 __all__ = ["combine_winsorized"]
 
@@ -53,25 +54,25 @@ def combine_winsorized(stack: np.ndarray, *, low: float, high: float, out: np.nd
     if out is None:
         out = np.empty((stack.shape[0], stack.shape[2]), np.float32)
     # wider than its lanes: columns would otherwise fall into few sets of the cache
-    block = np.empty((stack.shape[1], _LANES + 16), np.float32)
+    block = np.empty((stack.shape[1], LANES + 16), np.float32)
     _combine(np.ascontiguousarray(stack, np.float32), float(low), float(high), block, out)
     return out
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _combine(stack, low, high, block, out):
-    """All pixels, in blocks of `_LANES` pixels of a row."""
+    """All pixels, in blocks of `LANES` pixels of a row."""
     n, columns = stack.shape[1:]
-    lowest, highest = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
-    proven = np.empty(_LANES, np.bool_)
-    sums, counts = np.empty((4, _LANES), np.float32), np.empty(_LANES, np.int32)
-    total, kept = np.empty(_LANES), np.empty(_LANES, np.int32)
+    lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    proven = np.empty(LANES, np.bool_)
+    sums, counts = np.empty((4, LANES), np.float32), np.empty(LANES, np.int32)
+    total, kept = np.empty(LANES), np.empty(LANES, np.int32)
     column, running = np.empty(n), np.empty((2, n + 1))
     for y in range(stack.shape[0]):
-        for x0 in range(0, columns, _LANES):
-            width = min(_LANES, columns - x0)
+        for x0 in range(0, columns, LANES):
+            width = min(LANES, columns - x0)
             _gather(stack[y], x0, width, block, counts)
-            _sort_rows(block)
+            sort_rows(block)
             _prove(block, np.float32(low), np.float32(high), sums, proven)
             for i in range(width):
                 m = counts[i]
@@ -98,7 +99,7 @@ def _gather(row, x0, width, block, counts):
             there = (v < _PRESENT) & (v >= -_LARGEST)
             to[i] = v if there else _MISSING
             counts[i] += np.int32(there)
-        for i in range(width, _LANES):
+        for i in range(width, LANES):
             to[i] = np.float32(0.0)
 
 
@@ -113,11 +114,11 @@ def _prove(block, low, high, sums, proven):
     count = np.float32(n)
     bottom, top, lower, upper = block[0], block[n - 1], block[(n - 1) // 2], block[n // 2]
     s1, s2, c1, c2 = sums[0], sums[1], sums[2], sums[3]
-    for i in range(_LANES):
+    for i in range(LANES):
         s1[i], s2[i], c1[i], c2[i] = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
     for k in range(n):
         row = block[k]
-        for i in range(_LANES):
+        for i in range(LANES):
             middle = np.float32(0.5) * (lower[i] + upper[i])
             bound = np.float32(1.5) * max((middle - bottom[i]) / low, (top[i] - middle) / high)
             d = row[i] - middle
@@ -127,7 +128,7 @@ def _prove(block, low, high, sums, proven):
             d = d if d > -bound else -bound
             c1[i] += d
             c2[i] += d * d
-    for i in range(_LANES):
+    for i in range(LANES):
         middle = np.float32(0.5) * (lower[i] + upper[i])
         s = max((middle - bottom[i]) / low, (top[i] - middle) / high)
         least = s * s * _MARGIN * (count - np.float32(1.0))
