@@ -7,6 +7,7 @@ next call goes on (promise 4 of the design).
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -54,13 +55,16 @@ def interrupted() -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after a signal without waiting for threads that are still computing."""
+    """End the process at once: taking apart a program of this size by rule costs a second and gives nothing back.
+
+    What registered itself for the end is still called; not after a signal, when threads may still compute.
+    """
+    if not _received:
+        atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
-    if _received:
-        os._exit(code)
-    sys.exit(code)
+    os._exit(code)
 
 
 def _raise(number: int, _frame: object) -> None:
