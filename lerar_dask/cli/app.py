@@ -60,6 +60,9 @@ for _name, (_arguments, _help) in _COMMANDS.items():
 def main() -> NoReturn:
     """Entry point of the installed command."""
     gc.set_threshold(_GC_EVERY, 20, 50)
+    for library in ("OPENBLAS", "MKL", "OMP"):
+        # Our tasks are the threads; each BLAS that numpy and scipy bring would start as many more, and keep them busy.
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Names of files may be no text, or of letters that the terminal does not know.

@@ -23,7 +23,7 @@ __all__ = ["DIVERGED", "EDGE", "adaptive_moments", "aperture_flux", "weighted_fl
 EDGE, DIVERGED = 1, 4
 _PASSES = 18
 _RADIUS = 3.2
-"""Radius in sigma within which pixels are summed."""
+"""Half a side of the square, in sigma of the longer axis, whose pixels are summed."""
 _LEAST = 0.12
 """Least second moment: a single pixel."""
 
@@ -100,48 +100,54 @@ def _down(xy: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy")
-def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, sums):
-    """Sums of w d, w d dx, w d dy, w d dx^2, w d dx dy, w d dy^2; False when the window leaves the sub."""
+def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, columns, sums):
+    """Sums of w d, w d dx, w d dy, w d dx^2, w d dx dy, w d dy^2; False when the window leaves the sub.
+
+    columns : (6, n) float64     work space, at least as wide as the window
+    """
     y0, y1 = int(np.ceil(y - radius)), int(np.floor(y + radius))
     x0, x1 = int(np.ceil(x - radius)), int(np.floor(x + radius))
     if y0 < 0 or x0 < 0 or y1 >= image.shape[0] or x1 >= image.shape[1]:
         return False
     det = mxx * myy - mxy * mxy
     axx, axy, ayy = 0.5 * myy / det, -mxy / det, 0.5 * mxx / det
-    limit = 0.5 * _RADIUS * _RADIUS
-    fall = np.exp(-2.0 * axx)
-    sums[:] = 0.0
+    width = x1 - x0 + 1
+    dx, dy = x0 - x, y0 - y
+    # The weight of a pixel from that of the one before it, along the first row and then down each column: quotients of
+    # neighbors fall by a constant factor. Columns are independent, so that the compiler takes several at once.
+    weight = np.exp(-(axx * dx * dx + axy * dx * dy + ayy * dy * dy))
+    across, fall = np.exp(-(axx * (2.0 * dx + 1.0) + axy * dy)), np.exp(-2.0 * axx)
+    down, turn = np.exp(-(ayy * (2.0 * dy + 1.0) + axy * dx)), np.exp(-axy)
+    weights, steps, weighted = columns[0, :width], columns[1, :width], columns[5, :width]
+    light, along, spread = columns[2, :width], columns[3, :width], columns[4, :width]
+    for i in range(width):
+        weights[i], steps[i] = weight, down
+        light[i] = along[i] = spread[i] = 0.0
+        weight *= across
+        across *= fall
+        down *= turn
+    fall = np.exp(-2.0 * ayy)
     for j in range(y0, y1 + 1):
-        dy = j - y
-        # Ends of the ellipse on this row.
-        center = -0.5 * axy * dy / axx
-        reach = center * center + (limit - ayy * dy * dy) / axx
-        if not reach >= 0.0:
-            continue
-        reach = np.sqrt(reach)
-        first, last = max(int(np.ceil(x + center - reach)), x0), min(int(np.floor(x + center + reach)), x1)
-        if first > last:
-            continue
-        # The weight along a row from the weight before it: the quotient of neighbors falls by a constant factor.
-        dx = first - x
-        weight = np.exp(-(axx * dx * dx + axy * dx * dy + ayy * dy * dy))
-        quotient = np.exp(-(axx * (2.0 * dx + 1.0) + axy * dy))
-        light = along = spread = 0.0
-        row = image[j, first : last + 1]
-        for i in range(row.size):
-            wd = weight * (row[i] - sky)
-            light += wd
-            along += wd * dx
-            spread += wd * dx * dx
-            weight *= quotient
-            quotient *= fall
-            dx += 1.0
-        sums[0] += light
-        sums[1] += along
-        sums[2] += light * dy
-        sums[3] += spread
-        sums[4] += along * dy
-        sums[5] += light * dy * dy
+        row = image[j, x0 : x1 + 1]
+        # Two loops: of one over six arrays the compiler cannot tell that they lie apart.
+        for i in range(width):
+            weighted[i] = weights[i] * (row[i] - sky)
+            weights[i] *= steps[i]
+            steps[i] *= fall
+        for i in range(width):
+            light[i] += weighted[i]
+            along[i] += weighted[i] * dy
+            spread[i] += weighted[i] * (dy * dy)
+        dy += 1.0
+    sums[:] = 0.0
+    for i in range(width):
+        sums[0] += light[i]
+        sums[1] += light[i] * dx
+        sums[2] += along[i]
+        sums[3] += light[i] * dx * dx
+        sums[4] += along[i] * dx
+        sums[5] += spread[i]
+        dx += 1.0
     return True
 
 
@@ -149,7 +155,7 @@ def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, sums):
 def _moments(image, xy, sky, fwhm, table):
     begin = (fwhm / 2.3548) ** 2
     widest = 3.0 * fwhm
-    sums = np.empty(6)
+    sums, columns = np.empty(6), np.empty((6, int(2 * widest) + 2))
     for k in range(xy.shape[0]):
         x, y = xy[k, 0], xy[k, 1]
         mxx, mxy, myy = begin, 0.0, begin
@@ -157,7 +163,7 @@ def _moments(image, xy, sky, fwhm, table):
         flux = 0.0
         for _ in range(_PASSES):
             radius = min(_RADIUS * np.sqrt(max(mxx, myy)), widest)
-            if not _window_sums(image, x, y, sky[k], mxx, mxy, myy, radius, sums):
+            if not _window_sums(image, x, y, sky[k], mxx, mxy, myy, radius, columns, sums):
                 flags |= EDGE
                 break
             if not sums[0] > 0.0:
@@ -191,10 +197,10 @@ def _moments(image, xy, sky, fwhm, table):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _weighted(image, xy, sky, mxx, mxy, myy, flux):
-    sums = np.empty(6)
     radius = _RADIUS * np.sqrt(max(mxx, myy))
+    sums, columns = np.empty(6), np.empty((6, int(2 * radius) + 2))
     for k in range(xy.shape[0]):
-        inside = _window_sums(image, xy[k, 0], xy[k, 1], sky[k], mxx, mxy, myy, radius, sums)
+        inside = _window_sums(image, xy[k, 0], xy[k, 1], sky[k], mxx, mxy, myy, radius, columns, sums)
         flux[k] = 2.0 * sums[0] if inside else np.nan
 
 

@@ -222,11 +222,21 @@ def _flag_saturated(found: _Candidates, raw: np.ndarray | None, saturation: floa
     """Any of the 3x3 pixels around the peak (for superpixels, of what they are made of) at or above the raw limit."""
     if raw is None or not np.isfinite(saturation) or not len(found):
         return
-    x, y = found.start.astype(np.int64).T * step
-    reach = np.arange(-step, 2 * step)
-    rows = np.clip(y[:, None, None] + reach[:, None], 0, raw.shape[0] - 1)
-    columns = np.clip(x[:, None, None] + reach, 0, raw.shape[1] - 1)
-    found.flags[(raw[rows, columns] >= saturation).any(axis=(1, 2))] |= SATURATED
+    touched = np.zeros(len(found), np.bool_)
+    _touches(raw, found.start.astype(np.int64) * step, step, float(saturation), touched)
+    found.flags[touched] |= SATURATED
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _touches(raw, corners, step, limit, touched):
+    """Mark positions with a raw pixel at or above a limit in the 3x3 (super)pixels around them."""
+    height, width = raw.shape
+    for k in range(len(corners)):
+        x, y = corners[k, 0], corners[k, 1]
+        for j in range(max(y - step, 0), min(y + 2 * step, height)):
+            for i in range(max(x - step, 0), min(x + 2 * step, width)):
+                if raw[j, i] >= limit:
+                    touched[k] = True
 
 
 def _choose(found: _Candidates, width: float) -> tuple[np.ndarray, np.ndarray, float]:

@@ -28,6 +28,7 @@ _AHEAD = {
         "lerar_dask.pipeline.solve",
         "lerar_dask.pipeline.finish",
         "astropy.io.fits",
+        "astropy.table",
         "bokeh.embed",
         "bokeh.models",
         "bokeh.plotting",

@@ -109,7 +109,7 @@ class Session:
         if self.compiler:
             self.compiler.make_room(together, self.executor)
         for record in run_step(together, self.executor, self.bus):
-            plain = dataclasses.asdict(record)
+            plain = dict(vars(record))
             self._writer.append(plain)
             self.known[record.key] = plain
             self.n_run += 1
@@ -132,6 +132,6 @@ class Session:
 
     def note(self, key: str, digest: str, reason: str = "") -> None:
         """Remember something that the driver itself has done."""
-        plain = dataclasses.asdict(Record(key=key, digest=digest, state="done", reason=reason))
+        plain = dict(vars(Record(key=key, digest=digest, state="done", reason=reason)))
         self._writer.append(plain)
         self.known[key] = plain

@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import threading
+import time
 from pathlib import Path
 
 from lerar_dask.errors import UsageError
@@ -31,6 +32,8 @@ RESERVED_BYTES = 420 << 20
 """What a process with all libraries loaded and kernels compiled holds before it has any pixel."""
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _UNLIMITED = 1 << 60
+_PAUSE_OF = 50
+"""Pause between two samples, in units of what one took."""
 
 
 def parse_bytes(text: str) -> int:
@@ -102,7 +105,10 @@ def tree_bytes(pid: int | None = None) -> int:
 
 
 class PeakSampler:
-    """Samples the tree's memory in a thread; `peak` is the largest seen."""
+    """Samples the tree's memory in a thread; `peak` is the largest seen.
+
+    The kernel walks all pages for each sample, with the process held up meanwhile: it costs up to 10 ms per GiB.
+    """
 
     def __init__(self, interval_s: float = 0.2) -> None:
         self.peak = tree_bytes()
@@ -118,8 +124,11 @@ class PeakSampler:
         self._stop.set()
 
     def _watch(self) -> None:
-        while not self._stop.wait(self._interval):
+        pause = self._interval
+        while not self._stop.wait(pause):
+            started = time.monotonic()
             self.peak = max(self.peak, tree_bytes())
+            pause = max(self._interval, _PAUSE_OF * (time.monotonic() - started))
 
 
 def trim_often() -> None:

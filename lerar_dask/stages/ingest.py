@@ -28,7 +28,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["Item", "geometry_name", "ingest_sub", "measure_key", "plan", "prepare_arrays", "raw_digest"]
 
-RAW_VERSION, CODE_VERSION = 2, 5
+RAW_VERSION, CODE_VERSION = 2, 6
 """Of what is stored of a file, and of what is measured."""
 MAX_SPIKES = 2000
 _buffers = threading.local()
