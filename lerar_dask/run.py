@@ -95,6 +95,8 @@ class RunState:
     """FRAMES rows."""
     links: Sequence[Mapping[str, Any]] = ()
     """What `lerar link` prints."""
+    notes: Sequence[str] = ()
+    """What is to be said of the links."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

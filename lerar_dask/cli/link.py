@@ -43,12 +43,14 @@ def link(
     rows = links.explain()
     aside = [(str(frame.path), reason) for frame, reason in links.aside]
     if display.json:
-        print_json("links", links=rows, aside=aside)
+        print_json("links", links=rows, aside=aside, notes=list(links.notes))
         return 0
     if not rows:
         print("no lights")
     for row in rows:
         _print_row(row)
+    for note in links.notes:
+        print(f"note: {note}")
     print_aside(aside)
     return 0
 

@@ -35,13 +35,25 @@ Cards = Mapping[str, Any]
 """First value of each keyword (str, int, float, bool); HISTORY and COMMENT are lists of lines."""
 
 _KINDS = {
-    "light": ("light", "lightframe", "object", "science", "snapshot", "tricolor"),
-    "dark": ("dark", "darkframe"),
-    "flat": ("flat", "flatframe", "flatfield", "skyflat", "domeflat", "twilightflat"),
-    "bias": ("bias", "biasframe", "zero", "offset", "offsetframe"),
+    "light": (
+        "light",
+        "lightframe",
+        "object",
+        "science",
+        "sci",
+        "snapshot",
+        "tricolor",
+        "expose",
+        "exposure",
+        "target",
+    ),
+    "dark": ("dark", "darkframe", "darkfield"),
+    "flat": ("flat", "flatframe", "flatfield", "skyflat", "domeflat", "twilightflat", "lampflat", "screenflat"),
+    "bias": ("bias", "biasframe", "zero", "offset", "offsetframe", "biasfield"),
     "flat-dark": ("darkflat", "flatdark", "darkforflat"),
 }
 _KIND_OF = {word: kind for kind, words in _KINDS.items() for word in words}
+_KIND_CARDS = ("IMAGETYP", "IMGTYPE", "OBSTYPE", "OBS_TYPE", "OBS-TYPE", "FRAME", "FRAMETYP", "CALFRAME", "INTEGRAT")
 _PICTTYPE = {1: "light", 2: "bias", 3: "dark", 4: "flat"}
 
 
@@ -108,7 +120,6 @@ def _numbers(found: _Found) -> None:
     found.take("focal_mm", ("FOCALLEN", "FOCAL"), lambda v: number_of(v, low=1))
     found.take("rotator_deg", ("ROTATANG", "ROTATOR", "POSANGLE", "ANGLE"), number_of)
     found.take("airmass", ("AIRMASS", "SECZ"), lambda v: number_of(v, low=0.99))
-    found.take("pedestal_adu", ("PEDESTAL",), lambda v: None if number_of(v) is None else abs(number_of(v) or 0.0))
     found.take("saturation_adu", ("SATURATE", "DATAMAX", "WHTLVLN"), lambda v: number_of(v, low=1))
     found.take(
         "n_subs",
@@ -142,13 +153,30 @@ def _words(found: _Found) -> None:
     found.take("object", ("OBJECT",), lambda v: None if str(v).strip().lower() in NOTHING | {"test"} else text_of(v))
     found.take("row_order", ("ROWORDER",), lambda v: str(v).strip().upper() if "-" in str(v) else None)
     found.take("pier_side", ("PIERSIDE",), lambda v: {"w": "west", "e": "east"}.get(str(v).strip().lower()[:1]))
-    found.take("calibrated", ("CALSTAT",), lambda v: str(v).strip().upper() or None)
+    found.take("calibrated", ("CALSTAT",), _steps_of)
+    _pedestal(found)
+
+
+def _pedestal(found: _Found) -> None:
+    """A constant that was added while calibrating: MaxIm writes what is to be added (negative), others what was added.
+
+    A positive one is believed of calibrated frames alone.
+    """
+    value = number_of(found.cards.get("PEDESTAL"))
+    if value and (value < 0 or found.values.get("calibrated")):
+        found.put("pedestal_adu", abs(value), "PEDESTAL")
+
+
+def _steps_of(value: Any) -> str | None:
+    """Steps of calibration as letters (B bias, D dark, F flat, others of programs); None for words that are none."""
+    text = re.sub(r"[\s,/+;-]", "", str(value)).upper()
+    return text if re.fullmatch(r"[ABCDFMST]{1,8}", text) else None
 
 
 def _kind(found: _Found, path: PurePath, comments: str) -> None:
     cards = found.cards
     history = " ".join(cards.get("HISTORY", ()))
-    for word in ("IMAGETYP", "FRAME", "FRAMETYP", "CALFRAME", "INTEGRAT"):
+    for word in _KIND_CARDS:
         if not isinstance(cards.get(word), str):
             continue
         plain = re.sub(r"[\s_\-]", "", cards[word]).lower()
@@ -164,8 +192,13 @@ def _kind(found: _Found, path: PurePath, comments: str) -> None:
     else:
         if count_of(cards.get("PICTTYPE")) in _PICTTYPE:
             found.put("kind", _PICTTYPE[count_of(cards["PICTTYPE"]) or 1], "PICTTYPE")
-    if "kind" not in found.values and (kind := names.kind_of(path)):
-        found.put("kind", kind, "name")
+    named = names.kind_of(path)
+    if "kind" not in found.values and named:
+        found.put("kind", named, "name")
+    told = found.values.get("kind") if found.sources.get("kind") != "name" else None
+    near = names.kind_of_folder(PurePath(path.parent.name) / path.name) or names.kind_of_name(path)
+    if told and near and near != told and {told, near} != {"dark", "flat-dark"}:
+        found.values["named_kind"] = near
     if match := re.search(r"(?:ImageIntegration|FastIntegration)\.numberOfImages:\s*(\d+)", history):
         found.put("n_subs", int(match[1]), "HISTORY")
     many = (found.values.get("n_subs") or 1) > 1
@@ -173,7 +206,12 @@ def _kind(found: _Found, path: PurePath, comments: str) -> None:
     exposure = found.values.get("exposure_s")
     # EXPTIME of our own masters is the sum, with NCOMBINE beside it; SharpCap's stacks tell one sub apart.
     many = many or bool(total and exposure and total > 1.5 * exposure) or "SUBEXP" in cards
-    result = many or "Master frame generated" in comments or names.is_result(path) or found.values.get("is_master")
+    result = many or "Master frame generated" in comments or found.values.get("is_master")
+    if told == "light" and not result:
+        # A card says what it is: a name alone is looked at beside its pixels and the other files.
+        found.values["is_named_result"] = names.is_result(path)
+    else:
+        result = result or names.is_result(path) or (told is None and names.is_perhaps_result(path))
     if "kind" not in found.values and result:
         found.put("kind", "light", "name")
     if result:

@@ -21,6 +21,10 @@ class Header:
     """A combined calibration frame."""
     is_stack: bool = False
     """A result of a stacking program: no sub."""
+    named_kind: Kind | None = None
+    """What folder or file name call it, where that is not what the header says."""
+    is_named_result: bool = False
+    """Its header says light, its name that it is a result of stacking."""
     exposure_s: float | None = None
     gain: float | None = None
     """Driver setting."""
@@ -55,7 +59,7 @@ class Header:
     e_per_adu: float | None = None
     read_noise_e: float | None = None
     pedestal_adu: float | None = None
-    """Constant that a program says it has added (positive)."""
+    """Constant that a program says it has added while it calibrated (positive)."""
     saturation_adu: float | None = None
     n_subs: int | None = None
     site_lat_deg: float | None = None

@@ -4,44 +4,131 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Any
 
-__all__ = ["facts_of", "is_result", "kind_of", "moment_of", "object_of"]
+__all__ = [
+    "copy_marks",
+    "facts_of",
+    "is_calibrated",
+    "is_perhaps_result",
+    "is_result",
+    "kind_of",
+    "kind_of_folder",
+    "kind_of_name",
+    "moment_of",
+    "object_of",
+]
 
-_KINDS = (
-    ("flat-dark", r"dark[ _-]?flats?|flat[ _-]?darks?"),
-    ("light", r"lights?|light[ _-]?frames?|.*_sub|subs?"),
-    ("dark", r"darks?|dwarf_dark"),
-    ("flat", r"flats?"),
-    ("bias", r"bias(es)?|offsets?|zeros?"),
+_KIND_WORDS = {
+    "light": {"light", "lights", "sub", "subs", "lightframe", "lightframes"},
+    "dark": {"dark", "darks", "darkframe", "darkframes"},
+    "flat": {"flat", "flats", "flatfield", "flatfields", "skyflat", "skyflats", "flatframe", "flatframes"},
+    "bias": {"bias", "biases", "biass", "offset", "offsets", "zero", "zeros", "biasframe", "biasframes"},
+    "flat-dark": {"darkflat", "darkflats", "flatdark", "flatdarks"},
+}
+_PLURALS = {"lights", "darks", "flats", "biases", "darkflats", "flatdarks", "skyflats", "subs"}
+"""A folder with such a word holds frames of the kind, whatever else stands in its name."""
+_BESIDE = set(
+    re.findall(
+        r"\w+",
+        """
+        frame frames library lib master masters raw raws cal calibration fits new old night session gain offset bin
+        binning iso exp exposure temp filter dwarf cam s sec secs second seconds ms min c deg degc x g nm t of for and l
+        r b lum red green blue ha hb o oiii sii nii h alpha halpha mono osc rgb lrgb sho hoo clear ir uv cut lp led panel
+        sky dusk dawn
+        """,
+    )
 )
+"""Words that stand beside a kind's; any other word makes a singular a part of a target's name (`Dark Shark Nebula`)."""
 _NAME_KINDS = (
     ("flat-dark", r"(^|[_\W])(dark_?flat|flat_?dark)"),
     ("dark", r"(^|[_\W])(master_?)?darks?([_\W\d]|$)"),
-    ("flat", r"(^|[_\W])(master_?)?flats?([_\W\d]|$)"),
+    ("flat", r"(^|[_\W])(master_?)?(sky_?)?flats?([_\W\d]|$)"),
     ("bias", r"(^|[_\W])(master_?)?bias([_\W\d]|$)"),
     ("light", r"(^|[_\W])lights?([_\W\d]|$)"),
 )
-_RESULT = r"(^|[_\W])(master_?(light|dark|flat|bias)|stacked|stack_\d+|dso_stacked|integration|drizzle|result|.*_thn$)"
-_PLAIN_FOLDERS = {"", "raw", "raws", "data", "night", "images", "fits", "autorun", "live", "plan", "light"}
+_RESULT = (
+    r"(^|[_\W])(master_?(light|dark|flat|bias)|stack|stacked|autosave\d*|stack_\d+|dso_stacked|result)([_\W]|$)|_thn$"
+)
+_WEAK_RESULT = r"(^|[_\W])(integration|drizzle\w*)([_\W]|$)"
+_MADE_PREFIX = re.compile(r"((?:r|pp|bkg|cal|reg|conv|mirror|debayer|drizzle|cosme)_)+(?=\w)")
+_MADE_SUFFIX = re.compile(r"_((?:c|cc|d|r|a|n|b|cal|reg|calibrated|registered|debayered|aligned|converted)(?:_|$))+$")
+_MADE_FOLDERS = set(
+    re.findall(r"\w+", "calibrated registered debayered aligned converted conv process processed cosmetized")
+)
+_CALIBRATED = {"pp_", "cal_", "_c", "_cc", "_cal", "_calibrated", "calibrated"}
+_PLAIN_FOLDERS = {
+    "",
+    "raw",
+    "raws",
+    "data",
+    "night",
+    "images",
+    "fits",
+    "autorun",
+    "live",
+    "plan",
+    "light",
+    *_MADE_FOLDERS,
+}
 
 
 def kind_of(path: PurePath) -> str | None:
-    """Kind by the nearest folder whose whole name is a kind's, then by the file's name."""
-    for part in reversed(path.parent.parts[-4:]):
-        for kind, pattern in _KINDS:
-            if re.fullmatch(pattern, part, re.IGNORECASE):
-                return kind
-    for kind, pattern in _NAME_KINDS:
-        if re.search(pattern, path.stem, re.IGNORECASE):
-            return kind
-    return None
+    """Kind by the nearest folder that names one, then by the file's name."""
+    return kind_of_folder(path) or kind_of_name(path)
+
+
+def kind_of_folder(path: PurePath) -> str | None:
+    """Kind by the nearest folder that names one, anywhere in its name: `Flats_Ha`, `Darks 300s`."""
+    return next((kind for part in reversed(path.parent.parts[-4:]) if (kind := _kind_of_part(part))), None)
+
+
+def kind_of_name(path: PurePath) -> str | None:
+    """Kind by the file's name."""
+    return next((kind for kind, pattern in _NAME_KINDS if re.search(pattern, path.stem, re.IGNORECASE)), None)
+
+
+def copy_marks(path: PurePath) -> tuple[str, ...]:
+    """What a file's name, or the folder it lies in, says that a program has done to it: `pp_`, `_r`, `registered`."""
+    marks = []
+    if match := _MADE_PREFIX.match(path.stem):
+        marks += [f"{word}_" for word in match[0].rstrip("_").split("_")]
+    if match := _MADE_SUFFIX.search(path.stem):
+        marks += [f"_{word}" for word in match[0].strip("_").split("_")]
+    folder = path.parent.name.lower()
+    return tuple(marks) + ((folder,) if folder in _MADE_FOLDERS else ())
+
+
+def is_calibrated(path: PurePath) -> bool:
+    """Whether the marks in a file's name say that it was calibrated."""
+    return bool(_CALIBRATED & set(copy_marks(path)))
+
+
+def _kind_of_part(part: str) -> str | None:
+    words = [w.lower() for w in re.findall(r"[^\W\d_]+", part)]
+    if words and part.lower().endswith("_sub"):
+        return "light"
+    pairs = {a + b for a, b in pairwise(words)}
+    found = [kind for kind, known in _KIND_WORDS.items() if known & (set(words) | pairs)]
+    if "flat-dark" in found:
+        found = ["flat-dark"]
+    if len(found) != 1:
+        return None
+    named = _KIND_WORDS[found[0]]
+    others = [w for w in words if w not in named and w not in _BESIDE and w not in {"dark", "flat", "darks", "flats"}]
+    return found[0] if not others or _PLURALS & (set(words) | pairs) else None
 
 
 def is_result(path: PurePath) -> bool:
     """Whether the file's own name (never a folder's) says that it is a result, no sub."""
     return re.search(_RESULT, path.stem, re.IGNORECASE) is not None
+
+
+def is_perhaps_result(path: PurePath) -> bool:
+    """Whether its name has a word that may also be part of a target's or a plan's: a header's word goes before it."""
+    return re.search(_WEAK_RESULT, path.stem, re.IGNORECASE) is not None
 
 
 def facts_of(path: PurePath) -> dict[str, Any]:
@@ -76,11 +163,8 @@ def moment_of(path: PurePath) -> datetime | None:
 def object_of(path: PurePath) -> str | None:
     """Target by the nearest folder that is no kind, no date and no plain word."""
     for part in reversed(path.parent.parts[-4:]):
-        plain = re.sub(r"_sub$", "", part)
-        is_kind = any(
-            re.fullmatch(pattern, part, re.IGNORECASE) for _, pattern in _KINDS[1:] if not part.endswith("_sub")
-        )
+        is_kind = _kind_of_part(part) is not None and not part.lower().endswith("_sub")
         if is_kind or re.fullmatch(r"[\d\-_:. ]+", part) or part.lower() in _PLAIN_FOLDERS or part == path.anchor:
             continue
-        return plain
+        return re.sub(r"_sub$", "", part)
     return None

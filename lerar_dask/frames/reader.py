@@ -35,6 +35,10 @@ class PixelSource:
     blank: int | None
     lossy: bool = False
     """Floats that were quantized by tile compression."""
+    factor: float = 1.0
+    """Brings the file's numbers to the unit of the other frames."""
+    less: float = 0.0
+    """A pedestal that a program has added and says so, in the file's numbers: taken off."""
 
     @property
     def is_unsigned(self) -> bool:
@@ -52,7 +56,8 @@ class PixelSource:
     @property
     def stored_scale(self) -> tuple[float, float]:
         """Scale and zero of the stored pixels."""
-        return (1.0, 0.0) if self.is_unsigned else (self.scale, self.zero)
+        scale, zero = (1.0, 0.0) if self.is_unsigned else (self.scale, self.zero)
+        return scale * self.factor, (zero - self.less) * self.factor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,8 @@ def map_words(frame: Frame) -> np.ndarray | None:
     """The words (y, x) uint16 of a plain file of unsigned 16 bit pixels, mapped, bytes not swapped; None for others."""
     source = _source(frame)
     if source.layout != "plain" or source.dtype != ">i2" or not source.is_unsigned or source.blank is not None:
+        return None
+    if source.stored_scale != (1.0, 0.0):
         return None
     return np.asarray(map_pixels(frame)).view("=u2")
 

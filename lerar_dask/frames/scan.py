@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lerar_dask.errors import FrameError, UsageError
@@ -85,13 +85,21 @@ def probe(path: Path) -> Frame:
             return _trouble(path, "the file is empty", stat)
         if _later(path):
             return _trouble(path, f"{_later(path)} files cannot be read yet", stat)
-        return probe_fits(path, stat)
+        return _less_pedestal(probe_fits(path, stat))
     except FrameError as error:
         return _trouble(path, error.message, stat)
     except OSError as error:
         return _trouble(path, f"it cannot be read ({error.strerror or error})", stat)
     except (ValueError, OverflowError, EOFError, KeyError, TypeError) as error:
         return _trouble(path, f"its header cannot be understood ({type(error).__name__})", stat)
+
+
+def _less_pedestal(frame: Frame) -> Frame:
+    """The frame without the pedestal that a program added while it calibrated."""
+    pedestal = frame.header.pedestal_adu
+    if not (pedestal and frame.pixels):
+        return frame
+    return replace(frame, pixels=replace(frame.pixels, less=pedestal))
 
 
 def _trouble(path: Path, reason: str, stat: os.stat_result | None = None) -> Frame:

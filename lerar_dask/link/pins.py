@@ -1,4 +1,4 @@
-"""Pins: a TOML table by which a user fixes or forbids links.
+"""Pins: a TOML table by which a user fixes or forbids links, says what frames are, and keeps lights apart.
 
 ::
 
@@ -8,12 +8,19 @@
     [[forbid]]
     light = "*"
     flat = "*2024-11-02*"
+    [[kind]]
+    frame = "*/flats/*"        # whatever the header says
+    is = "flat"                # light, dark, flat, bias or flat-dark
+    [[apart]]
+    light = "*/second_field/*" # these lights make a master of their own
+    name = "second"            # behind the group's name
 """
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +30,7 @@ from lerar_dask.errors import UsageError
 __all__ = ["Pins", "read_pins"]
 
 _WORDS = ("light", "dark", "flat", "bias")
+_KINDS = ("light", "dark", "flat", "bias", "flat-dark")
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,18 @@ class Pins:
 
     pinned: tuple[tuple[str, str, str], ...] = ()
     forbidden: tuple[tuple[str, str, str], ...] = ()
+    kinds: tuple[tuple[str, str], ...] = ()
+    """(pattern of frames, kind)."""
+    parted: tuple[tuple[str, str], ...] = ()
+    """(pattern of lights, name)."""
+
+    def kind(self, frame: Path) -> str | None:
+        """What the user says that a frame is."""
+        return next((kind for pattern, kind in self.kinds if _matches(frame, pattern)), None)
+
+    def apart(self, light: Path) -> str:
+        """Name under which a light is kept apart from others of its target, filter and camera; empty: it is not."""
+        return next((name for pattern, name in self.parted if _matches(light, pattern)), "")
 
     def allows(self, light: Path, kind: str, frames: list[Path]) -> bool:
         """Whether a master of these frames may be linked to the light."""
@@ -63,18 +83,48 @@ def read_pins(path: Path | None) -> Pins:
         raise UsageError(f"the pins {path} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the pins {path} are no TOML: {error}") from error
-    _check(tables, ("pin", "forbid"), path)
-    return Pins(_rows(tables.get("pin", []), path), _rows(tables.get("forbid", []), path))
+    _check(tables, ("pin", "forbid", "kind", "apart"), path)
+    kinds = _pairs(tables.get("kind", []), ("frame", "is"), path)
+    for _, kind in kinds:
+        if kind not in _KINDS:
+            raise UsageError(f"{path}: no frame is a {kind!r}", f"choose from {', '.join(_KINDS)}")
+    return Pins(
+        _rows(tables.get("pin", []), path),
+        _rows(tables.get("forbid", []), path),
+        kinds,
+        tuple(
+            (light, re.sub(r"[^\w.+-]+", "-", name))
+            for light, name in _pairs(tables.get("apart", []), ("light", "name"), path)
+        ),
+    )
+
+
+def _pairs(entries: list[dict[str, str]], words: tuple[str, str], path: Path) -> tuple[tuple[str, str], ...]:
+    """Rows of a table of two words, both of which must be there."""
+    _check_tables(entries, path)
+    for entry in entries:
+        _check(entry, words, path)
+        if missing := [word for word in words if not str(entry.get(word, ""))]:
+            raise UsageError(
+                f"{path}: a table lacks the word {missing[0]!r}", f"write {words[0]} = ... and {words[1]} = ..."
+            )
+    return tuple((str(entry[words[0]]), str(entry[words[1]])) for entry in entries)
 
 
 def _rows(entries: list[dict[str, str]], path: Path) -> tuple[tuple[str, str, str], ...]:
-    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-        raise UsageError(f"{path}: a pin is a table in double brackets", "write [[pin]] or [[forbid]]")
+    _check_tables(entries, path)
     rows = []
     for entry in entries:
         _check(entry, _WORDS, path)
         rows += [(str(entry.get("light", "*")), kind, str(entry[kind])) for kind in _WORDS[1:] if kind in entry]
     return tuple(rows)
+
+
+def _check_tables(entries: object, path: Path) -> None:
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise UsageError(
+            f"{path}: a pin is a table in double brackets", "write [[pin]], [[forbid]], [[kind]] or [[apart]]"
+        )
 
 
 def _check(table: dict, words: tuple[str, ...], path: Path) -> None:

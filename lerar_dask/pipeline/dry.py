@@ -71,7 +71,7 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         out=out,
         groups=groups,
         aside=sorted((str(frame.path), reason) for frame, reason in night.links.aside),
-        masters=[f"{m.name}: {len(m.frames) or 'ready-made'} frames" for m in masters],
+        masters=[f"{m.name}: {m.count}" for m in masters],
         tasks=dict(tasks),
         read_bytes=read,
         written_bytes=written,

@@ -314,7 +314,7 @@ def write_run_report(
         settings={k: v for k, v in state.settings.items()},
         versions=provenance.versions(),
         machine=provenance.machine(),
-        notes=sorted({note for row in state.links for note in row["notes"]}),
+        notes=list(state.notes),
     )
     path = out / "report.html"
     report.write_report(path, data, drawing.plots)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lerar_dask.frames.reader import Frame
 from lerar_dask.frames.scan import scan
-from lerar_dask.link.match import LightGroup, Links, link_frames
+from lerar_dask.link.match import LightGroup, LightLink, Links, link_frames
 from lerar_dask.settings import Settings
 from lerar_dask.stages.ingest import Item, geometry_name, raw_digest
 from lerar_dask.stages.masters import CalibrationSet, set_key
@@ -36,6 +36,8 @@ class Night:
     lights: Sequence[Light]
     frames: Sequence[Frame]
     """All that was found, of whatever kind."""
+    spoiled: Mapping[Path, str]
+    """Calibration frames that were found to be of no use, with the reason."""
 
     @property
     def sets(self) -> dict[str, CalibrationSet]:
@@ -45,13 +47,19 @@ class Night:
     @property
     def used_masters(self) -> set[str]:
         """Names of the masters that some light needs, with what these need themselves."""
-        names = {n for s in self.sets.values() for n in (s.dark, s.bias if _needs_bias(s) else None, s.flat) if n}
+        names = {n for s in self.sets.values() for n in (s.dark, s.bias, s.flat) if n}
         return names | {p for n in names if (p := self.links.masters[n].pedestal)}
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of the links, each sentence once."""
+        rows = (note for row in self.links.explain() for note in row["notes"])
+        return sorted({*rows, *self.links.notes})
 
 
 def survey(nights: Iterable[Path], settings: Settings, *, exclude: Sequence[Path] = ()) -> Night:
     """Scan folders, link frames, and name what calibrates each light."""
-    return _linked(scan(list(nights), exclude=exclude).frames, settings)
+    return _linked(scan(list(nights), exclude=exclude).frames, settings, {})
 
 
 def without_frames(night: Night, bad: Mapping[str, str], settings: Settings) -> Night:
@@ -61,14 +69,13 @@ def without_frames(night: Night, bad: Mapping[str, str], settings: Settings) -> 
     ----------
     bad : reasons by path
     """
-    frames = [replace(f, problem=bad[str(f.path)]) if str(f.path) in bad else f for f in night.frames]
-    return _linked(frames, settings)
+    return _linked(night.frames, settings, {**night.spoiled, **{Path(path): reason for path, reason in bad.items()}})
 
 
-def _linked(frames: Sequence[Frame], settings: Settings) -> Night:
-    links = link_frames(frames, settings.link)
+def _linked(frames: Sequence[Frame], settings: Settings, spoiled: Mapping[Path, str]) -> Night:
+    links = link_frames(frames, settings.link, spoiled=spoiled)
     lights = [_light(frame, group, links, settings) for group in links.groups for frame in group.frames]
-    return Night(links=links, lights=lights, frames=frames)
+    return Night(links=links, lights=lights, frames=frames, spoiled=spoiled)
 
 
 def items_of(lights: Sequence[Light], known: Mapping[str, Mapping[str, Any]]) -> list[Item]:
@@ -114,9 +121,15 @@ def _earlier(light: Light, known: Mapping[str, Mapping[str, Any]]) -> Mapping[st
     return record["result"] if record["result"]["geometry"] == light.geometry else None
 
 
-def _needs_bias(item: CalibrationSet) -> bool:
-    """A bias serves the lights only without a dark, or to scale one."""
-    return item.dark is None or item.dark_scale != 1.0
+def _turned(frame: Frame, chosen: LightLink, links: Links) -> tuple[str, ...]:
+    """Kinds of masters whose rows run the other way than the light's."""
+    own = frame.header.row_order
+    orders = {
+        kind: links.masters[choice.master].sample.header.row_order
+        for kind, choice in (("dark", chosen.dark), ("bias", chosen.bias), ("flat", chosen.flat))
+        if choice is not None
+    }
+    return tuple(kind for kind, order in orders.items() if own and order and order != own)
 
 
 def _light(frame: Frame, group: LightGroup, links: Links, settings: Settings) -> Light:
@@ -128,9 +141,12 @@ def _light(frame: Frame, group: LightGroup, links: Links, settings: Settings) ->
         dark_scale=chosen.dark_scale,
         cfa=frame.header.cfa,
         shape=frame.shape,
+        dark_less_bias=chosen.dark_less_bias,
+        turned=_turned(frame, chosen, links),
+        bare=chosen.dark is not None and "B" in links.masters[chosen.dark.master].done,
     )
-    if not _needs_bias(item):
-        item = CalibrationSet(**{**item.__dict__, "bias": None})
+    if not item.needs_bias:
+        item = replace(item, bias=None)
     bare = not (item.dark or item.bias or item.flat)
     return Light(
         frame=frame,

@@ -102,6 +102,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         targets={},
         groups={},
         links=night.links.explain(),
+        notes=night.notes,
     )
     from lerar_dask.pipeline import solve  # loaded ahead
 
@@ -224,7 +225,7 @@ def _finish(
         read_bytes=session.read_bytes,
         written_bytes=session.written_bytes,
         report=page if page.exists() else None,
-        notes=[*sorted({note for row in state.links for note in row["notes"]}), *_left_over(session, state, out)],
+        notes=[*state.notes, *_left_over(session, state, out)],
     )
 
 

@@ -7,8 +7,8 @@ Rounds: pedestals (bias, flat-dark, dark), levels (one task per flat), flats, se
         where a master fails, a check of its frames, and all again without those that spoil it
 
 A *set* is what a light's link says: dark or bias, flat, and how far the dark is scaled. Its pedestal is the dark, or the
-bias, or bias + k (dark - bias); its gain is 1 / flat, with the flat's mean 1 in each color, so that calibrating is
-(raw - pedestal) * gain.
+bias, or bias + k (dark - bias), without the bias where that is off the light already; its gain is 1 / flat, with the flat's
+mean 1 in each color, so that calibrating is (raw - pedestal) * gain. Masters whose rows run the other way are turned over.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
     "plan_stacks",
 ]
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 _LEVEL_STEP = 16
 """Every which row tells a flat's level: 1/16 of the pixels fix it to 1e-4."""
 
@@ -58,12 +58,25 @@ class CalibrationSet:
     dark_scale: float
     cfa: str | None
     shape: tuple[int, int]
+    dark_less_bias: bool = False
+    """The bias is off the lights already: what the dark has above it is taken off."""
+    turned: tuple[str, ...] = ()
+    """Of dark, bias and flat those whose rows run the other way than the lights'."""
+    bare: bool = False
+    """The dark is without its bias already."""
+
+    @property
+    def needs_bias(self) -> bool:
+        """Whether the bias serves: alone, to scale a dark, or to take it off a dark or put it back."""
+        if self.dark is not None and self.dark_less_bias == self.bare:
+            return self.dark_scale != 1.0 and not self.bare
+        return True
 
 
 def master_key(spec: MasterSpec, links: Links, settings: Masters) -> str:
     """Identity of a master: its files, what is subtracted from it, settings, code."""
     below = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
-    files: list[object] = [(str(f.path), f.size, f.mtime_ns) for f in _frames(spec)]
+    files: list[object] = [(str(f.path), f.size, f.mtime_ns) for f in spec.files]
     files += [spec.unit] if spec.unit else []
     return digest("master", CODE_VERSION, spec.kind, files, below, settings)[:20]
 
@@ -74,7 +87,8 @@ def set_key(chosen: CalibrationSet, links: Links, masters: Masters, ingest: Inge
         master_key(links.masters[m], links, masters) if m else None for m in (chosen.dark, chosen.bias, chosen.flat)
     ]
     cosmetics = (ingest.cosmetic, ingest.hot_sigma, ingest.cold_sigma)
-    return digest("set", CODE_VERSION, keys, round(chosen.dark_scale, 6), chosen.cfa, cosmetics)[:20]
+    use = (round(chosen.dark_scale, 6), chosen.dark_less_bias, chosen.turned, chosen.bare)
+    return digest("set", CODE_VERSION, keys, use, chosen.cfa, cosmetics)[:20]
 
 
 # --------------------------------------------------------------------------------------------------- combining frames
@@ -91,19 +105,20 @@ def plan_stacks(
     """
     tasks, task_bytes = [], 0
     for name, spec in links.masters.items():
-        if (spec.kind == "flat") is not flats or not _frames(spec) or (flats and name not in levels):
+        if (spec.kind == "flat") is not flats or not spec.files or (flats and name not in levels):
             continue
         key = master_key(spec, links, settings)
-        (height, width), n = _frames(spec)[0].shape, len(_frames(spec))
+        (height, width), n = spec.files[0].shape, len(spec.files)
         pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
         for y0 in range(0, height, BAND_ROWS):
             rows = min(BAND_ROWS, height - y0)
             arguments = {
                 "store_url": store_url,
                 "key": key,
-                "frames": tuple(_frames(spec)),
+                "frames": tuple(spec.files),
                 "rows": (y0, y0 + rows),
                 "pedestal_key": pedestal,
+                "pedestal_turned": is_turned(spec, links),
                 "levels": tuple(levels.get(name, ())),
                 "settings": settings,
             }
@@ -124,8 +139,8 @@ def prepare_arrays(store: Store, links: Links, settings: Masters) -> None:
     """Make the arrays that the bands are written into (driver only)."""
     for spec in links.masters.values():
         path = f"calibration/{master_key(spec, links, settings)}/image"
-        if _frames(spec) and not store.has(path):
-            shape = _frames(spec)[0].shape
+        if spec.files and not store.has(path):
+            shape = spec.files[0].shape
             meaning = f"master {spec.kind}: {spec.name}"
             store.create_array(
                 path,
@@ -145,18 +160,38 @@ def combine_band(
     frames: tuple[Frame, ...],
     rows: tuple[int, int],
     pedestal_key: str | None,
+    pedestal_turned: bool,
     levels: tuple[float, ...],
     settings: Masters,
 ) -> dict[str, Any]:
     """Combine rows of calibration frames by winsorized mean; flats are brought to mean 1 first."""
     store = open_store(store_url)
     y0 = rows[0]
-    below = read_band(store, pedestal_key, y0, frames[0].shape) if pedestal_key else None
+    below = _below(store, pedestal_key, rows, frames[0].shape, turned=pedestal_turned)
     factors = [1.0 / level for level in levels] or [1.0] * len(frames)
     limits = settings.master_sigma_low, settings.master_sigma_high
     image = combine_rows(frames, rows, below=below, factors=factors, limits=limits)
     read = sum(frame.size * len(image) // frame.shape[0] for frame in frames)
     return {"n": len(frames), "read_bytes": read, "written_bytes": write_band(store, key, y0, image)}
+
+
+def _below(
+    store: Store, key: str | None, rows: tuple[int, int], shape: tuple[int, int], *, turned: bool
+) -> np.ndarray | None:
+    """Rows of the master that is taken off a flat's frames."""
+    if not key:
+        return None
+    if turned:
+        return np.ascontiguousarray(read_master(store, key, shape)[::-1][rows[0] : rows[1]])
+    return read_band(store, key, rows[0], shape)
+
+
+def is_turned(spec: MasterSpec, links: Links) -> bool:
+    """Whether the rows of a flat's pedestal run the other way than the flat's."""
+    if not spec.pedestal:
+        return False
+    orders = {spec.sample.header.row_order, links.masters[spec.pedestal].sample.header.row_order}
+    return len(orders) == 2 and None not in orders
 
 
 def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
@@ -165,7 +200,12 @@ def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
     for name, spec in links.masters.items():
         if spec.kind == "flat" and spec.frames:
             pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
-            arguments = {"store_url": store_url, "frames": tuple(spec.frames), "pedestal_key": pedestal}
+            arguments = {
+                "store_url": store_url,
+                "frames": tuple(spec.frames),
+                "pedestal_key": pedestal,
+                "pedestal_turned": is_turned(spec, links),
+            }
             key = master_key(spec, links, settings)
             tasks.append(
                 Task(key=f"levels/{name}", digest=digest("levels", key), function=flat_levels, arguments=arguments)
@@ -173,11 +213,19 @@ def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
     return Step(name="flat levels", tasks=tasks)
 
 
-def flat_levels(*, store_url: str, frames: tuple[Frame, ...], pedestal_key: str | None) -> dict[str, Any]:
+def flat_levels(
+    *, store_url: str, frames: tuple[Frame, ...], pedestal_key: str | None, pedestal_turned: bool
+) -> dict[str, Any]:
     """Mean level of each flat above its pedestal, from every 16th row."""
-    store = open_store(store_url)
-    below = read_master(store, pedestal_key, frames[0].shape)[::_LEVEL_STEP] if pedestal_key else np.zeros((1, 1))
+    below = _below_levels(open_store(store_url), pedestal_key, frames[0].shape, turned=pedestal_turned)
     return {"levels": [_flat_level(frame, below) for frame in frames]}
+
+
+def _below_levels(store: Store, key: str | None, shape: tuple[int, int], *, turned: bool) -> np.ndarray:
+    """Rows of a flat's pedestal that tell its level."""
+    if not key:
+        return np.zeros((1, 1), np.float32)
+    return read_master(store, key, shape)[:: -1 if turned else 1][::_LEVEL_STEP]
 
 
 def _flat_level(frame: Frame, below: np.ndarray) -> float:
@@ -199,8 +247,9 @@ def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence
         arguments = {
             "store_url": store_url,
             "kind": spec.kind,
-            "frames": tuple(_frames(spec)),
+            "frames": tuple(spec.files),
             "pedestal_key": pedestal,
+            "pedestal_turned": is_turned(spec, links),
         }
         tasks.append(Task(key=f"check/{name}", digest=digest("check", key), function=check_frames, arguments=arguments))
         task_bytes = max(task_bytes, 16 * spec.sample.shape[0] * spec.sample.shape[1])
@@ -208,12 +257,10 @@ def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence
 
 
 def check_frames(
-    *, store_url: str, kind: str, frames: tuple[Frame, ...], pedestal_key: str | None
+    *, store_url: str, kind: str, frames: tuple[Frame, ...], pedestal_key: str | None, pedestal_turned: bool
 ) -> dict[str, list[tuple[str, str]]]:
     """Path and reason of every frame that cannot be read to its end, and of every flat without light."""
-    below = np.zeros((1, 1), np.float32)
-    if pedestal_key:
-        below = read_master(open_store(store_url), pedestal_key, frames[0].shape)[::_LEVEL_STEP]
+    below = _below_levels(open_store(store_url), pedestal_key, frames[0].shape, turned=pedestal_turned)
     bad = []
     for frame in frames:
         try:
@@ -256,15 +303,11 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
 def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
     """Write pedestal and gain of one calibration set."""
     store, written = open_store(store_url), 0
-    scaled = masters["dark"] and masters["bias"] and chosen.dark_scale != 1.0
-    pedestal = _master(store, masters["dark"] or masters["bias"], chosen)
-    if scaled:
-        bias = _master(store, masters["bias"], chosen)
-        pedestal = bias + np.float32(chosen.dark_scale) * (pedestal - bias)
+    pedestal = _pedestal(store, masters, chosen)
     if pedestal is not None:
         written += _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
     del pedestal
-    flat = _master(store, masters["flat"], chosen)
+    flat = _master(store, masters, "flat", chosen)
     if flat is not None:
         written += _write_map(
             store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat"
@@ -279,10 +322,10 @@ def make_defects(
     store = open_store(store_url)
     defects = np.zeros(0, np.int32)
     if settings.cosmetic and masters["dark"]:
-        dark = _master(store, masters["dark"], chosen)
+        dark = _master(store, masters, "dark", chosen)
         defects = cosmetic.defects_from_dark(dark, sigma=settings.hot_sigma, cfa=chosen.cfa)
     if settings.cosmetic and masters["flat"]:
-        flat = _master(store, masters["flat"], chosen)
+        flat = _master(store, masters, "flat", chosen)
         bad = cosmetic.defects_from_flat(flat, sigma=settings.cold_sigma, cfa=chosen.cfa)
         defects = np.union1d(defects, bad).astype(np.int32)
     _write_defects(store, key, defects)
@@ -346,9 +389,25 @@ def find_defects(
     return {"n_defects": len(defects), "n_found": len(found)}
 
 
-def _master(store: Store, key: str | None, chosen: CalibrationSet) -> Any:
-    """Pixels of a master, or None."""
-    return read_master(store, key, chosen.shape) if key else None
+def _pedestal(store: Store, masters: Mapping[str, str | None], chosen: CalibrationSet) -> Any:
+    """What is taken off the lights of a set, or None."""
+    dark = _master(store, masters, "dark", chosen)
+    bias = _master(store, masters, "bias", chosen) if chosen.needs_bias else None
+    if dark is None or (bias is None and chosen.dark_scale == 1.0):
+        return bias if dark is None else dark
+    if bias is not None and not chosen.bare:
+        dark = dark - bias
+    dark = dark * np.float32(chosen.dark_scale)
+    return dark if chosen.dark_less_bias or bias is None else bias + dark
+
+
+def _master(store: Store, masters: Mapping[str, str | None], kind: str, chosen: CalibrationSet) -> Any:
+    """Pixels of a master as the lights' rows lie, or None."""
+    key = masters[kind]
+    if not key:
+        return None
+    image = read_master(store, key, chosen.shape)
+    return np.ascontiguousarray(image[::-1]) if kind in chosen.turned else image
 
 
 def _write_map(store: Store, key: str, name: str, image: np.ndarray, unit: str, meaning: str) -> int:
@@ -375,8 +434,3 @@ def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:
         for c, g in zip(where, good, strict=True):
             np.divide(np.float32(mean), flat[c], out=gain[c], where=g)
     return gain
-
-
-def _frames(spec: MasterSpec) -> Sequence[Frame]:
-    """Files of a master: its raw frames, or the one file that is a master already."""
-    return spec.frames or ((spec.ready,) if spec.ready is not None else ())

@@ -134,8 +134,9 @@ def test_flat_of_the_filter(filter_, fits):
 
 def test_flats_gain_may_differ_from_the_lights():
     bias = several("bias0", "bias", exposure_s=0.001, gain=0.0)
-    _, one = link(light(), bias, several("flat", "flat", exposure_s=2.0, filter="L", gain=0.0))
+    links, one = link(light(), DARK, bias, several("flat", "flat", exposure_s=2.0, filter="L", gain=0.0))
     assert one.flat is not None
+    assert links.masters[one.flat.master].pedestal == "bias_g0"
 
 
 def test_flat_of_the_nearest_night():

@@ -132,6 +132,7 @@ def test_a_gzipped_master(folder):
 def test_a_flat_is_relative(folder):
     flat = (level(30000, np.float32) / np.float32(65535)).clip(0, 1)
     write(folder / "master_flat.fits", flat, **{**PIXINSIGHT, "IMAGETYP": "Master Flat"})
+    write(folder / "bias.fits", level(500, np.uint16), IMAGETYP="BIAS")
     links = linked(folder)
     (link,) = links.of.values()
     assert np.array_equal(band_of(links.masters[link.flat.master].sample, 0, SHAPE[0]), flat)
