@@ -166,7 +166,7 @@ def _parse(text: str) -> dict[str, Any]:
         card = text[i : i + 80]
         word = card[:8].rstrip()
         if word in ("HISTORY", "COMMENT"):
-            cards[word].append(card[8:].strip())
+            cards[word].append(_as_written(card[8:].strip()))
         elif word == "CONTINUE" and isinstance(cards.get(last), str) and cards[last].endswith("&"):
             cards[last] = cards[last][:-1] + str(_value(card[8:]))
         elif card[8:10] == "= ":
@@ -182,7 +182,7 @@ def _value(text: str) -> Any:
     text = text.strip()
     if text.startswith("'"):
         match = re.match(r"'((?:[^']|'')*)'?", text)
-        return match[1].replace("''", "'").rstrip() if match else ""
+        return _as_written(match[1].replace("''", "'").rstrip()) if match else ""
     text = text.split("/", 1)[0].strip()
     if text in ("T", "F"):
         return text == "T"
@@ -192,6 +192,14 @@ def _value(text: str) -> Any:
         except ValueError:
             continue
     return text
+
+
+def _as_written(text: str) -> str:
+    """A text whose bytes were read as Latin-1, as UTF-8 where they are that: programs write both, against the standard."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return text
 
 
 def _axes(cards: dict[str, Any], prefix: str = "") -> list[int]:

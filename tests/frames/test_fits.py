@@ -245,3 +245,14 @@ def test_any_byte_of_the_header_may_be_wrong(tmp_path_factory, at, byte):
     frame = probe(path)
     if frame.pixels is not None:
         assert read_pixels(frame).data.shape == frame.shape
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_letters_beyond_ascii_are_read_as_they_were_written(tmp_path, encoding):
+    path = tmp_path / "light.fits"
+    header = fits.Header({"OBJECT": "Mu@o 12345", "IMAGETYP": "LIGHT"})
+    fits.writeto(path, np.zeros((4, 5), np.uint16), header)
+    letter = "ñ".encode(encoding)
+    raw = path.read_bytes()
+    path.write_bytes(raw.replace(b"Mu@o 12345", (b"Mu" + letter + b"o 12345")[:10].ljust(10)))
+    assert probe(path).header.object.startswith("Muño 123")
