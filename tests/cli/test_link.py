@@ -25,7 +25,7 @@ def night(monkeypatch, tmp_path):
     import lerar_dask.pipeline
 
     frame = SimpleNamespace(path=Path("/n/x.fits"))
-    links = SimpleNamespace(explain=lambda: ROWS, aside=[(frame, "empty file")])
+    links = SimpleNamespace(explain=lambda: ROWS, aside=[(frame, "empty file")], notes=("1 frame of unknown kind",))
     monkeypatch.setattr(lerar_dask.pipeline, "link", lambda nights, settings: links, raising=False)
     return str(tmp_path)
 
@@ -33,6 +33,7 @@ def night(monkeypatch, tmp_path):
 def test_link_says_what_each_group_gets_and_why(night, capsys):
     assert run(["link", night]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert "note: 1 frame of unknown kind" in lines
     assert lines[:5] == [
         "M31_L, 60 lights",
         "  dark: dark_60s (15 frames): same exposure",
