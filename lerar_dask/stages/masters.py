@@ -22,6 +22,7 @@ import numpy as np
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.reader import Frame, band_of
 from lerar_dask.kernels import cosmetic
+from lerar_dask.kernels.saturation import saturated_share
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters, digest
 from lerar_dask.stages.bands import BAND_ROWS, combine_rows, read_band, read_master, write_band
@@ -43,7 +44,9 @@ __all__ = [
     "plan_stacks",
 ]
 
-CODE_VERSION = 4
+CODE_VERSION = 5
+_SATURATED_SHARE = 0.02
+"""A flat with more saturated pixels is not used."""
 _LEVEL_STEP = 16
 """Every which row tells a flat's level: 1/16 of the pixels fix it to 1e-4."""
 
@@ -230,11 +233,21 @@ def _below_levels(store: Store, key: str | None, shape: tuple[int, int], *, turn
 
 def _flat_level(frame: Frame, below: np.ndarray) -> float:
     """Mean level of a flat above the rows of its pedestal that tell it."""
-    sample = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32) - below
+    rows = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32)
+    share = saturated_share(rows, saturation=_saturation_of(frame))
+    if share > _SATURATED_SHARE:
+        raise FrameError(f"{share:.0%} of the pixels of the flat {frame.path.name} are saturated: it cannot be used")
+    sample = rows - below
     level = float(np.nanmean(sample, dtype=np.float64))
     if not level > 0:
         raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
     return level
+
+
+def _saturation_of(frame: Frame) -> float | None:
+    """Saturation as a header tells it, in the unit of the frame's values; a level of 0 tells nothing."""
+    level, pixels = frame.header.saturation_adu, frame.pixels
+    return (level - pixels.less) * pixels.factor if level and pixels else None
 
 
 def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence[str]) -> Step:
@@ -259,7 +272,7 @@ def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence
 def check_frames(
     *, store_url: str, kind: str, frames: tuple[Frame, ...], pedestal_key: str | None, pedestal_turned: bool
 ) -> dict[str, list[tuple[str, str]]]:
-    """Path and reason of every frame that cannot be read to its end, and of every flat without light."""
+    """Path and reason of every frame that cannot be read to its end, and of every flat without light or saturated."""
     below = _below_levels(open_store(store_url), pedestal_key, frames[0].shape, turned=pedestal_turned)
     bad = []
     for frame in frames:
