@@ -74,6 +74,12 @@ class Frame:
     problem: str = ""
     """Why it cannot be used, in words; empty when it can."""
 
+    @property
+    def saturation(self) -> float | None:
+        """Saturation level as a header tells it, in the unit of the frame's values; a level of 0 tells nothing."""
+        level, pixels = self.header.saturation_adu, self.pixels
+        return (level - pixels.less) * pixels.factor if level and pixels else None
+
 
 @dataclass(frozen=True)
 class RawPixels:

@@ -60,8 +60,10 @@ def measure_key(calibration: str | None, settings: Ingest) -> str:
 
 
 def raw_digest(frame: Frame) -> str:
-    """Identity of a file at planning: path, size, time."""
-    return digest("raw", RAW_VERSION, str(frame.path), frame.size, frame.mtime_ns)
+    """Identity of a file at planning: path, size, time, and how its numbers are taken where that is not as they are."""
+    pixels = frame.pixels
+    taken = [pixels.factor, pixels.less] if pixels and (pixels.factor, pixels.less) != (1.0, 0.0) else []
+    return digest("raw", RAW_VERSION, str(frame.path), frame.size, frame.mtime_ns, *taken)
 
 
 def prepare_arrays(store: Store, items: Sequence[Item], settings: Ingest, codec: str) -> None:
@@ -168,7 +170,7 @@ def _take_in(
     _refuse_empty(stored)
     header = frame.header
     limit = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else float("inf")
-    saturation = header.saturation_adu or 0.98 * (limit * raw.scale + raw.zero)
+    saturation = frame.saturation or 0.98 * (limit * raw.scale + raw.zero)
     record = {
         "id": xxhash.xxh3_128_hexdigest(stored.data),
         "path": str(frame.path),

@@ -234,7 +234,7 @@ def _below_levels(store: Store, key: str | None, shape: tuple[int, int], *, turn
 def _flat_level(frame: Frame, below: np.ndarray) -> float:
     """Mean level of a flat above the rows of its pedestal that tell it."""
     rows = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32)
-    share = saturated_share(rows, saturation=_saturation_of(frame))
+    share = saturated_share(rows, saturation=frame.saturation)
     if share > _SATURATED_SHARE:
         raise FrameError(f"{share:.0%} of the pixels of the flat {frame.path.name} are saturated: it cannot be used")
     sample = rows - below
@@ -242,12 +242,6 @@ def _flat_level(frame: Frame, below: np.ndarray) -> float:
     if not level > 0:
         raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
     return level
-
-
-def _saturation_of(frame: Frame) -> float | None:
-    """Saturation as a header tells it, in the unit of the frame's values; a level of 0 tells nothing."""
-    level, pixels = frame.header.saturation_adu, frame.pixels
-    return (level - pixels.less) * pixels.factor if level and pixels else None
 
 
 def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence[str]) -> Step:
