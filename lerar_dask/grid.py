@@ -73,24 +73,24 @@ class Canvas:
         yield from ((cy, cx) for cy in range(ny) for cx in range(nx))
 
     @classmethod
-    def union(cls, transforms: np.ndarray, shapes: np.ndarray) -> Canvas:
-        """Smallest canvas that holds every sub whole.
+    def union(cls, transforms: np.ndarray, boxes: np.ndarray) -> Canvas:
+        """Smallest canvas that holds the valid area of every sub whole.
 
         Parameters
         ----------
         transforms : (n, 3, 3) float64     reference plane to sub
-        shapes : (n, 2) int                rows and columns of each sub
+        boxes : (n, 4) int                 y0, y1, x0, x1 of each sub's valid area: rows y0..y1-1, columns x0..x1-1
         """
-        corners = np.concatenate([_outline(t, s) for t, s in zip(transforms, shapes, strict=True)])
+        corners = np.concatenate([_outline(t, box) for t, box in zip(transforms, boxes, strict=True)])
         low = np.floor(corners.min(axis=0) + 1e-6).astype(int)
         high = np.ceil(corners.max(axis=0) - 1e-6).astype(int)
         return cls((int(low[1]), int(low[0])), (int(high[1] - low[1] + 1), int(high[0] - low[0] + 1)))
 
 
-def _outline(transform: np.ndarray, shape: np.ndarray) -> np.ndarray:
+def _outline(transform: np.ndarray, box: np.ndarray) -> np.ndarray:
     """Corners of a sub's pixel centers in the reference plane, (4, 2) x, y."""
-    h, w = int(shape[0]) - 1, int(shape[1]) - 1
-    points = np.array([[0, 0, 1], [w, 0, 1], [0, h, 1], [w, h, 1]], float) @ np.linalg.inv(transform).T
+    y0, y1, x0, x1 = (int(v) for v in box)
+    points = np.array([[x, y, 1] for y in (y0, y1 - 1) for x in (x0, x1 - 1)], float) @ np.linalg.inv(transform).T
     return points[:, :2] / points[:, 2:]
 
 

@@ -33,12 +33,12 @@ def test_chunks_tile_the_canvas(ny, nx):
 
 
 def test_union_of_shifted_subs():
-    canvas = Canvas.union(np.stack([shifted(0, 0), shifted(3, -2)]), np.array([[50, 80], [50, 80]]))
+    canvas = Canvas.union(np.stack([shifted(0, 0), shifted(3, -2)]), np.array([[0, 50, 0, 80], [0, 50, 0, 80]]))
     assert canvas == Canvas((0, -3), (52, 83))
 
 
 def test_union_of_one_sub_is_the_sub():
-    assert Canvas.union(shifted(0, 0)[None], np.array([[50, 80]])) == Canvas((0, 0), (50, 80))
+    assert Canvas.union(shifted(0, 0)[None], np.array([[0, 50, 0, 80]])) == Canvas((0, 0), (50, 80))
 
 
 @given(st.floats(-3.2, 3.2), st.floats(-40, 40), st.floats(-40, 40))

@@ -30,11 +30,11 @@ AHEAD = (
      "f4[:,:,::1], i8, f4[::1], f4[:,:,:,::1], f4[:,::1], i8, i8[::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1]"),
     ("sample.sample_plane",
      "f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), f8[:,::1], b1, i8, f4, f4, f4, f4[:,::1], UniTuple(i8, 2), "
-     "f4[:,:,::1], i8, UniTuple(i8, 2), i8, i8, f4[:,::1], i8[:,::1], f8[:,::1], i4[::1], f8[:,::1], "
-     "f8[:,::1], UniTuple(i8, 3), UniTuple(i8, 2), f8, f8, f8[:,:,::1]"),
+     "f4[:,:,::1], i8, UniTuple(i8, 2), i8, i8, f4[:,::1], i8[:,::1], f8[:,::1], u1[:,::1], i4[::1], i4[::1], f8[:,::1], "
+     "f8[:,::1], UniTuple(i8, 5), UniTuple(i8, 2), f8, f8, f8[:,:,::1]"),
     ("sample.prepare_window",
-     "u2[:,::1], f8, f8, f8, f4[:,::1], f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), UniTuple(i8, 2), i4[::1], "
-     "i8, f4, f4[:,::1]"),
+     "u2[:,::1], f8, f8, f8, f8, f4[:,::1], f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), UniTuple(i8, 2), "
+     "i4[:,::1], i4[::1], i8, f4, f4[:,::1]"),
     ("masks.drop_lines", "f8[:,::1], f8[:,::1], f4[:,:,::1], i8, i8, i8, i8, i8, f8, f8, i4[:,::1], f8[:,:,::1]"),
     ("window.take_plane", "f4[:,::1], i8, i8, i8, i8, i8, i8, i8, b1, b1, b1, f4[:,::1], i8, i8"),
     ("integrate.finish_planes", "f4[:,:,::1], i4[:,::1], f8[:,:,::1], i8, f4"),

@@ -1,4 +1,4 @@
-"""Leave samples out of a cube: on trails, and where a defect touches their footprint.
+"""Leave samples out of a cube: on trails, and where a void, a clipped pixel or a defect touches their footprint.
 
 In   a plane of the cube (rows, planes, columns) float32 of resampled samples, the transform it was made with
 Out  `MISSING` in their place; counts; sums of what was left out, for pixels where no other sub has a sample
@@ -11,7 +11,7 @@ from numba import njit
 
 from lerar_dask.kernels.window import MISSING, first_from
 
-__all__ = ["drop_footprints", "drop_lines"]
+__all__ = ["drop_footprints", "drop_lines", "drop_missing"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -67,6 +67,48 @@ def drop_footprints(
                         spare[3, i - y0, j - x0] += weight * weight * variance
                         cube[i - y0, plane, j - x0] = MISSING
                         dropped += _counted(i - y0, j - x0, cube.shape[0], columns, halo)
+    return dropped
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def drop_missing(missing, wy0, wx0, matrix, step, phase_y, phase_x, cube, plane, y0, x0, columns, halo):
+    """Take samples out of a cube whose bilinear footprint touches a pixel without data by more than 2 %.
+
+    Nothing of them is kept: what was no sample is not used in need either.
+
+    Parameters
+    ----------
+    missing : (h, w) uint8           1 where a window of the sub has no data; its first pixel is (wy0, wx0) of the sub
+    matrix : (3, 3)                  canvas pixel to sub pixel
+    step, phase_y, phase_x           lattice that the plane was taken from (1, 0, 0 without CFA)
+
+    Returns
+    -------
+    int
+        number of samples taken out
+    """
+    height, width = missing.shape
+    dropped = 0
+    for i in range(cube.shape[0]):
+        for j in range(columns):
+            if cube[i, plane, j] == MISSING:
+                continue
+            z = 1.0 / (matrix[2, 0] * (x0 + j) + matrix[2, 1] * (y0 + i) + matrix[2, 2])
+            x = ((matrix[0, 0] * (x0 + j) + matrix[0, 1] * (y0 + i) + matrix[0, 2]) * z - phase_x) / step
+            y = ((matrix[1, 0] * (x0 + j) + matrix[1, 1] * (y0 + i) + matrix[1, 2]) * z - phase_y) / step
+            bx, by = np.floor(x), np.floor(y)
+            tx, ty = x - bx, y - by
+            touched = False
+            for b in range(2):
+                for a in range(2):
+                    share = (tx if a == 1 else 1.0 - tx) * (ty if b == 1 else 1.0 - ty)
+                    v = int(by + b) * step + phase_y - wy0
+                    u = int(bx + a) * step + phase_x - wx0
+                    if share > 0.02 and v >= 0 and u >= 0 and v < height and u < width and missing[v, u] > 0:
+                        touched = True
+            if touched:
+                cube[i, plane, j] = MISSING
+                dropped += _counted(i, j, cube.shape[0], columns, halo)
     return dropped
 
 

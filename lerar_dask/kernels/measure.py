@@ -12,13 +12,16 @@ import numpy as np
 
 from lerar_dask.kernels.background import background_grid, step_of
 from lerar_dask.kernels.detection import halve
-from lerar_dask.kernels.stars import STAR_COLUMNS, Found, find_stars, typical_width
+from lerar_dask.kernels.stars import EDGE, STAR_COLUMNS, Found, find_stars, typical_width
 from lerar_dask.kernels.statistics import BLOCK_PX, block_statistics
+from lerar_dask.kernels.voids import fill_boxes, near_boxes
 
 __all__ = ["STAR_COLUMNS", "Measures", "measure", "measure_shapes"]
 
 _LOOKS = (8, 16)
 """Sides, in cells, of the middle of a sub in which the width of the stars is looked for first."""
+_GAPS = 1 << 20
+"""Missing pixels that are filled at a time."""
 _ENOUGH_STARS = 100
 """So many tell the width to half a percent."""
 
@@ -62,6 +65,8 @@ def measure(
     max_spikes: int,
     saturated_raw: float,
     defects: np.ndarray,
+    voids: np.ndarray,
+    blank: bool,
 ) -> Measures:
     """Measure a calibrated sub; its defects become NaN.
 
@@ -72,14 +77,21 @@ def measure(
     cfa : str or None             2x2 pattern
     saturated_raw : float         stored value from which a pixel is saturated
     defects : (m,) int32          flat indices of pixels that are left out
+    voids : (v, 4) int            rectangles without data, from `voids.find_voids`
+    blank : bool                  whether single pixels of integer frames may be without data (NaN in `image`)
     """
     image.reshape(-1)[defects] = np.nan
-    gaps = defects if raw.dtype.kind in "ui" else np.flatnonzero(~np.isfinite(image))
+    for y0, y1, x0, x1 in voids:
+        image[y0:y1, x0:x1] = np.nan
+    if raw.dtype.kind == "f":
+        image[~np.isfinite(image)] = np.nan
     grid = background_grid(image, cfa=cfa, cell_px=cell_px, step_adu=step_of(image))
     first = _first_look(image, grid, cfa, cell_px, detection_sigma)
     blocks = block_statistics(image, grid, cfa=cfa, cell_px=cell_px, fwhm_px=first * (2.0 if cfa else 1.0))
     level, noise, cell = _luminance(grid, cfa, cell_px)
-    _fill_gaps(image, gaps, step=2 if cfa else 1, level=float(np.median(level)))
+    fill_boxes(image, voids, level, cell_px=cell_px)
+    gaps = np.flatnonzero(np.isnan(image)) if blank or raw.dtype.kind == "f" else defects
+    _fill_gaps(image, gaps, step=2 if cfa else 1, level=level, cell_px=cell_px)
     found = find_stars(
         halve(image) if cfa else image,
         level,
@@ -96,7 +108,20 @@ def measure(
     )
     if cfa:
         found = _from_superpixels(found, image, cfa, grid, cell_px)
+    found = _beside_voids(found, voids)
     return Measures(blocks, grid, found.stars, found.spikes, _summary(grid, found))
+
+
+def _beside_voids(found: Found, voids: np.ndarray) -> Found:
+    """Without what was found inside a void; stars beside one are flagged like those at the edge of the frame."""
+    if not len(voids):
+        return found
+    stars = found.stars[~near_boxes(found.stars[:, :2], voids, 0.5)]
+    reach = 1.5 * found.fwhm_px + 3 if np.isfinite(found.fwhm_px) else 8.0
+    cut = near_boxes(stars[:, :2], voids, reach)
+    stars[cut, 9] = stars[cut, 9].astype(np.int64) | EDGE
+    spikes = found.spikes[~near_boxes(found.spikes[:, :2], voids, 2.0)]
+    return Found(stars, spikes, found.fwhm_px, found.eccentricity)
 
 
 def _summary(grid: np.ndarray, found: Found) -> dict[str, float]:
@@ -159,7 +184,8 @@ def _first_look(image: np.ndarray, grid: np.ndarray, cfa: str | None, cell_px: i
         part = image[y0:y1, x0:x1].copy()
         around = grid[:, y0 // cell_px : -(-y1 // cell_px), x0 // cell_px : -(-x1 // cell_px)]
         level, noise, cell = _luminance(around, cfa, cell_px)
-        _fill_gaps(part, np.flatnonzero(~np.isfinite(part)), step=2 if cfa else 1, level=float(np.median(level)))
+        gaps = np.flatnonzero(np.isnan(part))
+        _fill_gaps(part, gaps, step=2 if cfa else 1, level=level, cell_px=cell_px)
         plane = halve(part) if cfa else part
         width, n_stars = typical_width(plane, level, noise, cell_px=cell, sigma=sigma)
         if n_stars >= _ENOUGH_STARS:
@@ -175,14 +201,21 @@ def _middle_cells(length: int, cell_px: int, size: int) -> tuple[int, int]:
     return start, start + size
 
 
-def _fill_gaps(plane: np.ndarray, gaps: np.ndarray, *, step: int, level: float) -> None:
-    """Give missing pixels the mean of their neighbors, so that they neither hide stars nor make any."""
-    ys, xs = np.divmod(gaps, plane.shape[1])
-    height, width = plane.shape
-    total, count = np.zeros(len(gaps)), np.zeros(len(gaps))
-    for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
-        near = plane[np.clip(ys + dy, 0, height - 1), np.clip(xs + dx, 0, width - 1)]
-        good = np.isfinite(near)
-        total += np.where(good, near, 0.0)
-        count += good
-    plane[ys, xs] = np.where(count > 0, total / np.maximum(count, 1), level)
+def _fill_gaps(plane: np.ndarray, gaps: np.ndarray, *, step: int, level: np.ndarray, cell_px: int) -> None:
+    """Give missing pixels the mean of their neighbors, so that they neither hide stars nor make any.
+
+    Parameters
+    ----------
+    level : (gy, gx) float32     what those without neighbors get, per cell of `cell_px` pixels
+    """
+    for first in range(0, len(gaps), _GAPS):
+        ys, xs = np.divmod(gaps[first : first + _GAPS], plane.shape[1])
+        height, width = plane.shape
+        total, count = np.zeros(len(ys)), np.zeros(len(ys))
+        for dy, dx in ((0, step), (0, -step), (step, 0), (-step, 0)):
+            near = plane[np.clip(ys + dy, 0, height - 1), np.clip(xs + dx, 0, width - 1)]
+            good = np.isfinite(near)
+            total += np.where(good, near, 0.0)
+            count += good
+        alone = level[ys // cell_px, xs // cell_px]
+        plane[ys, xs] = np.where(count > 0, total / np.maximum(count, 1), alone)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["pile_up", "saturated_share"]
+__all__ = ["pile_up", "saturated_share", "top_of"]
 
 _NEAR = 0.98
 """Numbers above this part of the maximum are compared with it."""
@@ -18,7 +18,7 @@ _FULL = {2**bits - 1 for bits in (8, 10, 12, 14, 16)} | {(2**bits - 1) << (16 - 
 """Largest numbers of converters, also shifted up to 16 bit."""
 
 
-def _top_of(raw: np.ndarray) -> tuple[float, int, int]:
+def _count_top(raw: np.ndarray) -> tuple[float, int, int]:
     """Maximum, pixels that have it, and pixels between 98 % of it and it; NaN and infinities do not count.
 
     Parameters
@@ -50,9 +50,20 @@ def _is_pile(top: tuple[float, int, int]) -> bool:
     return (at >= _PILE and at > _RATIO * below) or (at >= 1 and largest in _FULL and at > below)
 
 
+def top_of(raw: np.ndarray) -> tuple[float, bool]:
+    """Largest number of a frame, and whether its pixels pile up there.
+
+    Parameters
+    ----------
+    raw : any shape     as stored; NaN and infinities do not count
+    """
+    top = _count_top(raw)
+    return top[0], _is_pile(top)
+
+
 def pile_up(values: np.ndarray) -> float | None:
     """The number at which pixels pile up, or None."""
-    top = _top_of(values)
+    top = _count_top(values)
     return top[0] if _is_pile(top) else None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial import cKDTree
 
 __all__ = ["Matches", "combine_scales", "fit_linear", "match_stars", "solve_scales"]
@@ -116,23 +117,15 @@ def solve_scales(
     ln_s = np.zeros(n_subs)
     ln_f = np.zeros(n_stars)
     excess = np.ones(n_subs)
-    for iteration in range(60):
-        total = np.bincount(star, weight, n_stars)
-        ln_f = np.divide(np.bincount(star, weight * (ln - ln_s[sub]), n_stars), total, where=total > 0, out=ln_f)
-        total_s = np.bincount(sub, weight, n_subs)
-        step = np.divide(
-            np.bincount(sub, weight * (ln - ln_f[star] - ln_s[sub]), n_subs),
-            total_s,
-            where=total_s > 0,
-            out=np.zeros(n_subs),
-        )
-        ln_s += step
+    for iteration in range(40):
+        before = ln_s
+        ln_s, ln_f = _solve(sub, star, ln, weight, ln_s, n_stars)
         if iteration >= 2:
             z = (ln - ln_f[star] - ln_s[sub]) * np.sqrt(base)
             excess = _spread_per_sub(z, sub, base > 0, n_subs)
             t = z / (TUKEY * np.maximum(excess, 0.5)[sub])
             weight = base * np.where(np.abs(t) < 1, (1 - t * t) ** 2, 0.0)
-        if iteration > 5 and np.abs(step).max(initial=0.0) < 1e-6:
+        if iteration > 5 and np.ptp(ln_s - before) < 1e-6:
             break
     total_s = np.bincount(sub, weight, n_subs)
     known = total_s > 0
@@ -141,6 +134,39 @@ def solve_scales(
     error[known] = np.maximum(excess[known], 1.0) / np.sqrt(total_s[known])
     seen = np.bincount(star, weight, n_stars) > 0
     return np.where(known, ln_s - shift, np.nan), error, np.where(seen, np.exp(ln_f + shift), np.nan)
+
+
+def _solve(
+    sub: np.ndarray, star: np.ndarray, ln: np.ndarray, weight: np.ndarray, start: np.ndarray, n_stars: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted least squares of ln = ln_s[sub] + ln_f[star], from `start`.
+
+    The stars are eliminated and conjugate gradients find the subs. Steps that take turns between subs and stars come to
+    a halt where two kinds of subs share few stars: long exposures in which the bright ones are saturated, and short ones.
+    """
+    n_subs = len(start)
+    total_f, total_s = np.bincount(star, weight, n_stars), np.bincount(sub, weight, n_subs)
+
+    def means(values: np.ndarray) -> np.ndarray:
+        sums = np.bincount(star, weight * values, n_stars)
+        return np.divide(sums, total_f, where=total_f > 0, out=np.zeros(n_stars))
+
+    def normal(ln_s: np.ndarray) -> np.ndarray:
+        values = ln_s.ravel()[sub]
+        return np.bincount(sub, weight * (values - means(values)[star]), n_subs)
+
+    right = np.bincount(sub, weight * (ln - means(ln)[star]), n_subs)
+    scaled = np.divide(1.0, total_s, where=total_s > 0, out=np.ones(n_subs))
+    size = (n_subs, n_subs)
+    ln_s, _ = cg(
+        LinearOperator(size, matvec=normal, dtype=np.float64),
+        right,
+        x0=start,
+        rtol=1e-9,
+        maxiter=300,
+        M=LinearOperator(size, matvec=lambda v: scaled * v.ravel(), dtype=np.float64),
+    )
+    return ln_s, means(ln - ln_s[sub])
 
 
 def _spread_per_sub(z: np.ndarray, sub: np.ndarray, use: np.ndarray, n_subs: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Windows of subs before they are resampled: calibrate, repair, take a lattice and turn it, mirror the edges.
+"""Windows of subs before they are resampled: calibrate, void, repair, take a lattice and turn it, mirror the edges.
 
 In   raw pixels of a window, calibration of the whole sub
 Out  float32 windows that may begin outside the frame; `MISSING` (1e30) marks pixels without data until they are repaired
@@ -9,7 +9,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["MISSING", "calibrate_into", "first_from", "mirror_edges", "repair_defects", "take_plane"]
+__all__ = [
+    "MISSING",
+    "calibrate_into",
+    "fill_missing",
+    "find_saturated",
+    "first_from",
+    "lay_voids",
+    "mirror_edges",
+    "repair_defects",
+    "take_plane",
+]
 
 MISSING = np.float32(1e30)
 """Stands for "no sample" in windows and cubes: it sorts to the end and comparisons stay simple."""
@@ -176,6 +186,84 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
     for d in range(n):
         window[found[d, 0], found[d, 1]] = repaired[d]
     return n
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def lay_voids(window, y0, x0, height, width, voids):
+    """Mark the voids of a sub in a window of it as `MISSING`; number of pixels marked.
+
+    Parameters
+    ----------
+    window : (h, w) float32    first pixel (y0, x0) of a sub of (height, width), may begin outside it
+    voids : (m, 4) int32       rows y0..y1-1, columns x0..x1-1 of each
+    """
+    marked = 0
+    for k in range(voids.shape[0]):
+        left, right = max(voids[k, 2] - x0, 0, -x0), min(voids[k, 3] - x0, window.shape[1], width - x0)
+        top, bottom = max(voids[k, 0] - y0, 0, -y0), min(voids[k, 1] - y0, window.shape[0], height - y0)
+        for i in range(top, bottom):
+            for j in range(left, right):
+                window[i, j] = MISSING
+                marked += 1
+    return marked
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_missing(window, missing, top, left, rows, columns, step, level):
+    """Give pixels without data the mean of the nearest good ones of their color, or `level`, in place.
+
+    The fill only keeps the kernel from smearing what is not there into the samples beside it. It looks along rows and
+    columns, two pixels of the color far: as far as a sample that stands beside missing pixels reaches over them.
+
+    Parameters
+    ----------
+    window : (h, w) float32     `MISSING` where there is no data
+    missing : (h, w) uint8      1 there
+    top, left, rows, columns    the part of the window that lies in the sub
+    step : int                  1, or 2 for a CFA sub
+    """
+    for i in range(top, top + rows):
+        for j in range(left, left + columns):
+            if missing[i, j] == 0:
+                continue
+            total, n = 0.0, 0
+            for d in range(step, 2 * step + 1, step):
+                if n == 0:
+                    for a, b in ((i, j - d), (i, j + d), (i - d, j), (i + d, j)):
+                        inside = a >= top and b >= left and a < top + rows and b < left + columns
+                        if inside and missing[a, b] == 0:
+                            total += window[a, b]
+                            n += 1
+            window[i, j] = np.float32(total / n) if n > 0 else level
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def find_saturated(raw, saturation, y0, x0, width):
+    """Sorted flat indices, into a sub of a width, of the pixels of its raw window that are saturated.
+
+    Parameters
+    ----------
+    raw : (h, w)              its first pixel is (y0, x0) of the sub
+    saturation : float64      raw value from which on a pixel is saturated; infinite: none is
+    """
+    n = np.int64(0)
+    if np.isfinite(saturation):
+        for i in range(raw.shape[0]):
+            row = raw[i]
+            own = np.int32(0)
+            for j in range(row.size):
+                own += np.int32(row[j] >= saturation)
+            n += np.int64(own)
+    found = np.empty(n, np.int32)
+    k = 0
+    for i in range(raw.shape[0]):
+        if k == n:
+            break
+        for j in range(raw.shape[1]):
+            if raw[i, j] >= saturation:
+                found[k] = np.int32(np.int64(y0 + i) * width + x0 + j)
+                k += 1
+    return found
 
 
 @njit(nogil=True, error_model="numpy")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from lerar_dask.stages import guide, integrate, masters, normalize, register, tr
 from lerar_dask.stages.group_cells import Member
 from lerar_dask.stages.normalize import LnReference, Normalization
 from lerar_dask.stages.register import Registration
+from lerar_dask.stages.saturation import saturation_levels
 from lerar_dask.stages.stack_table import StackTable, save_table
 
 __all__ = ["Solved", "solve_target"]
@@ -156,23 +157,29 @@ def _canvas(
     inside = [i for i, r in enumerate(reasons) if not r]
     if not inside:
         return None
-    shapes = np.array([s.shape for s in subs])
+    boxes = np.array([_valid_area(session, s) for s in subs])
     home = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
     if session.settings.register.canvas == "reference":
         return Canvas((0, 0), reference.shape)
     frame = float(np.prod(reference.shape))
-    corners = {i: Canvas.union(registration.transforms[[i]], shapes[[i]]) for i in inside}
+    corners = {i: Canvas.union(registration.transforms[[i]], boxes[[i]]) for i in inside}
     centers = np.array([[c.origin_yx[0] + c.shape[0] / 2, c.origin_yx[1] + c.shape[1] / 2] for c in corners.values()])
     away = np.hypot(*(centers - np.median(centers, axis=0)).T)
     for i in [inside[j] for j in np.argsort(-away)]:
-        canvas = Canvas.union(registration.transforms[inside], shapes[inside])
+        canvas = Canvas.union(registration.transforms[inside], boxes[inside])
         if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
             break
         if i == home:
             continue
         inside.remove(i)
         reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
-    return Canvas.union(registration.transforms[inside], shapes[inside])
+    return Canvas.union(registration.transforms[inside], boxes[inside])
+
+
+def _valid_area(session: Session, sub: Sub) -> tuple[int, int, int, int]:
+    """y0, y1, x0, x1 of what a sub holds: less than its frame where that is padded."""
+    y0, y1, x0, x1 = session.store.frame(sub.geometry, sub.slot).get("valid_yx") or (0, sub.shape[0], 0, sub.shape[1])
+    return y0, y1, x0, x1
 
 
 def _give_up(subs: Sequence[Sub], only: int, reasons: list[str], fates: dict[str, str]) -> None:
@@ -354,7 +361,7 @@ def _table(
         scale=np.array([f["scale"] for f in frames]),
         zero=np.array([f["zero"] for f in frames]),
         blank=np.array([np.nan if f["blank"] is None else f["blank"] for f in frames]),
-        saturation=np.array([f["saturation_adu"] for f in frames]),
+        saturation=saturation_levels(frames, [s.geometry for s in subs]),
         calibration=np.array([calibrations.index(key) if key else -1 for key in keys], np.int32),
         transform=solved.registration.transforms[members],
         ln_scale=normalization.scale,
@@ -371,7 +378,14 @@ def _table(
         registration_px=solved.registration.rms_px[members],
         sky_level=normalization.sky_level,
         level=normalization.level,
+        voids=np.concatenate([_voids(f, k) for k, f in enumerate(frames)]),
     )
+
+
+def _voids(record: Mapping[str, Any], k: int) -> np.ndarray:
+    """Rows of the table for the parts of sub `k` that hold no data."""
+    boxes = np.array(record.get("voids") or np.zeros((0, 4)), np.int32)
+    return np.column_stack([np.full(len(boxes), k, np.int32), boxes])
 
 
 def _weight_factor(weights: str, fwhm: np.ndarray) -> np.ndarray:

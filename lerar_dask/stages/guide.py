@@ -13,6 +13,7 @@ import numpy as np
 from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.picture import Picture, light_of, open_picture
 from lerar_dask.kernels.measure import measure
+from lerar_dask.kernels.voids import find_voids
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store
 
@@ -52,6 +53,8 @@ def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> tu
             max_spikes=1,
             saturated_raw=frame.header.saturation_adu or float("inf"),
             defects=np.zeros(0, np.int32),
+            voids=find_voids(image),
+            blank=False,
         )
         if len(found.stars) < 6:
             raise FrameError(f"it shows too few stars ({len(found.stars)} found, 6 needed)")

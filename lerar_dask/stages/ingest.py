@@ -9,7 +9,7 @@ the sub is measured from its shard and the file is not touched.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,13 +22,24 @@ from lerar_dask.frames.fits import read_cards
 from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, map_words, read_pixels
 from lerar_dask.kernels.calibrate import calibrate, unpack_and_calibrate
 from lerar_dask.kernels.measure import measure, measure_shapes
+from lerar_dask.kernels.saturation import top_of
+from lerar_dask.kernels.voids import find_voids, valid_box
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["Item", "geometry_name", "ingest_sub", "measure_key", "plan", "prepare_arrays", "raw_digest"]
+__all__ = [
+    "Item",
+    "geometry_name",
+    "ingest_sub",
+    "measure_key",
+    "plan",
+    "prepare_arrays",
+    "raw_digest",
+    "saturated_from",
+]
 
-RAW_VERSION, CODE_VERSION = 2, 6
+RAW_VERSION, CODE_VERSION = 3, 7
 """Of what is stored of a file, and of what is measured."""
 MAX_SPIKES = 2000
 _buffers = threading.local()
@@ -125,6 +136,7 @@ def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dic
     if not calibrated:
         scale, zero, blank = record["scale"], record["zero"], record["blank"]
         calibrate(stored, pedestal, gain, scale=scale, zero=zero, blank=blank, out=image)
+    voids = np.array(record.get("voids") or np.zeros((0, 4)), np.int32)
     found = measure(
         image,
         stored,
@@ -133,8 +145,10 @@ def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dic
         detection_sigma=settings.detection_sigma,
         max_stars=settings.max_stars,
         max_spikes=MAX_SPIKES,
-        saturated_raw=(record["saturation_adu"] - record["zero"]) / record["scale"],
+        saturated_raw=saturated_from(record),
         defects=defects,
+        voids=voids,
+        blank=record["blank"] is not None,
     )
     written += store.measures(item.geometry, key).write(
         item.slot,
@@ -168,9 +182,14 @@ def _take_in(
         raw = read_pixels(frame)
         stored[...] = raw.data
     _refuse_empty(stored)
+    voids = find_voids(stored, blank=raw.blank)
+    box = valid_box(voids, stored.shape)
+    if box[0] == box[1]:
+        raise FrameError("it holds no picture (every row is one value, or the one before it)")
     header = frame.header
     limit = np.iinfo(stored.dtype).max if stored.dtype.kind in "ui" else float("inf")
     saturation = frame.saturation or 0.98 * (limit * raw.scale + raw.zero)
+    largest, piled = top_of(stored)
     record = {
         "id": xxhash.xxh3_128_hexdigest(stored.data),
         "path": str(frame.path),
@@ -178,13 +197,30 @@ def _take_in(
         "zero": raw.zero,
         "blank": raw.blank,
         "saturation_adu": min(saturation, 1e30),
+        "largest": largest,
+        "piled": piled,
         "origin_yx": [0, 0],
         "cfa": header.cfa,
         "row_order": header.row_order,
         "header": header.to_dict(),
         "cards": read_cards(frame.path, _pixels(frame).hdu),
     }
+    if len(voids):
+        record |= {"voids": voids.tolist(), "valid_yx": list(box)}
     return record, words is not None
+
+
+def saturated_from(record: Mapping[str, Any], *, piled_at: float | None = None) -> float:
+    """Stored number from which on the samples of a sub are lower bounds only.
+
+    Parameters
+    ----------
+    record : of the sub in the store
+    piled_at : stored number at which other subs of its camera pile up
+    """
+    own = record["largest"] if record.get("piled") else None
+    told = (record["saturation_adu"] - record["zero"]) / record["scale"]
+    return min(v for v in (told, own, piled_at) if v is not None)
 
 
 def _pixels(frame: Frame) -> PixelSource:

@@ -41,7 +41,7 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 _PLANES = 5
 
 
@@ -305,8 +305,9 @@ class _Chunk:
         samples = sample_plane(
             pixels, origin, plane.turned_shape, plane.matrix, plane.gathered, self.kind, self.clamping,
             table.offset[i, c], gain, sky, self.first_node, terms.cube, to, terms.at, terms.columns, self.halo,
-            floats, runs, nodes, source.defects if terms.masks else source.defects[:0],
-            matrix, inverse, (plane.step, plane.phase_y, plane.phase_x), self.shapes[k],
+            floats, runs, nodes, source.missing, source.saturated if terms.masks else source.saturated[:0],
+            source.defects if terms.masks else source.defects[:0],
+            matrix, inverse, (plane.step, plane.phase_y, plane.phase_x, source.y0, source.x0), self.shapes[k],
             weight, variance * float(table.n_lattices[i, c]), terms.spare[c],
         )  # fmt: skip
         return int(samples)

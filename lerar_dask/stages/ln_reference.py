@@ -16,6 +16,7 @@ from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.picture import Picture, light_of, open_picture
 from lerar_dask.frames.reader import Frame
 from lerar_dask.kernels.measure import Measures, measure
+from lerar_dask.kernels.voids import find_voids
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store
 
@@ -89,6 +90,8 @@ def _measured_plane(image: np.ndarray, cfa: str | None, frame: Frame, settings: 
         max_spikes=1,
         saturated_raw=frame.header.saturation_adu or float("inf"),
         defects=np.zeros(0, np.int32),
+        voids=find_voids(image),
+        blank=False,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from lerar_dask.grid import Window
 from lerar_dask.kernels import warp
 from lerar_dask.kernels.sample import prepare_window
-from lerar_dask.kernels.window import MISSING, calibrate_into, repair_defects, take_plane
+from lerar_dask.kernels.window import MISSING, calibrate_into, lay_voids, take_plane
 from lerar_dask.stages.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
 
@@ -45,6 +45,10 @@ class Source:
     pixels: np.ndarray
     y0: int
     x0: int
+    missing: np.ndarray
+    """uint8 like the pixels, 1 where there is no sample; (0, 0) when there is one everywhere."""
+    saturated: np.ndarray
+    """int32 sorted flat indices into the sub of samples that are lower bounds."""
     defects: np.ndarray
 
 
@@ -65,17 +69,12 @@ def source_window(
     reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
     pixels = thread_buffer("window", (y1 - y0, x1 - x0), np.float32)
     pedestal, gain, defects = _calibration(store_url, table, i)
-    level = table.mean_sky[i]
-    missing = prepare_window(
-        raw, float(table.scale[i]), float(table.zero[i]), float(table.blank[i]), pedestal, gain,
-        (inside.y0, inside.x0), (y0, x0), (height, width), defects, step, level, pixels,
+    missing, saturated = prepare_window(
+        raw, float(table.scale[i]), float(table.zero[i]), float(table.blank[i]), float(table.saturated_raw[i]),
+        pedestal, gain, (inside.y0, inside.x0), (y0, x0), (height, width), table.voids_of(i), defects, step,
+        table.mean_sky[i], pixels,
     )  # fmt: skip
-    if missing:
-        part = pixels[inside.y0 - y0 : inside.y1 - y0, inside.x0 - x0 : inside.x1 - x0]
-        ys, xs = np.nonzero(part == MISSING)
-        defects = np.union1d(defects, (ys + inside.y0) * width + xs + inside.x0).astype(np.int32)
-        repair_defects(pixels, y0, x0, height, width, defects, step, level)
-    return Source(pixels, y0, x0, defects)
+    return Source(pixels, y0, x0, missing, saturated, defects)
 
 
 def calibrated_window(store_url: str, table: StackTable, i: int, window: Window) -> np.ndarray:
@@ -85,6 +84,7 @@ def calibrated_window(store_url: str, table: StackTable, i: int, window: Window)
     pedestal, gain, _ = _calibration(store_url, table, i)
     out = np.empty(window.shape, np.float32)
     calibrate_into(raw, table.scale[i], table.zero[i], table.blank[i], pedestal, gain, window.y0, window.x0, out, 0, 0)
+    lay_voids(out, window.y0, window.x0, *(int(v) for v in table.shape[i]), table.voids_of(i))
     out[out >= MISSING] = np.nan
     return out
 

@@ -73,7 +73,7 @@ class StackTable:
     blank: np.ndarray
     """(n,) float64 stored value without data; NaN: none."""
     saturation: np.ndarray
-    """(n,) float64 ADU."""
+    """(n,) float64 ADU from which on a sample is a lower bound only; infinite: the sub has none."""
     calibration: np.ndarray
     """(n,) int32 index into calibrations; -1: none."""
     transform: np.ndarray
@@ -105,6 +105,8 @@ class StackTable:
     """(channel,) float64 constant added to the master."""
     level: np.ndarray
     """(channel,) float64 what the sky is in normalized samples: 0 after sky surfaces are taken off."""
+    voids: np.ndarray = field(default_factory=lambda: np.zeros((0, 5), np.int32))
+    """(m, 5) int32 rectangles without data, sub after sub: sub, y0, y1, x0, x1."""
     _planes: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray, tuple[Plane, ...]]] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -165,6 +167,16 @@ class StackTable:
         """(n,) float32 mean of the channels' skies, ADU."""
         return np.nan_to_num(self.sky).mean(axis=1).astype(np.float32)
 
+    @cached_property
+    def saturated_raw(self) -> np.ndarray:
+        """(n,) float64 stored value from which on a sample is a lower bound only."""
+        return (self.saturation - self.zero) / self.scale
+
+    def voids_of(self, i: int) -> np.ndarray:
+        """(m, 4) int32 rectangles of sub `i` without data."""
+        first, last = np.searchsorted(self.voids[:, 0], (i, i + 1))
+        return np.ascontiguousarray(self.voids[first:last, 1:])
+
     def planes(self, i: int, origin_yx: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, tuple[Plane, ...]]:
         """Canvas to sub, sub to canvas, and the lattices of sub `i` on a canvas with this origin."""
         key = (i, *origin_yx)
@@ -221,7 +233,8 @@ def load_table(store_url: str, key: str) -> StackTable:
     store = open_store(store_url)
     values = dict(store.read_json(f"stack/{key}/names.json"))
     for f in fields(StackTable):
-        if f.name not in values and not f.name.startswith("_"):
+        optional = f.name == "voids" and not store.has(f"stack/{key}/voids")  # of an older store
+        if f.name not in values and not f.name.startswith("_") and not optional:
             values[f.name] = store.read_array(f"stack/{key}/{f.name}")
     return StackTable(**values)
 

@@ -149,7 +149,8 @@ ARRAYS = (
     ArraySpec(f"{_S}scale", _SUB, "float64", "adu", "ADU per stored unit"),
     ArraySpec(f"{_S}zero", _SUB, "float64", "adu", "ADU of stored 0"),
     ArraySpec(f"{_S}blank", _SUB, "float64", "1", "stored value that means no data; NaN: none"),
-    ArraySpec(f"{_S}saturation", _SUB, "float64", "adu", "saturation level"),
+    ArraySpec(f"{_S}saturation", _SUB, "float64", "adu", "from here on a sample is a lower bound; infinite: none is"),
+    ArraySpec(f"{_S}voids", ("void", "void_column"), "int32", "px", "parts without data: sub, y0, y1, x0, x1"),
     ArraySpec(f"{_S}calibration", _SUB, "int32", "1", "index into the keys of calibration sets; -1: none"),
     ArraySpec(
         f"{_S}transform", ("sub", "row", "column"), "float64", "px", "reference plane (x, y, 1) to sub pixel (x, y, 1)"

@@ -27,7 +27,9 @@ def sub(flux: float = 20000.0) -> np.ndarray:
 
 
 def measured(raw, cfa=None, defects=NO_DEFECTS):
-    return measure(raw.astype(np.float32), raw, cfa=cfa, defects=defects, **OPTIONS)
+    return measure(
+        raw.astype(np.float32), raw, cfa=cfa, defects=defects, voids=np.zeros((0, 4), np.int32), blank=False, **OPTIONS
+    )
 
 
 @pytest.mark.parametrize("cfa", [None, "RGGB"])

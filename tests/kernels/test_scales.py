@@ -35,6 +35,21 @@ def test_scales_of_a_night():
     assert np.nanmax(flux) < 2.5e5
 
 
+def test_long_exposures_whose_bright_stars_are_left_out():
+    """The two kinds share faint stars only, which the long ones see best: the scales are found all the same."""
+    rng = np.random.default_rng(3)
+    flux = 10 ** rng.uniform(3, 5, 60)
+    rows = []
+    for k in range(10):
+        scale = 1.0 if k < 5 else 6.0
+        for j in np.flatnonzero(flux < (1e9 if k < 5 else 8e3)):
+            error = np.sqrt(flux[j] * scale + 4000 * scale)
+            rows.append((k, j, flux[j] * scale + error * rng.standard_normal(), error))
+    sub, star, measured, error = np.array(rows).T
+    ln, _, _ = solve_scales(sub.astype(int), star.astype(int), measured, error, n_subs=10)
+    assert abs(np.median(ln[5:]) - np.median(ln[:5]) - np.log(6.0)) < 0.02
+
+
 def test_one_catalog_star_per_star():
     _, rows = _lists(1)
     found = match_stars(rows[:, 2:4], rows[:, 0].astype(int), tolerance_px=2.0)

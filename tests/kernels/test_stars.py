@@ -47,6 +47,7 @@ def look(image, *, cfa=None, saturated=1e9, defects=(), raw=None):
     return measure(
         image.copy(), image.astype(np.uint16) if raw is None else raw, cfa=cfa, cell_px=64, detection_sigma=5.0,
         max_stars=600, max_spikes=2000, saturated_raw=saturated, defects=np.array(defects, np.int32),
+        voids=np.zeros((0, 4), np.int32), blank=False,
     )  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def test_order_columns_and_limits():
     assert (np.diff(stars[:, 2]) <= 0).all()
     few = measure(
         image.copy(), image, cfa=None, cell_px=64, detection_sigma=5.0, max_stars=20, max_spikes=3, saturated_raw=1e9,
-        defects=np.zeros(0, np.int32),
+        defects=np.zeros(0, np.int32), voids=np.zeros((0, 4), np.int32), blank=False,
     )  # fmt: skip
     assert len(few.stars) == 20
     assert len(few.spikes) <= 3
