@@ -10,9 +10,9 @@ import numpy as np
 from lerar_dask.frames.reader import Frame
 from lerar_dask.settings import Link as LinkSettings
 
-__all__ = ["kind_notes", "kind_of", "unusable"]
+__all__ = ["PIN", "kind_notes", "kind_of", "unusable"]
 
-_PIN = '[[kind]] frame = "pattern" is = "kind" in a file given by --pins says what they are'
+PIN = '[[kind]] frame = "pattern" is = "kind" in a file given by --pins says what they are'
 
 
 def kind_of(frame: Frame) -> str:
@@ -29,7 +29,7 @@ def unusable(frame: Frame, settings: LinkSettings) -> str:
     if header.is_named_result and frame.pixels is not None and np.dtype(frame.pixels.dtype).kind == "f":
         return f"its name says that it is a result of stacking, no sub, and its numbers are floats ({frame.path.name})"
     if header.kind == "unknown" and settings.default_kind == "ask" and not header.exposure_s:
-        return f"neither its header nor its folder says what kind of frame it is; {_PIN}, or --default-kind light"
+        return f"neither its header nor its folder says what kind of frame it is; {PIN}, or --default-kind light"
     return ""
 
 
@@ -42,13 +42,13 @@ def kind_notes(frames: Sequence[Frame]) -> list[str]:
             apart[(frame.header.kind, frame.header.named_kind)].append(frame)
     notes = [
         f"{_count(members)}: the header says {told}, folder or name say {named}; the header is believed. "
-        f"If it is wrong, {_PIN}"
+        f"If it is wrong, {PIN}"
         for (told, named), members in sorted(apart.items())
     ]
     if unknown:
         notes.append(
             f"{_count(unknown)}: nothing says what kind of frame it is; taken for a light, since it tells an exposure. "
-            f"If that is wrong, {_PIN}"
+            f"If that is wrong, {PIN}"
         )
     named = [f for f in frames if f.header.is_named_result]
     if named:
