@@ -42,6 +42,7 @@ def test_the_pin_that_the_message_names_makes_them_flats(tmp_path):
 def test_frames_of_which_nothing_is_told(tmp_path):
     night = Night(tmp_path / "night", 13)
     night.lights(6)
+    night.darks()
     for i in range(2):
         path = night.put(
             "other", f"img{i}.fits", adu(night.dark()), IMAGETYP=None, EXPTIME=60.0, DATE_OBS=stamp(20 + i)
