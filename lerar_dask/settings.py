@@ -36,8 +36,32 @@ __all__ = [
     "to_toml",
 ]
 
-_SMALLEST = {"background_cell_px": 16, "max_stars": 10, "tile_px": 32}
-"""Least value of a number; 0 for all others: no setting is negative."""
+_RANGES: dict[str, tuple[float, float]] = {
+    "exposure_tolerance_s": (0, 1e6),
+    "temperature_tolerance_c": (0, 100),
+    "gain_tolerance": (0, 1e6),
+    "offset_tolerance": (0, 1e6),
+    "rotator_tolerance_deg": (0, 180),
+    "session_gap_h": (0, 1e5),
+    "master_sigma_low": (0.1, 1000),
+    "master_sigma_high": (0.1, 1000),
+    "background_cell_px": (16, 4096),
+    "detection_sigma": (1, 1e4),
+    "max_stars": (10, 100_000),
+    "hot_sigma": (0.1, 1e6),
+    "cold_sigma": (0.1, 1e6),
+    "accept_log_odds": (0, 1e4),
+    "tile_px": (32, 65_536),
+    "sigma_low": (0.1, 1000),
+    "sigma_high": (0.1, 1000),
+    "reject_low_count": (0, 1_000_000),
+    "reject_high_count": (0, 1_000_000),
+    "percentile_low": (0, 1000),
+    "percentile_high": (0, 1000),
+    "clamping": (0, 1),
+    "threads": (0, 4096),
+}
+"""Least and largest value of every setting that is a number."""
 Rejection = Literal["auto", "none", "minmax", "percentile", "sigma", "winsorized", "mad"]
 
 
@@ -312,9 +336,11 @@ def _settings(tables: dict[str, Any], *, where: str = "", base: Path | None = No
             if name not in hints:
                 raise UsageError(f"{prefix}no setting is called {name!r} in [{table}]", _elsewhere(name, table, homes))
             checked[name] = _checked(value, hints[name], f"{prefix}{name}", base)
-            least = _SMALLEST.get(name, 0)
-            if isinstance(checked[name], int | float) and checked[name] < least:
-                raise UsageError(f"{prefix}{name} must be at least {least}, not {value!r}")
+            if name in _RANGES:
+                least, most = _RANGES[name]
+                if not least <= checked[name] <= most:
+                    raise UsageError(f"{prefix}{name} must be between {least:g} and {most:g}, not {_short(value)}")
+        _check_store(checked.get("store", ""), prefix)
         stages[table] = stage(**checked)  # type: ignore[operator]
     return Settings(**stages)
 
@@ -338,6 +364,23 @@ def _checked(value: Any, hint: Any, name: str, base: Path | None) -> Any:
         return value
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
     raise UsageError(f"{name} must be {words[kinds[0]]}, not {value!r}")
+
+
+def _check_store(store: str, prefix: str) -> None:
+    """Refuse what is no folder of a file system."""
+    if "://" in store:
+        raise UsageError(
+            f"{prefix}store {_short(store)}: lerar writes its store to a folder of this machine or a shared disk",
+            "give a path without ://",
+        )
+    if any(ord(c) < 32 for c in store):
+        raise UsageError(f"{prefix}store {_short(store)}: a folder's name with control characters is not taken")
+
+
+def _short(value: Any) -> str:
+    """A value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _toml_value(value: Any) -> str:

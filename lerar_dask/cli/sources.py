@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from cyclopts import App, ArgumentCollection, Token
 
+from lerar_dask.errors import UsageError
 from lerar_dask.settings import Settings, from_toml
 
 __all__ = ["PREFIX", "fill", "settings_of", "unknown_variables"]
@@ -34,6 +36,17 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
             argument.append(Token(keyword=variable, value=os.environ[variable], source="environment"))
         elif name in values:
             argument.append(Token(keyword=name, value=_text(values[name]), source="config"))
+    _check_whole(arguments)
+
+
+def _check_whole(arguments: ArgumentCollection) -> None:
+    """Refuse a number with a fraction where a whole one is wanted; it would be rounded without a word."""
+    for argument in arguments:
+        for token in argument.tokens if argument.hint is int else ():
+            if not re.fullmatch(r"\s*[+-]?[0-9_]+\s*", token.value):
+                raise UsageError(f"{argument.name} must be a whole number, not {token.value[:60]!r}")
+            if len(token.value) > 18:
+                raise UsageError(f"{argument.name} is too large: {token.value[:20]}...")
 
 
 def settings_of(stages: Iterable[Any]) -> Settings:

@@ -14,6 +14,7 @@ from lerar_dask.cli.display import Display, print_aside, print_json, print_pairs
 from lerar_dask.cli.sources import settings_of, unknown_variables
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
+from lerar_dask.runtime.memory import parse_bytes
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.summary import DryRun, Summary
@@ -62,6 +63,8 @@ def stack(
     settings = settings_of([link, masters, ingest, register, normalize, integrate, products, run])
     nights, target = _places(nights, out, config)
     _check_image(settings.normalize.ln_reference)
+    if settings.run.memory:
+        parse_bytes(settings.run.memory)  # what is no size is said before the night is read
     display.log_to_screen()
     log.log_to(target / "lerar.log")
     return _run(nights, target, settings, display, dry_run=dry_run)

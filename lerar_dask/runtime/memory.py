@@ -49,8 +49,11 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?i?)b?\s*", text.lower())
     if not match or match[2] not in _UNITS:
-        raise UsageError(f"{text!r} is no amount of memory", "write it as 2GiB or 1500MB")
-    return int(float(match[1]) * _UNITS[match[2]])
+        raise UsageError(f"{text[:60]!r} is no amount of memory", "write it as 2GiB or 1500MB")
+    wanted = float(match[1]) * _UNITS[match[2]]
+    if wanted >= _UNLIMITED:
+        raise UsageError(f"{text[:20]!r}{'...' * (len(text) > 20)} is more memory than any machine has")
+    return int(wanted)
 
 
 def format_bytes(n: float) -> str:

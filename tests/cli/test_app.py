@@ -52,7 +52,7 @@ def test_help_shows_the_settings_own_words(capsys):
         (["stak"], 2, 'Did you mean "stack"'),
         (["stack", "night", "-o", "out", "--rejct", "auto"], 2, "Did you mean --reject"),
         (["stack", "night", "-o", "out", "--reject", "kappa"], 2, '"winsorized"'),
-        (["stack", "night", "-o", "out", "--tile-px", "2"], 2, "at least 32"),
+        (["stack", "night", "-o", "out", "--tile-px", "2"], 2, "between 32 and"),
         (["stack", "night", "-o", "out", "--threads", "many"], 2, "many"),
         (["stack", "night"], 2, "where should the results go"),
         (["stack", "-o", "out"], 2, "which frames"),

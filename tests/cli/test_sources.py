@@ -60,8 +60,8 @@ def test_every_setting_has_a_flag(stacked):
                 values[field.name] = not default
                 words.append("--no-" + flag[2:] if default else flag)
             elif isinstance(default, int | float):
-                values[field.name] = default + 1
-                words += [flag, str(default + 1)]
+                values[field.name] = default / 2 if isinstance(default, float) else default + 1
+                words += [flag, str(values[field.name])]
     assert settings_after(stacked, *words) == Settings.of(**values)
     assert len(values) > 20
 
@@ -88,3 +88,25 @@ def test_a_slip_in_the_file_is_told(stacked, tmp_path, capsys):
     assert run(["stack", "night", "-o", "out", "--config", "my.toml"]) == 2
     assert "did you mean 'reject'" in capsys.readouterr().err
     assert not stacked
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--threads", "1.5"], "--threads must be a whole number"),
+        (["--threads", "100000000"], "threads must be between"),
+        (["--max-stars", "2e9"], "--max-stars must be a whole number"),
+        (["--max-stars", "9" * 5000], "--max-stars is too large"),
+        (["--tile-px", "1000000000000"], "tile_px must be between"),
+        (["--sigma-low", "1e300"], "sigma_low must be between"),
+        (["--store", "s3://bucket/x"], "store 's3://bucket/x'"),
+        (["--memory", "9" * 400], "is more memory than any machine has"),
+    ],
+)
+def test_values_out_of_range_get_one_line(flags, words, tmp_path, capsys):
+    (tmp_path / "night").mkdir()
+    assert run(["stack", str(tmp_path / "night"), "-o", str(tmp_path / "out"), *flags]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert len([line for line in said.splitlines() if not line.startswith("hint:")]) == 1
+    assert len(said) < 300
