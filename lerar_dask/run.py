@@ -19,10 +19,11 @@ import numpy as np
 
 from lerar_dask.errors import StoreError, UsageError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
+from lerar_dask.replay import steps_of
 from lerar_dask.settings import Integrate, from_toml
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.layout import PLANES
-from lerar_dask.tasks import Step, Task, step_from_plain
+from lerar_dask.tasks import Step, Task
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -261,7 +262,7 @@ class Run:
                 return task.key in paths
             return not any(task.key == o or task.key.startswith(o + "/") for o in others)
 
-        steps = [step_from_plain(plain) for plain in self.store.read_json("steps.json")]
+        steps = steps_of(self.store)
         kept = [dataclasses.replace(step, tasks=[t for t in step.tasks if belongs(t)]) for step in steps]
         return [step for step in kept if step.tasks]
 

@@ -9,7 +9,6 @@ barrier for the next. A *record* is what is remembered of a task that ran.
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Plan", "Record", "Step", "Task", "step_from_plain", "step_to_plain"]
+__all__ = ["Plan", "Record", "Step", "Task", "name_of", "step_from_plain", "step_to_plain"]
 
 State = Literal["done", "aside", "failed"]
 
@@ -88,7 +87,7 @@ def step_to_plain(step: Step) -> dict[str, Any]:
         {
             "key": t.key,
             "digest": t.digest,
-            "function": _name_of(t.function),
+            "function": name_of(t.function),
             "arguments": {k: _plain(v) for k, v in t.arguments.items()},
             "pixels": t.pixels,
         }
@@ -97,36 +96,57 @@ def step_to_plain(step: Step) -> dict[str, Any]:
     return {"name": step.name, "task_bytes": step.task_bytes, "tasks": tasks}
 
 
-def step_from_plain(plain: Mapping[str, Any]) -> Step:
-    """The step that `step_to_plain` wrote; only names of this package are looked up."""
-    tasks = [
-        Task(
-            key=t["key"],
-            digest=t["digest"],
-            function=_named(t["function"]),
-            arguments={k: _value(v) for k, v in t["arguments"].items()},
-            pixels=t["pixels"],
+def step_from_plain(plain: Mapping[str, Any], *, known: Mapping[str, Any], bound: Mapping[str, Any]) -> Step:
+    """The step that `step_to_plain` wrote; what is read is data, and calls nothing that it names itself.
+
+    Parameters
+    ----------
+    known : functions and dataclasses that may be named, by `name_of`
+    bound : arguments that every task must have, with the values they get whatever is written
+
+    Raises
+    ------
+    ValueError
+        for another name.
+    KeyError, TypeError
+        when the form is another.
+    """
+    tasks = []
+    for t in plain["tasks"]:
+        arguments = {k: _value(v, known) for k, v in t["arguments"].items()}
+        if missing := set(bound) - set(arguments):
+            raise ValueError(f"a task without {', '.join(sorted(missing))}")
+        function = _known(t["function"], known)
+        if isinstance(function, type):
+            raise ValueError(f"{t['function']} is no task")
+        pixels = int(t["pixels"])
+        tasks.append(
+            Task(
+                key=str(t["key"]),
+                digest=str(t["digest"]),
+                function=function,
+                arguments={**arguments, **bound},
+                pixels=pixels,
+            )
         )
-        for t in plain["tasks"]
-    ]
-    return Step(name=plain["name"], tasks=tasks, task_bytes=plain["task_bytes"])
+    return Step(name=str(plain["name"]), tasks=tasks, task_bytes=int(plain["task_bytes"]))
 
 
-def _name_of(thing: Any) -> str:
+def name_of(thing: Any) -> str:
+    """Module and name of a function or class."""
     return f"{thing.__module__}:{thing.__qualname__}"
 
 
-def _named(name: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if module.split(".")[0] != "lerar_dask" or "." in attribute:
-        raise ValueError(f"{name} is no name of lerar")
-    return getattr(importlib.import_module(module), attribute)
+def _known(name: Any, known: Mapping[str, Any]) -> Any:
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"{str(name)[:80]!r} is no task or value of lerar")
+    return known[name]
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields_ = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
-        return {"is": _name_of(type(value)), "fields": fields_}
+        return {"is": name_of(type(value)), "fields": fields_}
     if isinstance(value, np.ndarray):
         return {"is": "array", "dtype": value.dtype.str, "data": value.tolist()}
     if isinstance(value, Path):
@@ -140,18 +160,28 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _value(plain: Any) -> Any:
+def _value(plain: Any, known: Mapping[str, Any]) -> Any:
     if isinstance(plain, list):
-        return [_value(v) for v in plain]
+        return [_value(v, known) for v in plain]
     if not isinstance(plain, dict):
         return plain
     what = plain["is"]
     if what == "array":
-        return np.array(plain["data"], dtype=plain["dtype"])
+        return _array(plain)
     if what == "path":
         return Path(plain["path"])
     if what == "tuple":
-        return tuple(_value(v) for v in plain["items"])
+        return tuple(_value(v, known) for v in plain["items"])
     if what == "dict":
-        return {k: _value(v) for k, v in plain["items"]}
-    return _named(what)(**{k: _value(v) for k, v in plain["fields"].items()})
+        return {k: _value(v, known) for k, v in plain["items"]}
+    kind = _known(what, known)
+    if not isinstance(kind, type):
+        raise ValueError(f"{what!r} is no value")
+    return kind(**{k: _value(v, known) for k, v in plain["fields"].items()})
+
+
+def _array(plain: Mapping[str, Any]) -> np.ndarray:
+    dtype = np.dtype(plain["dtype"])
+    if dtype.kind not in "biufU":
+        raise ValueError(f"an array of {dtype}")
+    return np.array(plain["data"], dtype=dtype)

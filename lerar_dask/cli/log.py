@@ -6,8 +6,10 @@ Records are kept in memory until the run has made its folder, so that a run that
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import traceback
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,14 @@ class _LateFile(logging.Handler):
 
 
 class _File(logging.FileHandler):
-    """A log on a full disk loses lines: the run itself tells of the disk, without a traceback for each line."""
+    """A log on a full disk loses lines: the run itself tells of the disk, without a traceback for each line.
+
+    A symbolic link in its place is not followed: what others left in the folder does not choose what is written to.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return open(os.open(self.baseFilename, flags, 0o644), "a", encoding=self.encoding)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         return

@@ -25,6 +25,7 @@ from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, to_toml
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.store.shard import write_atomically
 from lerar_dask.tasks import Task, step_to_plain
 
 if TYPE_CHECKING:
@@ -204,9 +205,8 @@ def _finish(
             problems = {**problems, key.partition("/")[2]: record["reason"]}
     did_nothing = session.n_run == 0 and page.exists()
     if not did_nothing:
-        (out / "lerar.toml").write_text(
-            to_toml(settings, nights=[Path(n) for n in state.nights], out=out), encoding="utf-8"
-        )
+        text = to_toml(settings, nights=[Path(n) for n in state.nights], out=out)
+        write_atomically(out / "lerar.toml", text.encode("utf-8", "surrogateescape"))
         if settings.products.report:
             drawing = drawn.result() if drawn else finish.draw(store, state)
             finish.write_run_report(store, out, state, drawing, session=session, problems=problems)

@@ -47,6 +47,14 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.url,)
 
+    def _at(self, path: str) -> Path:
+        """A place in the store; a name that leads out of it, as a store of somebody else may hold, is refused."""
+        if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+            raise StoreError(
+                f"the store {self.path} names a place outside of itself: {path[:80]!r}", "it is not touched"
+            )
+        return self.path / path
+
     # ------------------------------------------------------------------------------------------------------- opening
 
     @classmethod
@@ -97,7 +105,7 @@ class Store:
         """Make the array of the raw pixels of one frame geometry, without slots (driver only)."""
         if not self.has(f"raw/{name}/pixels"):
             make_group(self.path, f"raw/{name}")
-            write_node(self.path / "raw" / name / "pixels", raw_node(shape, dtype, codec, n_slots=0))
+            write_node(self._at(f"raw/{name}/pixels"), raw_node(shape, dtype, codec, n_slots=0))
 
     def geometries(self) -> list[str]:
         """Names of the frame geometries."""
@@ -105,12 +113,12 @@ class Store:
 
     def names(self, path: str) -> list[str]:
         """Names of the groups and arrays in a group, sorted; none where it does not exist."""
-        folder = self.path / path
+        folder = self._at(path)
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def reserve(self, geometry: str, n_slots: int) -> None:
         """Let the array hold `n_slots` subs (driver only)."""
-        folder = self.path / "raw" / geometry / "pixels"
+        folder = self._at(f"raw/{geometry}/pixels")
         node = json.loads((folder / "zarr.json").read_text())
         if node["shape"][0] < n_slots:
             node["shape"][0] = n_slots
@@ -129,26 +137,27 @@ class Store:
     def raw(self, geometry: str) -> RawReader:
         """Reader of the raw pixels of a geometry."""
         if geometry not in self._raw:
-            self._raw[geometry] = RawReader(self.path / "raw" / geometry / "pixels")
+            self._raw[geometry] = RawReader(self._at(f"raw/{geometry}/pixels"))
         return self._raw[geometry]
 
     def write_frame(self, geometry: str, slot: int, record: Mapping[str, Any]) -> None:
         """Write what is known of one sub: scale, zero, header cards."""
-        self.write_json(f"raw/{geometry}/frames/{slot}.json", record)
+        self.write_json(f"raw/{geometry}/frames/{int(slot)}.json", record)
 
     def frame(self, geometry: str, slot: int) -> dict[str, Any]:
         """What `write_frame` wrote."""
-        return self.read_json(f"raw/{geometry}/frames/{slot}.json")
+        return self.read_json(f"raw/{geometry}/frames/{int(slot)}.json")
 
     def measures(self, geometry: str, key: str) -> MeasureStore:
         """Measurements of the subs of a geometry, made under one key."""
+        self._at(f"measures/{geometry}/{key}")
         return MeasureStore(self.path, geometry, key)
 
     # ------------------------------------------------------------------------------------------------- whole arrays
 
     def has(self, path: str) -> bool:
         """Whether an array (or group) is there."""
-        return (self.path / path / "zarr.json").exists()
+        return (self._at(path) / "zarr.json").exists()
 
     def create_array(
         self,
@@ -166,7 +175,7 @@ class Store:
         node = array_node(
             path, shape=shape, dtype=np.dtype(dtype), chunks=chunks, dims=dims, unit=unit, meaning=meaning
         )
-        write_node(self.path / path, node)
+        write_node(self._at(path), node)
 
     def write_array(
         self,
@@ -195,7 +204,7 @@ class Store:
             meaning=meaning,
             attributes=attributes,
         )
-        final = self.path / path
+        final = self._at(path)
         make_group(self.path, path.rpartition("/")[0])
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
         size = 0
@@ -211,7 +220,7 @@ class Store:
 
     def write_band(self, path: str, band: int, data: np.ndarray) -> int:
         """Write a chunk of an array (channel, y, x) that `create_array` cut into bands of rows; bytes written."""
-        node = json.loads((self.path / path / "zarr.json").read_text())
+        node = json.loads((self._at(path) / "zarr.json").read_text())
         full = np.full(node["chunk_grid"]["configuration"]["chunk_shape"], np.nan, data.dtype.newbyteorder("<"))
         full[:, : data.shape[1]] = data
         return write_atomically(self._band(path, band), chunk_parts(full, packed=packing_of(path)))
@@ -221,7 +230,7 @@ class Store:
         return self._band(path, band).exists()
 
     def _band(self, path: str, band: int) -> Path:
-        return self.path / path / "c" / "0" / str(band) / "0"
+        return self._at(path) / "c" / "0" / str(int(band)) / "0"
 
     def open_array(self, path: str, mode: str = "r") -> zarr.Array:
         """An array as zarr sees it; chunks equal to the fill value are written as well.
@@ -235,7 +244,7 @@ class Store:
 
         if not self.has(path):
             raise StoreError(f"the store {self.path} has no {path}")
-        return zarr.open_array(str(self.path / path), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
+        return zarr.open_array(str(self._at(path)), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
 
     def read_array(self, path: str) -> np.ndarray:
         """A whole array.
@@ -245,7 +254,7 @@ class Store:
         StoreError
             when it is not there or damaged.
         """
-        folder = self.path / path
+        folder = self._at(path)
         try:
             node = json.loads((folder / "zarr.json").read_text())
             shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
@@ -266,23 +275,23 @@ class Store:
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of an array."""
-        return json.loads((self.path / path / "zarr.json").read_text())["attributes"]
+        return json.loads((self._at(path) / "zarr.json").read_text())["attributes"]
 
     def delete(self, path: str) -> None:
         """Remove an array or a group; a removal that was interrupted leaves nothing that looks whole."""
-        away = (self.path / path).with_name(f"{uuid.uuid4().hex}.partial")
+        away = self._at(path).with_name(f"{uuid.uuid4().hex}.partial")
         with suppress(FileNotFoundError):
-            (self.path / path).rename(away)
+            self._at(path).rename(away)
             shutil.rmtree(away, ignore_errors=True)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""
-        write_atomically(self.path / path, json.dumps(value, default=str).encode())
+        write_atomically(self._at(path), json.dumps(value, default=str).encode())
 
     def read_json(self, path: str) -> Any:
         """What `write_json` wrote."""
         try:
-            return json.loads((self.path / path).read_text())
+            return json.loads(self._at(path).read_text())
         except (OSError, ValueError) as error:
             raise StoreError(f"the store {self.path} has no readable {path}") from error
 
@@ -328,7 +337,7 @@ class Store:
         return self.open_array(f"master/{key}/image")
 
     def _chunk(self, key: str, cy: int, cx: int) -> Path:
-        return self.path / "master" / key / "image" / "c" / "0" / "0" / str(cy) / str(cx)
+        return self._at(f"master/{key}/image/c/0/0") / str(int(cy)) / str(int(cx))
 
 
 def _whole(ndim: int) -> str:

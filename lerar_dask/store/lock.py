@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lerar_dask.errors import LockedError
+from lerar_dask.errors import LockedError, StoreError
 
 __all__ = ["locked"]
 
@@ -24,8 +25,15 @@ def locked(path: Path) -> Iterator[None]:
     ------
     LockedError
         when another process holds it; names host, process and start.
+    StoreError
+        when the lock file is a symbolic link.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StoreError(f"{path} is a symbolic link: it is not written through", "remove it") from error
+        raise
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

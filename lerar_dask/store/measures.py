@@ -92,10 +92,10 @@ class MeasureStore:
         return checked_chunk(self._chunk(name, slot), self._shape(name), dtype, packed=packed)
 
     def _chunk(self, name: str, slot: int) -> Path:
-        return self.path.joinpath(name, "c", str(slot), *["0"] * len(self._shape(name)))
+        return self.path.joinpath(name, "c", str(int(slot)), *["0"] * len(self._shape(name)))
 
     def _summary(self, slot: int) -> Path:
-        return self.path / "summary" / f"{slot}.json"
+        return self.path / "summary" / f"{int(slot)}.json"
 
     def _shape(self, name: str) -> tuple[int, ...]:
         document = self.path / name / "zarr.json"

@@ -34,7 +34,7 @@ class RawReader:
 
     def shard_path(self, slot: int) -> Path:
         """File of one sub."""
-        return self.path / "c" / str(slot) / "0" / "0"
+        return self.path / "c" / str(int(slot)) / "0" / "0"
 
     def has(self, slot: int) -> bool:
         """Whether the sub's file is there."""

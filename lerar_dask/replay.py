@@ -1,0 +1,58 @@
+"""The tasks of a run as it left them in its store, to be computed again: steps.json is data, from whoever it may come.
+
+Only the functions and dataclasses of the table below are made from it; the store that the tasks work on is the one that
+was opened, whatever the file says; and no name in it leads out of that store. A new stage adds its line to the table.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from lerar_dask import grid, settings
+from lerar_dask.errors import StoreError
+from lerar_dask.store.access import Store
+from lerar_dask.tasks import Step, name_of, step_from_plain
+
+__all__ = ["known_names", "steps_of"]
+
+
+@lru_cache(maxsize=1)
+def known_names() -> dict[str, Any]:
+    """Task functions, and the dataclasses of their arguments, by name."""
+    from lerar_dask.frames.header import Header
+    from lerar_dask.frames.reader import Frame, PixelSource
+    from lerar_dask.kernels.slab import Scene
+    from lerar_dask.stages import ingest, integrate, masters, normalize, register, trails
+    from lerar_dask.stages.group_cells import Member
+
+    tasks = (
+        (masters.combine_band, masters.flat_levels, masters.check_frames, masters.make_maps, masters.make_defects),
+        (masters.find_defects, ingest.ingest_sub, register.match_batch, register.agree, normalize.solve_group),
+        (trails.make_scene, trails.find_trails, integrate.integrate_chunk),
+    )
+    arguments = (
+        (grid.Canvas, Scene, Header, Frame, PixelSource, masters.CalibrationSet, ingest.Item, Member),
+        (register.Member, normalize.LnReference),
+        (settings.Masters, settings.Ingest, settings.Register, settings.Normalize, settings.Integrate),
+    )
+    return {name_of(thing): thing for row in (*tasks, *arguments) for thing in row}
+
+
+def steps_of(store: Store) -> list[Step]:
+    """Steps of the run that left this store.
+
+    Raises
+    ------
+    StoreError
+        when there are none, or what is there is not what lerar writes.
+    """
+    try:
+        plain = store.read_json("steps.json")
+        if not isinstance(plain, list):
+            raise TypeError("no list of steps")
+        return [step_from_plain(step, known=known_names(), bound={"store_url": store.url}) for step in plain]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{store.path}/steps.json is not what lerar writes ({error})", "lerar stack makes it again; it is not run"
+        ) from error
