@@ -17,6 +17,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import lru_cache
 from importlib import metadata
 from itertools import islice
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lerar_dask.errors import LerarError, SpaceError, UsageError
@@ -57,10 +58,14 @@ class Cluster:
         _configure()
         self._cluster: Any = None
         self._loop: Any = None
+        self._scratch: TemporaryDirectory[str] | None = None
         self._where = f"at {address}" if address else "of this machine"
         if address is None:
             self._loop = _deaf_loop()
-            self._cluster, self.slots, self.budget_bytes = _processes(slots, budget_bytes, self._loop.loop)
+            self._scratch = _private_folder()
+            self._cluster, self.slots, self.budget_bytes = _processes(
+                slots, budget_bytes, self._loop.loop, self._scratch.name
+            )
         else:
             _greet(address)
         self._client = _client(self._cluster or address, self._where)
@@ -120,6 +125,8 @@ class Cluster:
         if self._cluster is not None:
             self._cluster.close(timeout=5)
             self._loop.stop()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _outcome(self, future: Any, task: Task) -> Record | SpaceError | None:
         """What became of a task; raises when the scheduler is gone."""
@@ -208,9 +215,23 @@ def _configure() -> None:
     )
 
 
-def _processes(slots: int, budget_bytes: int, loop: Any) -> tuple[Any, int, int]:
-    """Processes of this machine, how many, and the memory to plan with."""
-    from distributed import LocalCluster
+def _private_folder() -> TemporaryDirectory[str]:
+    """Where the processes keep their things: a name nobody can guess, and open to nobody else.
+
+    Workers import from their folder; one that another user can make first would have them run that user's modules.
+    """
+    return TemporaryDirectory(
+        prefix="lerar-", dir=os.environ.get("DASK_TEMPORARY_DIRECTORY"), ignore_cleanup_errors=True
+    )
+
+
+def _processes(slots: int, budget_bytes: int, loop: Any, scratch: str) -> tuple[Any, int, int]:
+    """Processes of this machine, how many, and the memory to plan with.
+
+    They speak TLS with certificates that are made for this run and never leave memory: whoever can reach the port of a
+    scheduler without can have it run anything.
+    """
+    from distributed import LocalCluster, Security
 
     n, planned, limit = shares_of_processes(slots, budget_bytes)
     cluster = LocalCluster(
@@ -218,12 +239,15 @@ def _processes(slots: int, budget_bytes: int, loop: Any) -> tuple[Any, int, int]
         n_workers=n,
         threads_per_worker=1,
         processes=True,
+        host="127.0.0.1",
+        protocol="tls://",
+        security=Security.temporary(),
         memory_limit=limit,
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # dask serves its health there all the same
         env=_ENVIRONMENT,
         preload=[__name__],
-        local_directory=os.environ.get("DASK_TEMPORARY_DIRECTORY"),
+        local_directory=scratch,
     )
     return cluster, n, planned
 

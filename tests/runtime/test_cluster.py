@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from distributed import LocalCluster
@@ -225,3 +226,36 @@ def test_certificates_that_are_not_there(files):
     with dask.config.set(settings), pytest.raises(LerarError, match="certificates") as caught:
         Cluster("tls://127.0.0.1:9", 0, 1 << 30)
     assert "ca-file" in caught.value.hint
+
+
+@pytest.fixture(scope="module")
+def own_processes():
+    executor = Cluster(None, 1, 2 * RESERVED_BYTES)
+    yield executor
+    executor.close()
+
+
+def test_processes_answer_nobody_without_the_runs_certificates(own_processes):
+    from distributed import Client, Security
+
+    address = own_processes._cluster.scheduler_address
+    assert address.startswith("tls://127.0.0.1:")
+    workers = list(own_processes._cluster.scheduler_info["workers"])
+    assert workers
+    for place in (address, *workers):
+        for security, scheme in ((None, "tcp"), (Security.temporary(), "tls")):
+            with pytest.raises((OSError, TimeoutError, ValueError)):
+                Client(f"{scheme}://{place.partition('://')[2]}", security=security, timeout=2, set_as_default=False)
+
+
+def test_the_scratch_of_processes_is_private_and_goes_with_them():
+    executor = Cluster(None, 1, 2 * RESERVED_BYTES)
+    folder = Path(executor._scratch.name)
+    try:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert any(folder.iterdir())
+        used = [w["local_directory"] for w in executor._cluster.scheduler_info["workers"].values()]
+        assert all(Path(place).is_relative_to(folder) for place in used)
+    finally:
+        executor.close()
+    assert not folder.exists()
