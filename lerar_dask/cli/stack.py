@@ -94,12 +94,19 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
 
 def _tell_of_compiling(bus: Bus) -> None:
     """Say when a run begins that its kernels must be compiled first, if none are kept yet."""
-    from lerar_dask.kernels import ahead
+    from lerar_dask.kernels import ahead, fresh
     from lerar_dask.runtime.events import Event, Note, RunStarted
+
+    text = "the first run compiles its kernels for this machine: it takes about a minute longer"
+    if fresh.NOT_KEPT:
+        text = (
+            "there is no place where compiled kernels can be kept: each run compiles them, about a minute. "
+            "NUMBA_CACHE_DIR names a folder for them"
+        )
 
     def tell(event: Event) -> None:
         if isinstance(event, RunStarted) and not ahead.is_compiled():
-            bus.emit(Note(text="the first run compiles its kernels for this machine: it takes about a minute longer"))
+            bus.emit(Note(text=text))
 
     bus.subscribe(tell)
 

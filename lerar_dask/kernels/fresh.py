@@ -1,27 +1,48 @@
-"""Compiled kernels of another program text are dropped.
+"""Compiled kernels of another program text are dropped; where none can be kept, they are for this run.
 
 numba keeps a compiled kernel as long as the kernel's own file is unchanged. A kernel of another file that is compiled
 into it may have changed meanwhile (an update by version control touches only what changed): the old one would go on to
 run, without a word. So the text of all kernels has one digest, kept beside them.
+
+A program on a read-only disk, run by somebody without a home, has no place for compiled kernels: a private temporary
+folder serves as one, which the processes of the run share and which goes with it.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numba
 import xxhash
 from numba import njit
 
-__all__ = ["drop_stale"]
+__all__ = ["NOT_KEPT", "drop_stale"]
 
 _KEPT = "lerar-kernels.digest"
 
 
-@njit(cache=True)
-def _any_kernel() -> None:
-    """Tells by its statistics where numba keeps the kernels of this folder."""
+def _nothing() -> None:
+    """A kernel that tells by its statistics where numba keeps the kernels of this folder."""
+
+
+def _kept_or_not() -> tuple[Any, bool]:
+    """A kernel of this folder; whether there is no place where compiled kernels stay, so that one was made for this run."""
+    try:
+        return njit(cache=True)(_nothing), False
+    except RuntimeError:  # numba found neither this folder nor one of the user's that can be written to
+        place = tempfile.mkdtemp(prefix="lerar-kernels-")
+        atexit.register(shutil.rmtree, place, ignore_errors=True)
+        os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = place  # type: ignore[attr-defined]
+        return njit(cache=True)(_nothing), True
+
+
+_any_kernel, NOT_KEPT = _kept_or_not()
 
 
 def drop_stale(sources: Path = Path(__file__).parent, compiled: Path | None = None) -> bool:
