@@ -23,11 +23,12 @@ def known_names() -> dict[str, Any]:
     from lerar_dask.frames.header import Header
     from lerar_dask.frames.reader import Frame, PixelSource
     from lerar_dask.kernels.slab import Scene
-    from lerar_dask.stages import ingest, integrate, masters, normalize, register, trails
+    from lerar_dask.stages import ingest, integrate, masters, normalize, register, soundness, trails
     from lerar_dask.stages.group_cells import Member
 
     tasks = (
-        (masters.combine_band, masters.flat_levels, masters.check_frames, masters.make_maps, masters.make_defects),
+        (soundness.look_over, soundness.flat_levels, soundness.check_frames),
+        (masters.combine_band, masters.make_maps, masters.make_defects),
         (masters.find_defects, ingest.ingest_sub, register.match_batch, register.agree, normalize.solve_group),
         (trails.make_scene, trails.find_trails, integrate.integrate_chunk),
     )

@@ -9,6 +9,7 @@ barrier for the next. A *record* is what is remembered of a task that ran.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def step_from_plain(plain: Mapping[str, Any], *, known: Mapping[str, Any], bound
     Parameters
     ----------
     known : functions and dataclasses that may be named, by `name_of`
-    bound : arguments that every task must have, with the values they get whatever is written
+    bound : arguments with the values they get whatever is written; a task whose function takes one must have it
 
     Raises
     ------
@@ -114,18 +115,19 @@ def step_from_plain(plain: Mapping[str, Any], *, known: Mapping[str, Any], bound
     tasks = []
     for t in plain["tasks"]:
         arguments = {k: _value(v, known) for k, v in t["arguments"].items()}
-        if missing := set(bound) - set(arguments):
-            raise ValueError(f"a task without {', '.join(sorted(missing))}")
         function = _known(t["function"], known)
         if isinstance(function, type):
             raise ValueError(f"{t['function']} is no task")
+        own = {k: v for k, v in bound.items() if k in inspect.signature(function).parameters}
+        if missing := set(own) - set(arguments):
+            raise ValueError(f"a task without {', '.join(sorted(missing))}")
         pixels = int(t["pixels"])
         tasks.append(
             Task(
                 key=str(t["key"]),
                 digest=str(t["digest"]),
                 function=function,
-                arguments={**arguments, **bound},
+                arguments={**arguments, **own},
                 pixels=pixels,
             )
         )

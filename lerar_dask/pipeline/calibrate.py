@@ -12,7 +12,7 @@ from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
 from lerar_dask.products.quantities import iso_time
-from lerar_dask.stages import bands, masters
+from lerar_dask.stages import bands, masters, soundness
 from lerar_dask.stages.ingest import raw_digest
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task
@@ -21,7 +21,9 @@ __all__ = ["make_masters", "plan_files", "write_file"]
 
 
 def make_masters(session: Session, night: Night) -> tuple[Night, dict[Path, str]]:
-    """Make every master and set that is missing, without the frames that spoil one.
+    """Make every master and set that is missing, without the frames that are of no use.
+
+    Where no frame of a set is left, the lights go on without it, or with the next best.
 
     Returns
     -------
@@ -34,8 +36,10 @@ def make_masters(session: Session, night: Night) -> tuple[Night, dict[Path, str]
         del session.steps[first:]  # of the rounds, the last one made the masters
         night = without_frames(night, spoilers, settings) if spoilers else night
         links = _used_links(night)
-        failed = _make_stacks(session, links)
-        spoilers = _spoilers(session, links, failed)
+        failed: dict[str, str] = {}
+        spoilers = _bad_frames(session.run(soundness.plan_looks(store.url, links, settings.masters)))
+        if not spoilers:
+            failed, spoilers = _make_stacks(session, links)
         if not spoilers:
             break
         for frame in night.frames:
@@ -59,15 +63,19 @@ def _used_links(night: Night) -> Links:
     return dataclasses.replace(night.links, masters=needed)
 
 
-def _make_stacks(session: Session, links: Links) -> dict[str, str]:
-    """Combine the masters; those that could not be made, with the reason."""
+def _make_stacks(session: Session, links: Links) -> tuple[dict[str, str], dict[str, str]]:
+    """Combine the masters; those that could not be made, and the frames that are to blame, with the reasons."""
     settings, store = session.settings.masters, session.store
     masters.prepare_arrays(store, links, settings)
     failed = _failures(session.run(masters.plan_stacks(store.url, links, settings, flats=False, levels={})))
-    found = session.run(masters.plan_levels(store.url, links, settings))
-    failed |= _failures(found)
-    levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
-    return failed | _failures(session.run(masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)))
+    found = session.run(soundness.plan_levels(store.url, links, settings))
+    spoilers = _bad_frames(found)
+    if not spoilers:
+        failed |= _failures(found)
+        levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
+        flats = masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)
+        failed |= _failures(session.run(flats))
+    return failed, spoilers | _spoilers(session, links, failed)
 
 
 def _known_spoilers(session: Session, night: Night) -> dict[str, str]:
@@ -81,17 +89,14 @@ def _known_spoilers(session: Session, night: Night) -> dict[str, str]:
 
 
 def _spoilers(session: Session, links: Links, failed: Mapping[str, str]) -> dict[str, str]:
-    """Frames without which the masters that failed can be made, with the reason; of a master with others left."""
-    # A flat is looked at when its pedestal is there.
-    names = [name for name in failed if links.masters[name].pedestal not in failed]
-    step = masters.plan_checks(session.store.url, links, session.settings.masters, names)
-    records = session.run(step)
-    spoilers: dict[str, str] = {}
-    for name, task in zip(names, step.tasks, strict=True):
-        if records[task.key]["state"] == "done":
-            bad = dict(records[task.key]["result"]["bad"])
-            spoilers |= bad if len(bad) < len(links.masters[name].frames) else {}
-    return spoilers
+    """Frames of the masters that failed that cannot be read, with the reason."""
+    step = soundness.plan_checks(session.store.url, links, session.settings.masters, sorted(failed))
+    return _bad_frames(session.run(step))
+
+
+def _bad_frames(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Frames that tasks of `soundness` call bad, with the reason, by path."""
+    return {path: reason for r in records.values() if r["state"] == "done" for path, reason in r["result"]["bad"]}
 
 
 def plan_files(session: Session, night: Night, out: Path) -> Step:

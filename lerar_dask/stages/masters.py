@@ -3,8 +3,7 @@
 Reads   calibration files, straight from the files, in bands of rows
 Writes  calibration/<master key>/image                       a master bias, dark, flat-dark (ADU) or flat (mean 1)
         calibration/<set key>/{pedestal,gain,defects}        what is taken off, multiplied with, and left out
-Rounds: pedestals (bias, flat-dark, dark), levels (one task per flat), flats, sets (one task per set of masters);
-        where a master fails, a check of its frames, and all again without those that spoil it
+Rounds: pedestals (bias, flat-dark, dark), flats (their levels from `stages/soundness`), sets (one task per set of masters)
 
 A *set* is what a light's link says: dark or bias, flat, and how far the dark is scaled. Its pedestal is the dark, or the
 bias, or bias + k (dark - bias), without the bias where that is off the light already; its gain is 1 / flat, with the flat's
@@ -19,10 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.frames.reader import Frame
 from lerar_dask.kernels import cosmetic
-from lerar_dask.kernels.saturation import saturated_share
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters, digest
 from lerar_dask.stages.bands import BAND_ROWS, combine_rows, read_band, read_master, write_band
@@ -31,24 +28,19 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = [
     "CalibrationSet",
-    "check_frames",
     "combine_band",
     "find_defects",
-    "flat_levels",
     "is_there",
+    "is_turned",
     "make_defects",
     "make_maps",
-    "plan_checks",
+    "master_key",
     "plan_found",
     "plan_sets",
     "plan_stacks",
 ]
 
 CODE_VERSION = 5
-_SATURATED_SHARE = 0.02
-"""A flat with more saturated pixels is not used."""
-_LEVEL_STEP = 16
-"""Every which row tells a flat's level: 1/16 of the pixels fix it to 1e-4."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +96,7 @@ def plan_stacks(
 
     Parameters
     ----------
-    levels : level of each frame of a flat, by master name, as `flat_levels` returned them
+    levels : level of each frame of a flat, by master name, as `soundness.flat_levels` returned them
     """
     tasks, task_bytes = [], 0
     for name, spec in links.masters.items():
@@ -195,88 +187,6 @@ def is_turned(spec: MasterSpec, links: Links) -> bool:
         return False
     orders = {spec.sample.header.row_order, links.masters[spec.pedestal].sample.header.row_order}
     return len(orders) == 2 and None not in orders
-
-
-def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
-    """Tasks that measure the level of each flat's frames."""
-    tasks = []
-    for name, spec in links.masters.items():
-        if spec.kind == "flat" and spec.frames:
-            pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
-            arguments = {
-                "store_url": store_url,
-                "frames": tuple(spec.frames),
-                "pedestal_key": pedestal,
-                "pedestal_turned": is_turned(spec, links),
-            }
-            key = master_key(spec, links, settings)
-            tasks.append(
-                Task(key=f"levels/{name}", digest=digest("levels", key), function=flat_levels, arguments=arguments)
-            )
-    return Step(name="flat levels", tasks=tasks)
-
-
-def flat_levels(
-    *, store_url: str, frames: tuple[Frame, ...], pedestal_key: str | None, pedestal_turned: bool
-) -> dict[str, Any]:
-    """Mean level of each flat above its pedestal, from every 16th row."""
-    below = _below_levels(open_store(store_url), pedestal_key, frames[0].shape, turned=pedestal_turned)
-    return {"levels": [_flat_level(frame, below) for frame in frames]}
-
-
-def _below_levels(store: Store, key: str | None, shape: tuple[int, int], *, turned: bool) -> np.ndarray:
-    """Rows of a flat's pedestal that tell its level."""
-    if not key:
-        return np.zeros((1, 1), np.float32)
-    return read_master(store, key, shape)[:: -1 if turned else 1][::_LEVEL_STEP]
-
-
-def _flat_level(frame: Frame, below: np.ndarray) -> float:
-    """Mean level of a flat above the rows of its pedestal that tell it."""
-    rows = band_of(frame, 0, frame.shape[0], step=_LEVEL_STEP).astype(np.float32)
-    share = saturated_share(rows, saturation=frame.saturation)
-    if share > _SATURATED_SHARE:
-        raise FrameError(f"{share:.0%} of the pixels of the flat {frame.path.name} are saturated: it cannot be used")
-    sample = rows - below
-    level = float(np.nanmean(sample, dtype=np.float64))
-    if not level > 0:
-        raise FrameError(f"the flat {frame.path.name} is no brighter than its pedestal: it cannot be used")
-    return level
-
-
-def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence[str]) -> Step:
-    """Tasks that look for the frames that spoil the masters of these names, one per master."""
-    tasks, task_bytes = [], 0
-    for name in names:
-        spec = links.masters[name]
-        key = master_key(spec, links, settings)
-        pedestal = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
-        arguments = {
-            "store_url": store_url,
-            "kind": spec.kind,
-            "frames": tuple(spec.files),
-            "pedestal_key": pedestal,
-            "pedestal_turned": is_turned(spec, links),
-        }
-        tasks.append(Task(key=f"check/{name}", digest=digest("check", key), function=check_frames, arguments=arguments))
-        task_bytes = max(task_bytes, 16 * spec.sample.shape[0] * spec.sample.shape[1])
-    return Step(name="check", tasks=tasks, task_bytes=task_bytes)
-
-
-def check_frames(
-    *, store_url: str, kind: str, frames: tuple[Frame, ...], pedestal_key: str | None, pedestal_turned: bool
-) -> dict[str, list[tuple[str, str]]]:
-    """Path and reason of every frame that cannot be read to its end, and of every flat without light or saturated."""
-    below = _below_levels(open_store(store_url), pedestal_key, frames[0].shape, turned=pedestal_turned)
-    bad = []
-    for frame in frames:
-        try:
-            band_of(frame, 0, frame.shape[0])
-            if kind == "flat":
-                _flat_level(frame, below)
-        except FrameError as error:
-            bad.append((str(frame.path), error.message))
-    return {"bad": bad}
 
 
 # ------------------------------------------------------------------------------------------------------ calibration sets

@@ -250,16 +250,20 @@ def test_a_bad_calibration_frame_is_set_aside_and_its_master_made_of_the_others(
     assert run(spoiled, tmp_path / "out").did_nothing
 
 
-def test_when_all_flats_are_bad_the_lights_are_set_aside(night, tmp_path):
+def test_when_all_flats_are_bad_the_lights_go_on_without(night, tmp_path):
     folder = tmp_path / "night"
     shutil.copytree(night, folder)
     for path in (folder / "flats").glob("*.fits"):
         with fits.open(path, mode="update") as opened:
             opened[0].data[:] = 0
     summary = run(folder, tmp_path / "out")
-    assert summary.n_used == 0
-    assert summary.exit_code == 1
-    assert "no brighter" in summary.aside[0][1]
+    assert summary.n_used > 0
+    assert summary.exit_code == 0
+    assert {reason for path, reason in summary.aside if "/flats/" in path} == {
+        "the flat is no brighter than its pedestal: it cannot be used"
+    }
+    assert any("no flat fits" in note for note in summary.notes)
+    assert run(folder, tmp_path / "out").did_nothing
 
 
 def test_called_again_with_bad_lights_in_the_night_it_does_nothing(night, tmp_path):
