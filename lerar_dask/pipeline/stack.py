@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.pipeline import calibrate
-from lerar_dask.pipeline.doubt import no_lights
+from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
 from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
 from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
@@ -95,9 +95,9 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     fates |= {str(path): reason for path, reason in without.items()}
     session.beside(calibrate.plan_files(session, night, out), keep=_is_there)
     subs = _ingest(session, lights, fates)
-    doubtful = no_lights(session.store, lights, subs)
-    fates |= doubtful
-    subs = [sub for sub in subs if sub.path not in doubtful]
+    no_subs = doubtful(session.store, lights, subs)
+    fates |= no_subs
+    subs = [sub for sub in subs if sub.path not in no_subs]
     targets = defaultdict(list)
     for sub in subs:
         targets[_target_of(sub, night)].append(sub)
@@ -113,7 +113,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
 
     problems: dict[str, str] = {}
     solved = [solve.solve_target(session, name, members, fates, problems) for name, members in sorted(targets.items())]
-    for name in sorted({light.group.name for light in night.lights if str(light.frame.path) not in doubtful}):
+    for name in sorted({light.group.name for light in night.lights if str(light.frame.path) not in no_subs}):
         if name not in {g for s in solved for g in s.groups} and name not in problems:
             problems[name] = "none of its lights can be used"
     state = dataclasses.replace(
