@@ -203,7 +203,7 @@ def with_pedestals(
             continue
         pedestal, reason = _pedestal_of(spec, masters, settings)
         if pedestal is None:
-            text = "a flat with neither bias nor flat-dark over-corrects: it is not used"
+            text = "a flat with neither bias nor flat-dark keeps its pedestal, and corrects too little: it is not used"
             refused += [(frame, text) for frame in spec.frames]
         else:
             out[name] = replace(spec, pedestal=pedestal, pedestal_reason=reason)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.pipeline import calibrate
+from lerar_dask.pipeline.corners import corner_notes
 from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
 from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
@@ -107,7 +108,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         targets={},
         groups={},
         links=night.links.explain(),
-        notes=night.notes,
+        notes=[*night.notes, *corner_notes(session, lights, subs)],
     )
     from lerar_dask.pipeline import solve  # loaded ahead
 

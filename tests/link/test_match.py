@@ -107,7 +107,7 @@ def test_known_goes_before_unknown():
 def test_flat_without_bias_is_refused():
     links, one = link(light(), FLAT)
     assert one.flat is None
-    assert [f.path for f, reason in links.aside if "over-corrects" in reason] == [f.path for f in FLAT]
+    assert [f.path for f, reason in links.aside if "keeps its pedestal" in reason] == [f.path for f in FLAT]
 
 
 def test_flat_dark_goes_before_bias():

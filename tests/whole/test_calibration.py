@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -98,3 +100,40 @@ def test_the_same_call_again_does_nothing(tmp_path):
     assert again.did_nothing
     assert again.aside == first.aside
     assert plane(again.groups[0].master).shape
+
+
+def test_corners_are_named_where_a_pinned_flat_over_corrects(tmp_path):
+    night = plain(tmp_path, 27)
+    master = night.vignetting / night.vignetting.mean()
+    night.put("flat", "master_flat.fits", master.astype(np.float32), IMAGETYP="Master Flat", EXPTIME=2.0)
+    assert not [note for note in run(night, tmp_path / "without").notes if "lower right" in note]
+    pins = tmp_path / "pins.toml"
+    pins.write_text('[[pin]]\nlight = "*"\nflat = "*master_flat*"\n')
+    summary = run(night, tmp_path / "out", pins=pins)
+    (note,) = [note for note in summary.notes if "lower right" in note]
+    assert "over-corrects" in note
+    found = [int(percent) for percent in re.findall(r"\+(\d+)%", note)]
+    part = 500 / (500 + 60 * SKY)  # of the bias in what the flat corrects
+    assert len(found) == 4
+    # mean of a corner's cell of 64 pixels
+    assert np.mean(found) == pytest.approx(100 * part * (1 / 0.74 - 1), abs=4)
+    assert run(night, tmp_path / "out", pins=pins).notes == summary.notes
+
+
+def test_corners_are_named_where_the_darks_have_another_offset(tmp_path):
+    night = Night(tmp_path / "night", 28)
+    for i in range(6):
+        night.put(
+            "light", f"l{i}.fits", adu(night.light() + 300), EXPTIME=60.0, DATE_OBS=stamp(i), OFFSET=None, GAIN=None
+        )
+    night.darks(OFFSET=None, GAIN=None)
+    night.flats(OFFSET=None, GAIN=None)
+    notes = run(night, tmp_path / "out").notes
+    assert [note for note in notes if "upper left" in note]
+
+
+def test_corners_that_are_right_are_not_spoken_of(tmp_path):
+    night = plain(tmp_path, 29)
+    night.darks()
+    night.flats()
+    assert not [note for note in run(night, tmp_path / "out").notes if "upper left" in note]
