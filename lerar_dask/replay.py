@@ -22,6 +22,7 @@ def known_names() -> dict[str, Any]:
     """Task functions, and the dataclasses of their arguments, by name."""
     from lerar_dask.frames.header import Header
     from lerar_dask.frames.reader import Frame, PixelSource
+    from lerar_dask.frames.wcs import Solution
     from lerar_dask.kernels.slab import Scene
     from lerar_dask.stages import ingest, integrate, masters, normalize, register, soundness, trails
     from lerar_dask.stages.group_cells import Member
@@ -33,7 +34,7 @@ def known_names() -> dict[str, Any]:
         (trails.make_scene, trails.find_trails, integrate.integrate_chunk),
     )
     arguments = (
-        (grid.Canvas, Scene, Header, Frame, PixelSource, masters.CalibrationSet, ingest.Item, Member),
+        (grid.Canvas, Scene, Header, Solution, Frame, PixelSource, masters.CalibrationSet, ingest.Item, Member),
         (register.Member, normalize.LnReference),
         (settings.Masters, settings.Ingest, settings.Register, settings.Normalize, settings.Integrate),
     )

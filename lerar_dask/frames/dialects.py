@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lerar_dask.frames import names
-from lerar_dask.frames.header import Header
+from lerar_dask.frames.header import MAX_BINNING, MAX_TEXT, RANGES, Header
 from lerar_dask.frames.values import (
     NOTHING,
     PATTERNS,
@@ -28,6 +28,7 @@ from lerar_dask.frames.values import (
     temperature_of,
     text_of,
 )
+from lerar_dask.frames.wcs import solution_of
 
 __all__ = ["Cards", "normalize_header"]
 
@@ -103,8 +104,22 @@ def normalize_header(cards: Cards, path: PurePath, *, shape: tuple[int, ...] = (
     _pointing(found, program)
     _color(found, shape, program)
     _from_names(found, path)
-    values = {k: v for k, v in found.values.items() if v is not None}
+    found.put("wcs", solution_of(cards), "CTYPE1")
+    values = {k: _bounded(k, v) for k, v in found.values.items()}
+    values = {k: v for k, v in values.items() if v is not None}
+    if values.get("start_unix") is None:
+        values.pop("start", None)
     return Header(**values, sources=found.sources, warnings=tuple(found.warnings))
+
+
+def _bounded(name: str, value: Any) -> Any:
+    """A value that is in range, of a length that a file name or a table can bear; None for what no camera has."""
+    if name in RANGES and value is not None:
+        least, most = RANGES[name]
+        return value if least <= value <= most else None
+    if name == "binning" and max(value) > MAX_BINNING:
+        return None
+    return value[:MAX_TEXT] if isinstance(value, str) else value
 
 
 def _numbers(found: _Found) -> None:
@@ -131,7 +146,7 @@ def _numbers(found: _Found) -> None:
     x = next((count_of(found.cards[w]) for w in ("XBINNING", "CCDXBIN", "BINX") if w in found.cards), None)
     y = next((count_of(found.cards[w]) for w in ("YBINNING", "CCDYBIN", "BINY") if w in found.cards), None)
     if x is None and (match := re.match(r"(\d+)\D+(\d+)", str(found.cards.get("BINNING", "")))):
-        x, y = int(match[1]), int(match[2])
+        x, y = count_of(match[1]), count_of(match[2])
     if x is not None or y is not None:
         found.put("binning", (max(1, y or x or 1), max(1, x or y or 1)), "XBINNING")
     pixel, focal = found.values.get("pixel_um"), found.values.get("focal_mm")
@@ -254,7 +269,8 @@ def _pointing(found: _Found, program: str) -> None:
         pair = number_of(cards["CRVAL1"]), number_of(cards.get("CRVAL2"))
         source = "CRVAL1"
     elif isinstance(cards.get("RA"), int | float) and isinstance(cards.get("DEC"), int | float):
-        pair = (float(cards["RA"]) * (15.0 if hours else 1.0), float(cards["DEC"]))
+        right = number_of(cards["RA"])
+        pair = (None if right is None else right * (15.0 if hours else 1.0), number_of(cards["DEC"]))
         source = "RA"
     else:
         ra, dec = cards.get("OBJCTRA", cards.get("RA")), cards.get("OBJCTDEC", cards.get("DEC"))

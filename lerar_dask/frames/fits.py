@@ -1,4 +1,4 @@
-"""FITS: headers by a small parser of our own (plain files), astropy for compressed and odd ones.
+"""FITS: headers by a small parser of our own, and where the pixels lie.
 
 In: a path. Out: a `Frame`. Nothing a file says makes us take memory: sizes are compared with the file's first. Refusals
 are `FrameError`s with a reason for people.
@@ -10,8 +10,9 @@ import gzip
 import math
 import os
 import re
-import warnings
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from lerar_dask.errors import FrameError
 from lerar_dask.frames.dialects import normalize_header
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.reader import Frame, PixelSource
+from lerar_dask.frames.values import number_of
 
-__all__ = ["probe_fits", "read_cards", "read_with_astropy"]
+__all__ = ["probe_fits", "read_cards"]
 
 _BLOCK = 2880
 _MAX_BLOCKS = 1000
@@ -30,8 +32,10 @@ _MAX_BLOCKS = 1000
 _MAX_HDUS = 64
 MAX_PIXELS = 2_000_000_000
 _MAX_EXPANSION = 2000
-_MAX_UNPACKED = 100
-"""How many times its size a gzipped file is unpacked at most to reach an image in a later HDU."""
+_MAX_UNPACKED = 1 << 28
+"""Bytes of a gzipped file that are unpacked at most to reach an image in a later HDU."""
+_MAX_TILES = 10_000_000
+_CODECS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "NOCOMPRESS"}
 _BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
@@ -39,7 +43,7 @@ def probe_fits(path: Path, stat: os.stat_result) -> Frame:
     """Frame of a FITS file, also gzipped and tile-compressed; raises FrameError with the reason for a refusal."""
     zipped = _is_gzip(path)
     with gzip.open(path) if zipped else open(path, "rb") as file:
-        hdus = list(_hdus(file, stat.st_size * (_MAX_UNPACKED if zipped else 1)))
+        hdus = list(_hdus(file, _MAX_UNPACKED if zipped else stat.st_size))
         index, cards = _image_hdu(hdus)
         merged = {**hdus[0][0], **{k: v for k, v in cards.items()}}
         for word in ("HISTORY", "COMMENT"):
@@ -72,7 +76,7 @@ def probe_fits(path: Path, stat: os.stat_result) -> Frame:
 def read_cards(path: Path, hdu: int) -> list[str]:
     """Cards of the primary and of the image HDU, verbatim (80 characters each)."""
     with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
-        size = None if _is_gzip(path) else os.path.getsize(path)
+        size = _MAX_UNPACKED if _is_gzip(path) else os.path.getsize(path)
         cards: list[str] = []
         for number, (_, _, text) in enumerate(_hdus(file, size, last=hdu)):
             if number in (0, hdu):
@@ -80,39 +84,10 @@ def read_cards(path: Path, hdu: int) -> list[str]:
         return cards
 
 
-def read_with_astropy(frame: Frame, y0: int, y1: int) -> np.ndarray:
-    """Rows of a compressed or odd file, as stored."""
-    from astropy.io import fits
-
-    source = frame.pixels
-    assert source is not None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with (
-                open(frame.path, "rb") as file,
-                fits.open(
-                    file, mode="readonly", memmap=False, do_not_scale_image_data=True, lazy_load_hdus=True
-                ) as opened,
-            ):
-                hdu = opened[source.hdu]
-                rows = hdu.section[..., y0:y1, :] if hasattr(hdu, "section") else hdu.data[..., y0:y1, :]
-    except Exception as error:
-        # astropy raises nearly every type on damaged files; each means the same to the user.
-        raise FrameError(f"its pixels cannot be read ({_first_line(error)})") from error
-    data = np.ascontiguousarray(rows.reshape(rows.shape[-2:]))
-    if source.is_unsigned and data.dtype.kind == "i":
-        word = np.dtype(source.stored_dtype)
-        return np.bitwise_xor(
-            data.astype(data.dtype.newbyteorder("=")).view(word), word.type(1 << (8 * word.itemsize - 1))
-        )
-    return data.astype(data.dtype.newbyteorder("="), copy=False)
-
-
 # ------------------------------------------------------------------------------------------------------------ header
 
 
-def _hdus(file: Any, size: int | None, *, last: int = _MAX_HDUS) -> Iterator[tuple[dict[str, Any], int, str]]:
+def _hdus(file: Any, size: int, *, last: int = _MAX_HDUS) -> Iterator[tuple[dict[str, Any], int, str]]:
     """(cards, offset of the data, text of the header) of each HDU until one with an image was seen."""
     at = 0
     for number in range(_MAX_HDUS):
@@ -125,19 +100,18 @@ def _hdus(file: Any, size: int | None, *, last: int = _MAX_HDUS) -> Iterator[tup
         if number >= last or _is_image(cards):
             return
         at += _data_bytes(cards)
-        if size is not None and at >= size:
+        if at >= size:
             return
-        file.seek(at)
+        with _unpacking():
+            file.seek(at)
 
 
 def _read_header(file: Any, *, first: bool) -> str:
     """Header up to its END card, as Latin-1 (every byte is a character); empty at the end of the file."""
     blocks: list[str] = []
     for _ in range(_MAX_BLOCKS):
-        try:
+        with _unpacking():
             block = file.read(_BLOCK)
-        except (OSError, EOFError, ValueError) as error:
-            raise FrameError(f"it cannot be unpacked ({_first_line(error)})") from error
         if len(block) < _BLOCK:
             if first or blocks:
                 raise FrameError("it ends within its header" if blocks or block else "the file is empty")
@@ -154,6 +128,15 @@ def _read_header(file: Any, *, first: bool) -> str:
     raise FrameError("its header has no end within 36,000 cards")
 
 
+@contextmanager
+def _unpacking() -> Iterator[None]:
+    """What goes wrong while a file is read or unpacked, as a reason."""
+    try:
+        yield
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise FrameError(f"it cannot be unpacked ({_first_line(error)})") from error
+
+
 def _end_of(text: str) -> int:
     return next((i for i in range(0, len(text), 80) if text[i : i + 8] == "END     "), -1)
 
@@ -162,20 +145,24 @@ def _parse(text: str) -> dict[str, Any]:
     """First value of each keyword; HISTORY and COMMENT as lists; long strings (CONTINUE) joined."""
     cards: dict[str, Any] = {"HISTORY": [], "COMMENT": []}
     last = ""
+    parts: dict[str, list[str]] = {}
     for i in range(0, len(text), 80):
         card = text[i : i + 80]
         word = card[:8].rstrip()
         if word in ("HISTORY", "COMMENT"):
             cards[word].append(_as_written(card[8:].strip()))
-        elif word == "CONTINUE" and isinstance(cards.get(last), str) and cards[last].endswith("&"):
-            cards[last] = cards[last][:-1] + str(_value(card[8:]))
+        elif word == "CONTINUE" and last in parts and parts[last][-1].endswith("&"):
+            parts[last][-1] = parts[last][-1][:-1]
+            parts[last].append(str(_value(card[8:])))
         elif card[8:10] == "= ":
-            last = word
-            cards.setdefault(word, _value(card[10:]))
+            last = word if word not in cards else ""
+            value = cards.setdefault(word, _value(card[10:]))
+            if last and isinstance(value, str):
+                parts[word] = [value]
         elif word == "HIERARCH" and "=" in card:
             name, _, value = card[9:].partition("=")
             cards.setdefault(name.strip(), _value(value))
-    return cards
+    return cards | {word: "".join(text) for word, text in parts.items() if len(text) > 1}
 
 
 def _value(text: str) -> Any:
@@ -207,7 +194,7 @@ def _axes(cards: dict[str, Any], prefix: str = "") -> list[int]:
     if not isinstance(n, int) or isinstance(n, bool) or not 0 <= n <= 999:
         raise FrameError("its header gives no sensible number of axes")
     axes = [cards.get(f"{prefix}NAXIS{i + 1}", -1) for i in range(n)]
-    if any(not isinstance(a, int) or a < 0 for a in axes):
+    if any(not isinstance(a, int) or isinstance(a, bool) or a < 0 for a in axes):
         raise FrameError("its header gives no sensible size")
     return axes
 
@@ -249,6 +236,8 @@ def _describe(
 ) -> tuple[tuple[int, int], bool, PixelSource]:
     """Shape, whether there are three planes, and where the pixels lie."""
     packed = cards.get("ZIMAGE") is True
+    if packed:
+        _check_tiles(cards)
     prefix = "Z" if packed else ""
     axes = _axes(cards, prefix)
     bits = cards.get(f"{prefix}BITPIX")
@@ -267,16 +256,32 @@ def _describe(
     blank = cards.get("ZBLANK" if packed and "ZBLANK" in cards else "BLANK")
     lossy = packed and bits < 0 and str(cards.get("ZQUANTIZ", "NONE")) != "NONE"
     source = PixelSource(
-        layout="astropy" if packed or zipped else "plain",
+        layout="packed" if packed else "gzip" if zipped else "plain",
         hdu=index,
         offset=offset,
         dtype=_BITPIX[bits],
         scale=scale,
         zero=zero,
-        blank=blank if isinstance(blank, int) and bits > 0 else None,
+        blank=blank if isinstance(blank, int) and abs(blank) < 2**63 and bits > 0 else None,
         lossy=lossy,
     )
     return shape, three, source
+
+
+def _check_tiles(cards: dict[str, Any]) -> None:
+    """Refuse tiles that do not make up the image: decompressors trust these numbers."""
+    axes = _axes(cards, "Z")
+    tiles = [cards.get(f"ZTILE{i + 1}", axes[0] if i == 0 else 1) for i in range(len(axes))]
+    if any(not isinstance(t, int) or not 0 < t <= max(a, 1) for t, a in zip(tiles, axes, strict=True)):
+        raise FrameError("its header gives tiles that are no part of the image")
+    count = math.prod(-(-a // t) for a, t in zip(axes, tiles, strict=True))
+    if count != cards.get("NAXIS2") or count > _MAX_TILES:
+        raise FrameError("its tiles do not make up the image that its header announces")
+    fields = cards.get("TFIELDS")
+    if not isinstance(fields, int) or not 1 <= fields <= 999:
+        raise FrameError("its header gives no sensible number of columns")
+    if str(cards.get("ZCMPTYPE", "")).strip() not in _CODECS:
+        raise FrameError(f"its pixels are compressed in a way that is not known ({str(cards.get('ZCMPTYPE'))[:20]})")
 
 
 def _refuse_cube(long: list[int]) -> None:
@@ -296,7 +301,7 @@ def _refusal(three: bool, header: Header) -> str:
 
 def _float(value: Any, default: float) -> float:
     if isinstance(value, str):
-        return default
+        value = number_of(value)
     return default if value is None else float(value)
 
 

@@ -7,9 +7,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Header", "Kind"]
+from lerar_dask.frames.wcs import Solution
+
+__all__ = ["RANGES", "Header", "Kind"]
 
 Kind = Literal["light", "dark", "flat", "bias", "flat-dark", "unknown"]
+RANGES: Mapping[str, tuple[float, float]] = {
+    "exposure_s": (0.0, 864_000.0),
+    "gain": (0.0, 1e7),
+    "offset": (0.0, 1e7),
+    "set_temp_c": (-150.0, 80.0),
+    "sensor_temp_c": (-150.0, 80.0),
+    "start_unix": (-2_208_988_800.0, 7_258_118_400.0),  # 1900 to 2200
+    "rotator_deg": (-720.0, 720.0),
+    "ra_deg": (0.0, 360.0),
+    "dec_deg": (-90.0, 90.0),
+    "pixel_um": (0.1, 1000.0),
+    "focal_mm": (1.0, 1e6),
+    "scale_arcsec_px": (1e-3, 36_000.0),
+    "e_per_adu": (1e-6, 1e6),
+    "read_noise_e": (0.0, 1e6),
+    "pedestal_adu": (0.0, 1e7),
+    "saturation_adu": (1.0, 1e12),
+    "n_subs": (0, 1e7),
+    "site_lat_deg": (-90.0, 90.0),
+    "site_lon_deg": (-360.0, 360.0),
+    "airmass": (0.99, 100.0),
+}
+"""Least and most of every number; what lies outside is not known."""
+MAX_BINNING = 64
+MAX_TEXT = 200
+"""Characters of a text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +81,8 @@ class Header:
     """With binning."""
     focal_mm: float | None = None
     scale_arcsec_px: float | None = None
+    wcs: Solution | None = None
+    """Plate solution."""
     cfa: str | None = None
     """2x2 color pattern as it lies on the array as read, row by row."""
     row_order: str | None = None
@@ -84,4 +114,8 @@ class Header:
         for name in ("binning", "warnings"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
+        if isinstance(values.get("wcs"), Mapping):
+            told = dict(values["wcs"])
+            pairs = {name: tuple(told[name]) for name in ("sky_deg", "pixel", "matrix")}
+            values["wcs"] = Solution(**{**told, **pairs})
         return cls(**values)

@@ -7,6 +7,7 @@ suffix serves messages only. Physical value = stored * scale + zero.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.header import Header
-from lerar_dask.kernels.calibrate import into_stack, swap_words
+from lerar_dask.kernels.calibrate import swap_words
 
-__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "map_pixels", "map_words", "read_pixels"]
+__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "has_words", "read_pixels", "read_words"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +25,7 @@ class PixelSource:
     """Where the pixels of a frame lie and how they are to be understood."""
 
     layout: str
-    """plain: uncompressed at `offset`; astropy: compressed or odd, read whole by astropy."""
+    """plain: uncompressed at `offset`; gzip: the same, in a gzipped file; packed: compressed by tiles."""
     hdu: int
     """Number of the HDU that holds the image."""
     offset: int
@@ -92,23 +93,52 @@ class RawPixels:
     blank: float | None
 
 
-def map_pixels(frame: Frame) -> np.ndarray:
-    """Big-endian view (y, x) of a plain file's pixels, mapped; unsigned ones still need their sign bit turned."""
+def has_words(frame: Frame) -> bool:
+    """Whether a file's pixels are plain unsigned 16 bit words, and the values that the words say."""
     source = _source(frame)
-    if source.layout != "plain":
-        raise FrameError("its pixels are compressed and cannot be mapped")
-    _check_unchanged(frame)
-    return np.memmap(frame.path, source.dtype, "r", source.offset, frame.shape)
+    return (
+        source.layout == "plain"
+        and source.dtype == ">i2"
+        and source.is_unsigned
+        and source.blank is None
+        and source.stored_scale == (1.0, 0.0)
+    )
 
 
-def map_words(frame: Frame) -> np.ndarray | None:
-    """The words (y, x) uint16 of a plain file of unsigned 16 bit pixels, mapped, bytes not swapped; None for others."""
+def read_words(frame: Frame, y0: int, y1: int, out: np.ndarray) -> None:
+    """Rows y0..y1-1 of a frame that `has_words` into `out`, as this machine reads them: bytes not swapped.
+
+    Read and not mapped: a mapped file that somebody cuts short ends the process. The file is open for as long as this
+    takes, so that the number of frames does not count.
+
+    Parameters
+    ----------
+    out : (y1 - y0, x) uint16, contiguous     written
+
+    Raises
+    ------
+    FrameError
+        when the file cannot be read, is cut short, or has changed since it was scanned.
+    """
+    _read_plain(frame, [(y0, out)])
+
+
+def _read_plain(frame: Frame, parts: Sequence[tuple[int, np.ndarray]]) -> None:
+    """Rows of a plain file: (first row, array for it and those behind it), bytes as they are."""
     source = _source(frame)
-    if source.layout != "plain" or source.dtype != ">i2" or not source.is_unsigned or source.blank is not None:
-        return None
-    if source.stored_scale != (1.0, 0.0):
-        return None
-    return np.asarray(map_pixels(frame)).view("=u2")
+    row_bytes = frame.shape[1] * np.dtype(source.dtype).itemsize
+    try:
+        with open(frame.path, "rb", buffering=0) as file:
+            _check_unchanged(frame, os.fstat(file.fileno()))
+            for y, out in parts:
+                view, at = memoryview(out).cast("B"), source.offset + y * row_bytes  # type: ignore[arg-type]
+                while len(view):
+                    got = os.preadv(file.fileno(), [view], at)
+                    if not got:
+                        raise FrameError("the file was cut short while it was read")
+                    view, at = view[got:], at + got
+    except OSError as error:
+        raise FrameError(f"it can no longer be read ({error.strerror})") from error
 
 
 def read_pixels(frame: Frame) -> RawPixels:
@@ -133,12 +163,15 @@ def band_of(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
     source = _source(frame)
     stored = band_stored(frame, y0, y1, step=step)
     scale, zero = source.stored_scale
-    values = stored.astype(np.float32)
-    if (scale, zero) != (1.0, 0.0):
-        values = (stored.astype(np.float64) * scale + zero).astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = stored.astype(np.float32)
+        if (scale, zero) != (1.0, 0.0):
+            values = (stored.astype(np.float64) * scale + zero).astype(np.float32)
     if source.blank is not None:
         blank = source.blank + (int(source.zero) if source.is_unsigned else 0)
         values[stored == blank] = np.nan
+    if stored.dtype.kind == "f":
+        values[np.isinf(values)] = np.nan
     return values
 
 
@@ -159,11 +192,6 @@ def fill_band(
     stack : (y1 - y0, frames, x) float32
     pedestal : (y1 - y0, x) float32 or None
     """
-    words = map_words(frame)
-    if words is not None:
-        below = np.zeros((0, 0), np.float32) if pedestal is None else np.ascontiguousarray(pedestal, np.float32)
-        into_stack(words[y0:y1], np.uint16(0x8000), below, np.float32(factor), stack, i)
-        return
     stack[:, i] = band_of(frame, y0, y1)
     if pedestal is not None:
         stack[:, i] -= pedestal
@@ -173,12 +201,18 @@ def fill_band(
 def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
     """Rows as stored, native byte order."""
     source = _source(frame)
-    if source.layout != "plain":
-        from lerar_dask.frames.fits import read_with_astropy
+    if source.layout == "plain":
+        rows = np.empty((len(range(y0, y1, step)), frame.shape[1]), source.dtype)
+        _read_plain(frame, [(y0, rows)] if step == 1 else [(y0 + i * step, row) for i, row in enumerate(rows)])
+    else:
+        from lerar_dask.frames import decode
 
-        _check_unchanged(frame)
-        return read_with_astropy(frame, y0, y1)[::step]
-    rows = map_pixels(frame)[y0:y1:step]
+        try:
+            _check_unchanged(frame, os.stat(frame.path))
+        except OSError as error:
+            raise FrameError(f"it can no longer be read ({error.strerror})") from error
+        unpack = decode.decoded_rows if source.layout == "packed" else decode.unzipped_rows
+        rows = unpack(frame, source, y0, y1, step)
     if source.is_unsigned and source.dtype == ">i2":
         return swap_words(np.asarray(rows).view("=u2"), flip=0x8000)
     if source.is_unsigned:
@@ -194,11 +228,6 @@ def _source(frame: Frame) -> PixelSource:
     return frame.pixels
 
 
-def _check_unchanged(frame: Frame) -> None:
-    """A mapped file that is cut short ends the process: look at its size first."""
-    try:
-        now = os.stat(frame.path)
-    except OSError as error:
-        raise FrameError(f"it can no longer be read ({error.strerror})") from error
+def _check_unchanged(frame: Frame, now: os.stat_result) -> None:
     if (now.st_size, now.st_mtime_ns) != (frame.size, frame.mtime_ns):
         raise FrameError("the file changed while the run was under way")

@@ -66,8 +66,8 @@ def temperature_of(value: Any) -> float | None:
 
 
 def text_of(value: Any) -> str | None:
-    """Words with single blanks."""
-    text = " ".join(str(value).split())
+    """Words with single blanks, without control characters."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     return None if text.lower() in NOTHING or _MASKED.fullmatch(text) else text
 
 
@@ -91,7 +91,9 @@ def sexagesimal_of(value: Any) -> float | None:
     match = re.match(r"\s*([+-]?)(\d+)[\s:hd]+(\d+)(?:[\s:m']+(\d+(?:\.\d*)?))?", value)
     if not match:
         return None
-    size = int(match[2]) + int(match[3]) / 60 + float(match[4] or 0) / 3600
+    size = float(match[2]) + float(match[3]) / 60 + float(match[4] or 0) / 3600
+    if not math.isfinite(size):
+        return None
     return -size if match[1] == "-" else size
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.frames.header import Header
+from lerar_dask.frames.wcs import Solution
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.kernels.surface import evaluate_surface, surface_shape
 from lerar_dask.kernels.transform import apply, invert
@@ -191,63 +193,38 @@ def _instrument(header: Mapping[str, Any]) -> dict[str, Any]:
 
 def _wcs(store: Store, subs: Sequence[Sub], target: Any, group: GroupState) -> dict[str, Any] | None:
     """WCS of the reference plane, carried over from the first sub that has one."""
-    from astropy.io import fits as astropy_fits
-
     registration = load(store.url, target.registration)
     for i, sub in zip(group.subs, subs, strict=True):
-        cards = store.frame(sub.geometry, sub.slot)["cards"]
-        if not any(card.startswith("CTYPE1") and "RA---TAN" in card for card in cards):
-            continue
-        header = astropy_fits.Header.fromstring("".join(card.ljust(80) for card in cards if _is_wcs(card)))
-        solution = carry_wcs(dict(header), registration.transforms[i])
-        if solution:
-            return solution
+        own = Header.from_dict(store.frame(sub.geometry, sub.slot)["header"]).wcs
+        carried = carry_wcs(own, registration.transforms[i]) if own and own.projection == "TAN" else None
+        if carried:
+            return carried
     return None
 
 
-def _is_wcs(card: str) -> bool:
-    words = ("CTYPE", "CRVAL", "CRPIX", "CD1_", "CD2_", "CDELT", "CROTA", "PC1_", "PC2_", "CUNIT", "RADESYS", "EQUINOX")
-    return card.startswith(words) and card[8:10] == "= "
-
-
-def carry_wcs(header: Mapping[str, Any], transform: np.ndarray) -> dict[str, Any] | None:
-    """TAN solution of a sub, expressed in the reference plane; None when it is incomplete.
+def carry_wcs(solution: Solution, transform: np.ndarray) -> dict[str, Any] | None:
+    """TAN solution of a sub, expressed in the reference plane; None where it cannot be.
 
     Parameters
     ----------
     transform : (3, 3) float64     reference plane to sub
     """
-    try:
-        value = [float(header["CRVAL1"]), float(header["CRVAL2"])]
-        pixel = np.array([float(header["CRPIX1"]) - 1, float(header["CRPIX2"]) - 1])
-        if "CD1_1" in header:
-            matrix = np.array([[float(header.get(f"CD{i}_{j}", 0.0)) for j in (1, 2)] for i in (1, 2)])
-        else:
-            steps = np.diag([float(header["CDELT1"]), float(header["CDELT2"])])
-            if "CROTA2" in header and not any(word.startswith("PC") for word in header):
-                turn = np.deg2rad(float(header["CROTA2"]))
-                c, s = np.cos(turn), np.sin(turn)
-                matrix = np.array([[c, -s], [s, c]]) @ steps  # Calabretta & Greisen 2002, eq. 188
-            else:
-                matrix = steps @ np.array([[float(header.get(f"PC{i}_{j}", i == j)) for j in (1, 2)] for i in (1, 2)])
-    except (KeyError, ValueError):
-        return None
     back = invert(transform)
-    here = apply(back, pixel[None])[0]
+    here = apply(back, np.array([solution.pixel]) - 1)[0]
     step = apply(transform, here + np.array([[0.0, 0], [1, 0], [0, 1]]))
     jacobian = np.stack([step[1] - step[0], step[2] - step[0]], axis=1)
-    moved = matrix @ jacobian
-    if not np.isfinite(moved).all() or abs(np.linalg.det(moved)) < 1e-20:
+    moved = np.array(solution.matrix).reshape(2, 2) @ jacobian
+    if not np.isfinite(moved).all() or not np.isfinite(here).all() or abs(np.linalg.det(moved)) < 1e-20:
         return None
     return {
         "CTYPE1": "RA---TAN",
         "CTYPE2": "DEC--TAN",
-        "CRVAL1": value[0],
-        "CRVAL2": value[1],
+        "CRVAL1": solution.sky_deg[0],
+        "CRVAL2": solution.sky_deg[1],
         "CRPIX1": float(here[0] + 1),
         "CRPIX2": float(here[1] + 1),
         **{f"CD{i + 1}_{j + 1}": float(moved[i, j]) for i in (0, 1) for j in (0, 1)},
-        "RADESYS": str(header.get("RADESYS", "ICRS")),
+        "RADESYS": solution.system,
     }
 
 

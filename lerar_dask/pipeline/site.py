@@ -7,11 +7,11 @@ does: a plate solution tells it, else the rotation of the field, else the pointi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from lerar_dask.frames.header import Header
 from lerar_dask.kernels.gauge import parallactic_angle
 from lerar_dask.kernels.night import Site
 from lerar_dask.kernels.parity import parity_by_pointing, parity_by_rotation
@@ -65,25 +65,10 @@ def site_of(store: Store, subs: Sequence[Sub], transforms: np.ndarray) -> tuple[
 def _solved_parity(frames: Sequence[Mapping[str, Any]], transforms: np.ndarray) -> int:
     """Parity of the reference plane by a plate solution in a header; 0 without one."""
     for frame, transform in list(zip(frames, transforms, strict=True))[:20]:
-        sign = _sign_of_solution(frame["cards"])
+        own = Header.from_dict(frame["header"]).wcs
+        sign = own.parity if own else 0
         if sign:
             return sign * int(np.sign(np.linalg.det(transform[:2, :2])))
-    return 0
-
-
-def _sign_of_solution(cards: Sequence[str]) -> int:
-    """+1: from x to y is from east to north; 0 where the cards do not say."""
-    values: dict[str, float] = {}
-    for card in cards:
-        if card[8:10] == "= " and card.startswith(("CD1_", "CD2_", "PC1_", "PC2_", "CDELT")):
-            with suppress(ValueError):
-                values[card[:8].strip()] = float(card[10:].split("/")[0].strip().replace("D", "E"))
-    if "CD1_1" in values:
-        a, b, c, d = (values.get(f"CD{i}_{j}", 0.0) for i in (1, 2) for j in (1, 2))
-        return int(np.sign(a * d - b * c))
-    if "CDELT2" in values and any(card.startswith("CTYPE1") and "RA---" in card for card in cards):
-        a, b, c, d = (values.get(f"PC{i}_{j}", float(i == j)) for i in (1, 2) for j in (1, 2))
-        return int(np.sign((a * d - b * c) * values.get("CDELT1", 0.0) * values["CDELT2"]))
     return 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lerar_dask.frames.reader import Frame, fill_band, map_words
+from lerar_dask.frames.reader import Frame, fill_band, has_words, read_words
 from lerar_dask.kernels.calibrate import into_stack
 from lerar_dask.kernels.winsorize import combine_winsorized
 from lerar_dask.store.access import Store
@@ -50,9 +50,11 @@ def combine_rows(
     y0, y1 = rows
     (low, high), width = limits, frames[0].shape[1]
     image = np.empty((y1 - y0, width), np.float32)
-    words = [w[y0:y1] for frame in frames if (w := map_words(frame)) is not None]
-    if len(words) == len(frames):
-        _combine_mapped(words, below, factors, low, high, image)
+    if all(has_words(frame) for frame in frames):
+        words = np.empty((len(frames), y1 - y0, width), np.uint16)
+        for frame, rows_of_frame in zip(frames, words, strict=True):
+            read_words(frame, y0, y1, rows_of_frame)
+        _combine_words(words, below, factors, low, high, image)
         return image
     stack = np.empty((y1 - y0, len(frames), width), np.float32)
     for i, (frame, factor) in enumerate(zip(frames, factors, strict=True)):
@@ -60,8 +62,8 @@ def combine_rows(
     return combine_winsorized(stack, low=low, high=high, out=image)
 
 
-def _combine_mapped(
-    words: Sequence[np.ndarray],
+def _combine_words(
+    words: np.ndarray,
     below: np.ndarray | None,
     factors: Sequence[float],
     low: float,

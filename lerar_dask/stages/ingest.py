@@ -19,7 +19,7 @@ import xxhash
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.fits import read_cards
-from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, map_words, read_pixels
+from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, has_words, read_pixels, read_words
 from lerar_dask.kernels.calibrate import calibrate, unpack_and_calibrate
 from lerar_dask.kernels.measure import measure, measure_shapes
 from lerar_dask.kernels.saturation import top_of
@@ -39,9 +39,11 @@ __all__ = [
     "saturated_from",
 ]
 
-RAW_VERSION, CODE_VERSION = 3, 7
+RAW_VERSION, CODE_VERSION = 4, 7
 """Of what is stored of a file, and of what is measured."""
 MAX_SPIKES = 2000
+_STRIP_ROWS = 128
+"""Rows of a file that are read at once."""
 _buffers = threading.local()
 
 
@@ -174,10 +176,10 @@ def _take_in(
 ) -> tuple[dict[str, Any], bool]:
     """Read the file into `stored` and refuse what holds no picture; its record, and whether `image` was calibrated."""
     frame = item.frame
-    words = map_words(frame)
-    if words is not None:
+    direct = has_words(frame)
+    if direct:
         raw = RawPixels(stored, 1.0, 0.0, None)
-        unpack_and_calibrate(words, pedestal, gain, flip=0x8000, scale=1.0, zero=0.0, stored=stored, out=image)
+        _read_and_calibrate(frame, pedestal, gain, stored, image)
     else:
         raw = read_pixels(frame)
         stored[...] = raw.data
@@ -207,7 +209,26 @@ def _take_in(
     }
     if len(voids):
         record |= {"voids": voids.tolist(), "valid_yx": list(box)}
-    return record, words is not None
+    return record, direct
+
+
+def _read_and_calibrate(
+    frame: Frame, pedestal: np.ndarray | None, gain: np.ndarray | None, stored: np.ndarray, image: np.ndarray
+) -> None:
+    """Words of a plain file, some rows at a time: they are calibrated while they lie in the processor's cache."""
+    for y in range(0, frame.shape[0], _STRIP_ROWS):
+        strip = slice(y, min(y + _STRIP_ROWS, frame.shape[0]))
+        read_words(frame, strip.start, strip.stop, stored[strip])
+        unpack_and_calibrate(
+            stored[strip],
+            None if pedestal is None else pedestal[strip],
+            None if gain is None else gain[strip],
+            flip=0x8000,
+            scale=1.0,
+            zero=0.0,
+            stored=stored[strip],
+            out=image[strip],
+        )
 
 
 def saturated_from(record: Mapping[str, Any], *, piled_at: float | None = None) -> float:

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from lerar_dask.frames.header import Header
+from lerar_dask.frames.wcs import solution_of
 from lerar_dask.kernels.gauge import parallactic_angle
 from lerar_dask.pipeline.site import site_of
 from lerar_dask.run import Sub
@@ -21,11 +23,11 @@ SUBS = [
 class Frames:
     """A store of headers."""
 
-    def __init__(self, header, cards=()):
-        self.header, self.cards = header, list(cards)
+    def __init__(self, header, solution=None):
+        self.header = Header(**header, wcs=solution).to_dict()
 
     def frame(self, geometry, slot):
-        return {"header": self.header, "cards": self.cards}
+        return {"header": self.header}
 
 
 def turned(angles):
@@ -38,21 +40,20 @@ def turned(angles):
 STILL = turned(np.zeros(N))
 
 
-def card(word, value):
-    return f"{word:<8}= {value!r:>20} / a comment"
+CENTER = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 120.0, "CRVAL2": 30.0, "CRPIX1": 500, "CRPIX2": 400}
 
 
 @pytest.mark.parametrize(
     ("cards", "parity"),
     [
-        ([card("CD1_1", -1e-4), card("CD1_2", 0.0), card("CD2_1", 0.0), card("CD2_2", 1e-4)], -1),
-        ([card("CD1_1", 0.0), card("CD1_2", -1e-4), card("CD2_1", 1e-4), card("CD2_2", 0.0)], 1),
-        ([card("CTYPE1", "RA---TAN"), card("CDELT1", -1e-4), card("CDELT2", 1e-4)], -1),
-        ([card("CTYPE1", "RA---TAN"), card("CDELT1", -1e-4), card("CDELT2", 1e-4), card("PC1_1", -1.0)], 1),
+        ({"CD1_1": -1e-4, "CD1_2": 0.0, "CD2_1": 0.0, "CD2_2": 1e-4}, -1),
+        ({"CD1_1": 0.0, "CD1_2": -1e-4, "CD2_1": 1e-4, "CD2_2": 0.0}, 1),
+        ({"CDELT1": -1e-4, "CDELT2": 1e-4}, -1),
+        ({"CDELT1": -1e-4, "CDELT2": 1e-4, "PC1_1": -1.0}, 1),
     ],
 )
 def test_a_plate_solution_tells_it(cards, parity):
-    site, text = site_of(Frames(PLACE, cards), SUBS, STILL)
+    site, text = site_of(Frames(PLACE, solution_of({**CENTER, **cards})), SUBS, STILL)
     assert site.parity == parity
     assert site.field_deg == pytest.approx(1000 * 2 / 3600)
     assert text == ""
@@ -72,8 +73,7 @@ def test_nothing_tells_it():
     site, text = site_of(Frames(PLACE), SUBS, STILL)
     assert site is None
     assert "mirrored" in text
-    cards = [card("CDELT1", -1e-4), card("CDELT2", 1e-4)]
-    assert site_of(Frames(PLACE, cards), SUBS, STILL)[0] is None
+    assert site_of(Frames(PLACE, solution_of({"CDELT1": -1e-4, "CDELT2": 1e-4})), SUBS, STILL)[0] is None
 
 
 @pytest.mark.parametrize("word", ["site_lat_deg", "ra_deg"])

@@ -1,0 +1,83 @@
+"""The program of a decoder's process: unpacks one piece of one file at a time, within limits, and knows nothing of lerar.
+
+In   a line of JSON on standard input: path, hdu, rows, limits on memory and processor time
+Out  pixels in the shared file whose descriptor is the first argument, and a line of JSON on standard output
+
+Decompressors are C code that trusts what a file says. Here a damaged file can end this process and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import resource
+import sys
+import warnings
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    shared = int(sys.argv[1])
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            _limit(request["memory_bytes"], request["cpu_s"])
+            rows = _read(os.fsencode(request["path"]), request["hdu"], request["y0"], request["y1"], request["step"])
+            _put(shared, rows, request["most_bytes"])
+            answer = {"shape": rows.shape, "dtype": rows.dtype.str}
+        except MemoryError:
+            answer = {"error": "it takes more memory than its picture could"}
+        except Exception as error:
+            # astropy raises nearly every type on damaged files; each means the same to the user.
+            answer = {"error": (str(error).splitlines() or [type(error).__name__])[0][:120]}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+        if "error" in answer:
+            return  # what a damaged file has done to this process's memory is not known
+
+
+def _limit(memory_bytes: int, cpu_s: float) -> None:
+    """So much more memory and processor time than was taken so far."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + cpu_s) + 1, -1))
+    with suppress(ValueError, OSError):
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            pages = int(statm.read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory_bytes, -1))
+
+
+def _read(path: bytes, number: int, y0: int, y1: int, step: int) -> np.ndarray:
+    """Rows of an image as stored, (rows, x); of three planes where the image has them, scaled, (3, rows, x)."""
+    with warnings.catch_warnings(), open(path, "rb") as file:
+        warnings.simplefilter("ignore")
+        how: dict[str, Any] = {"memmap": False, "do_not_scale_image_data": True, "lazy_load_hdus": True}
+        with fits.open(file, mode="readonly", **how) as opened:
+            hdu = opened[number]
+            rows = hdu.section[..., y0:y1, :] if hasattr(hdu, "section") else hdu.data[..., y0:y1, :]
+            if rows.size != rows.shape[-2] * rows.shape[-1]:
+                raise ValueError("it has more than one plane")
+            return np.asarray(rows.reshape(rows.shape[-2:])[::step])
+
+
+def _put(shared: int, rows: np.ndarray, most_bytes: int) -> None:
+    """Pixels into the shared file."""
+    if not 0 < rows.nbytes <= most_bytes:
+        raise ValueError("it unpacks to more than its header announces")
+    os.ftruncate(shared, rows.nbytes)
+    with mmap.mmap(shared, rows.nbytes) as memory:
+        place: np.ndarray = np.frombuffer(memory, rows.dtype).reshape(rows.shape)
+        place[...] = rows
+        del place
+
+
+if __name__ == "__main__":
+    main()
