@@ -39,6 +39,9 @@ _CPU_S, _PIXELS_PER_S = 4.0, 2e6
 _MEMORY_BYTES, _COPIES = 256 << 20, 8
 """Memory for one piece beyond what the process has: at least, and so many times the picture."""
 
+_BEHIND_BYTES = 64 << 20
+"""What may lie behind a picture in a gzipped file and is still read, so that its checksum is seen."""
+
 
 class _Child:
     """One decoding process and the memory shared with it."""
@@ -198,11 +201,20 @@ def unzipped_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int
             got = 0
             while got < len(view) and (n := file.readinto(view[got:])):
                 got += n
+            if y1 == frame.shape[0]:
+                _check_end(file)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FrameError(f"it cannot be unpacked ({(str(error).splitlines() or ['damaged'])[0][:120]})") from error
     if got < len(view):
         raise FrameError("it cannot be unpacked (it is cut short)")
     return rows[::step]
+
+
+def _check_end(file: gzip.GzipFile) -> None:
+    """Read on to the end, where the checksum is, as far as a file of one picture goes."""
+    left = _BEHIND_BYTES
+    while left > 0 and (n := len(file.read(1 << 20))):
+        left -= n
 
 
 def _shared_file() -> int:
