@@ -17,6 +17,7 @@ from typing import NoReturn
 from cyclopts import App, ArgumentCollection, CycloptsError
 
 from lerar_dask.cli import stopping
+from lerar_dask.cli.text import say
 from lerar_dask.errors import LerarError
 
 __all__ = ["app", "main", "run"]
@@ -99,9 +100,9 @@ def run(words: Sequence[str]) -> int:
 def _say(words: Sequence[str], message: str, hint: str, *, code: int) -> int:
     """One line on stderr, and one for programs on stdout when they asked for it."""
     message = " ".join(message.split())
-    print(f"lerar: {message}", file=sys.stderr)
+    say(f"lerar: {message}", file=sys.stderr)
     if hint:
-        print(f"hint: {hint}", file=sys.stderr)
+        say(f"hint: {hint}", file=sys.stderr)
     if "--json" in words:
         from lerar_dask.cli.display import print_json
 

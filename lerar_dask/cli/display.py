@@ -20,6 +20,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from lerar_dask.cli.log import NOTES
+from lerar_dask.cli.text import clean, say
 from lerar_dask.products.quantities import duration
 
 __all__ = ["Display", "print_aside", "print_json", "print_pairs", "print_table", "progress", "rate"]
@@ -52,7 +53,7 @@ class _OneLine(logging.Formatter):
     """First lines only: tracebacks are for the log file."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"lerar: {record.getMessage().partition(chr(10))[0]}"
+        return clean(f"lerar: {record.getMessage().partition(chr(10))[0]}")
 
 
 @contextlib.contextmanager
@@ -83,7 +84,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    body = [["" if v is None else v if isinstance(v, str) else _number(v) for v in row] for row in rows]
+    body = [["" if v is None else clean(v) if isinstance(v, str) else _number(v) for v in row] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     source = list(zip(*body, strict=True)) or [()] * len(headings)
     for heading, column in zip(headings, source, strict=True):
@@ -99,7 +100,7 @@ def print_table(headings: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     with console.capture() as captured:
         console.print(table)
     for line in captured.get().splitlines():
-        print(line.rstrip())
+        say(line.rstrip())
 
 
 def print_aside(aside: Iterable[tuple[str, str]]) -> None:
@@ -108,17 +109,18 @@ def print_aside(aside: Iterable[tuple[str, str]]) -> None:
     for path, reason in aside:
         reasons.setdefault(reason, []).append(path)
     if reasons:
-        print("\nset aside")
+        say()
+        say("set aside")
     for reason, paths in reasons.items():
         names = ", ".join(Path(p).name for p in paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        print(f"  {names}: {reason}")
+        say(f"  {names}: {reason}")
 
 
 def print_pairs(pairs: Mapping[str, Any]) -> None:
     """Names and values on stdout, aligned."""
     width = max(map(len, pairs), default=0)
     for name, value in pairs.items():
-        print(f"{name:<{width}}  {value}")
+        say(f"{name:<{width}}  {value}")
 
 
 def rate(done: float, seconds: float, *, pixels: bool) -> str:
@@ -177,7 +179,7 @@ class _Lines:
     def __call__(self, event: Any) -> None:
         kind = type(event).__name__
         if kind == "Note":
-            print(f"lerar: {event.text}", file=sys.stderr, flush=True)
+            say(f"lerar: {event.text}", file=sys.stderr)
         elif kind == "StepStarted":
             self._step = _Step(event.step, event.n_tasks, event.pixels)
         elif self._step is None:
@@ -195,7 +197,7 @@ class _Lines:
 
     def _say(self, *parts: str) -> None:
         assert self._step is not None
-        print(f"{self._step.name}: {', '.join(filter(None, parts))}", file=sys.stderr, flush=True)
+        say(f"{self._step.name}: {', '.join(filter(None, parts))}", file=sys.stderr)
 
 
 class _Bars:
@@ -212,7 +214,7 @@ class _Bars:
     def __call__(self, event: Any) -> None:
         kind = type(event).__name__
         if kind == "Note":
-            self._console.print(f"lerar: {event.text}", markup=False)
+            self._console.print(clean(f"lerar: {event.text}"), markup=False)
         elif kind == "StepStarted":
             self._start(event)
         elif self._step is None:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from lerar_dask.cli.display import Display, print_json, print_pairs, print_table
+from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 
@@ -47,7 +48,8 @@ def info(
     _print_groups(run.frames, out)
     _print_frames([f for f in run.frames if frames or f["fate"] != "used"], everything=frames)
     _print_settings(run.settings)
-    print("\nsizes")
+    say()
+    say("sizes")
     print_pairs({f"  {name}": size(n) for name, n in _sizes(out).items()})
     return 0
 
@@ -67,7 +69,8 @@ def _print_groups(frames: Sequence[Mapping[str, Any]], out: Path) -> None:
 def _print_frames(frames: Sequence[Mapping[str, Any]], *, everything: bool) -> None:
     if not frames:
         return
-    print("\nframes" if everything else "\nset aside")
+    say()
+    say("frames" if everything else "set aside")
     measures = _MEASURES if everything else ()
     rows = [(f["path"], f["fate"], *(_short(f.get(m)) for m in measures), f["reason"] or "") for f in frames]
     print_table(("path", "fate", *(m.removesuffix("_px").removesuffix("_adu") for m in measures), "reason"), rows)
@@ -87,7 +90,8 @@ def _print_settings(settings: Any) -> None:
         for name, value in values.items()
         if default.get(table, {}).get(name) != value
     }
-    print("\nsettings" + ("" if changed else ": all as by default"))
+    say()
+    say("settings" + ("" if changed else ": all as by default"))
     print_pairs(changed)
 
 

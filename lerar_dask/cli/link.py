@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from lerar_dask import settings as s
 from lerar_dask.cli.display import Display, print_aside, print_json
 from lerar_dask.cli.sources import settings_of
+from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 
 __all__ = ["link"]
@@ -46,22 +47,22 @@ def link(
         print_json("links", links=rows, aside=aside, notes=list(links.notes))
         return 0
     if not rows:
-        print("no lights")
+        say("no lights")
     for row in rows:
         _print_row(row)
     for note in links.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     print_aside(aside)
     return 0
 
 
 def _print_row(row: Mapping[str, Any]) -> None:
     """Lights of a group that share one link: what they get, why, and what was nearly taken."""
-    print(f"{row['group']}, {row['n_lights']} light" + "s" * (row["n_lights"] != 1))
+    say(f"{row['group']}, {row['n_lights']} light" + "s" * (row["n_lights"] != 1))
     for line in row["lines"]:
-        print(f"  {line}")
+        say(f"  {line}")
     for line in row["near_misses"]:
-        print(f"  near miss: {line}")
+        say(f"  near miss: {line}")
     for line in row["notes"]:
-        print(f"  note: {line}")
-    print()
+        say(f"  note: {line}")
+    say()

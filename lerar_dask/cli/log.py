@@ -13,6 +13,8 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from lerar_dask.cli.text import clean
+
 __all__ = ["NOTES", "log_event", "log_to", "open_log", "write_fault"]
 
 NOTES = "lerar_dask.note"
@@ -24,12 +26,19 @@ _handlers: list[_LateFile] = []
 def log_to(path: Path) -> None:
     """Send the package's log, and the warnings of dask, to `path` from the moment on that `open_log` is called."""
     handler = _LateFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     _handlers[:] = [handler]
     for name, level in (("lerar_dask", logging.DEBUG), ("distributed", logging.INFO), ("dask", logging.INFO)):
         logger = logging.getLogger(name)
         logger.handlers = [h for h in logger.handlers if not isinstance(h, _LateFile)] + [handler]
         logger.setLevel(level)
+
+
+class _Lines(logging.Formatter):
+    """Lines that can be shown on a terminal, whatever names and headers put into them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(map(clean, super().format(record).split("\n")))
 
 
 def open_log() -> None:

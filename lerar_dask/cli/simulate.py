@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lerar_dask.cli.display import Display, print_json
+from lerar_dask.cli.text import say
 
 __all__ = ["simulate"]
 
@@ -80,6 +81,6 @@ def simulate(
     if display.json:
         print_json("simulated", folder=made)
     elif not display.quiet:
-        print(f"{subs} lights, {darks} darks, {flats} flats, {bias} bias of {width} x {height} px in {made}")
-        print(f"next: lerar stack {made} -o {made}-stack")
+        say(f"{subs} lights, {darks} darks, {flats} flats, {bias} bias of {width} x {height} px in {made}")
+        say(f"next: lerar stack {made} -o {made}-stack")
     return 0

@@ -12,6 +12,7 @@ from lerar_dask import settings as s
 from lerar_dask.cli import log
 from lerar_dask.cli.display import Display, print_aside, print_json, print_pairs, print_table, progress
 from lerar_dask.cli.sources import settings_of, unknown_variables
+from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 from lerar_dask.runtime.memory import parse_bytes
@@ -138,15 +139,17 @@ def _print_plan(plan: DryRun) -> None:
     ]
     print_table(("group", "lights", "new", "size", "exposure", "strip rows"), rows)
     for group in plan.groups:
-        print(f"\n{group.name}")
+        say()
+        say(group.name)
         for line in group.links:
-            print(f"  {line}")
+            say(f"  {line}")
     if plan.masters:
-        print("\nmasters")
+        say()
+        say("masters")
         for line in plan.masters:
-            print(f"  {line}")
+            say(f"  {line}")
     print_aside(plan.aside)
-    print()
+    say()
     print_pairs(
         {
             "to read": size(plan.read_bytes),
@@ -160,23 +163,24 @@ def _print_plan(plan: DryRun) -> None:
 
 def _print_summary(summary: Summary) -> None:
     if summary.did_nothing:
-        print("nothing to do: all is there already")
+        say("nothing to do: all is there already")
     rows = [
         (g.name, g.n_used, g.n_aside, duration(g.exposure_s), g.problem or str(g.master or "")) for g in summary.groups
     ]
     print_table(("group", "used", "aside", "exposure", "master"), rows)
     print_aside(summary.aside)
     for note in summary.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if not summary.did_nothing:
-        print(
-            f"\n{duration(summary.seconds)}, {size(summary.peak_bytes)} memory, "
+        say()
+        say(
+            f"{duration(summary.seconds)}, {size(summary.peak_bytes)} memory, "
             f"{size(summary.read_bytes)} read, {size(summary.written_bytes)} written"
         )
     if summary.n_failed:
-        print(f"{summary.n_failed} tasks failed: details in {summary.out / 'lerar.log'}; the same command tries again")
+        say(f"{summary.n_failed} tasks failed: details in {summary.out / 'lerar.log'}; the same command tries again")
     if summary.report:
-        print(f"report   {summary.report}")
+        say(f"report   {summary.report}")
     for group in summary.groups:
         if group.preview:
-            print(f"picture  {group.preview}")
+            say(f"picture  {group.preview}")

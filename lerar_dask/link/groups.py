@@ -19,6 +19,9 @@ from lerar_dask.link.pins import Pins
 
 __all__ = ["LightGroup", "groups_of", "safe_name"]
 
+_NAME_BYTES = 60
+"""Of a part of a file name."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LightGroup:
@@ -138,6 +141,7 @@ def _target_of(frame: Frame) -> str:
 
 
 def safe_name(text: str) -> str:
-    """A name that is safe as a file name: header text is never trusted in paths."""
-    name = re.sub(r"[^\w.+-]+", "-", text.strip(), flags=re.UNICODE).strip("-._")[:60]
-    return name
+    """A name that is safe as a file name: header text is never trusted in paths; of punctuation alone, `unnamed`."""
+    name = re.sub(r"[^\w.+-]+", "-", text.strip(), flags=re.UNICODE).strip("-._")
+    name = name.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return name or ("unnamed" if text.strip() else "")
