@@ -307,7 +307,7 @@ def _load_toml(source: str | Path) -> tuple[str, dict[str, Any]]:
 
     where = str(source) if isinstance(source, Path) else "settings"
     try:
-        text = source.read_text(encoding="utf-8") if isinstance(source, Path) else source
+        text = source.read_text(encoding="utf-8", errors="surrogateescape") if isinstance(source, Path) else source
         return where, tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{where}: cannot be read ({error.strerror})") from error

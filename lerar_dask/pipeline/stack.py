@@ -17,6 +17,7 @@ from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
 from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
 from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
+from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
@@ -57,6 +58,7 @@ def stack(
             _no_lights(nights, night), "lights are found by IMAGETYP in the header, or by a folder `lights`"
         )
     if dry_run:
+        night = within_memory(night, memory.budget_bytes(settings.run.memory), settings)
         return make_dry_run(night, out, url, settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -66,6 +68,11 @@ def stack(
     open_store.cache_clear()
     bus.subscribe(load_ahead)
     executor = make_executor(settings.run)
+    try:
+        night = within_memory(night, executor.budget_bytes, settings)
+    except LerarError:
+        executor.close()
+        raise
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
     try:
         with (

@@ -19,12 +19,14 @@ from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.layout import packing_of
 from lerar_dask.store.shard import write_atomically
 
-__all__ = ["BAND_ROWS", "combine_rows", "is_whole", "read_band", "read_master", "write_band"]
+__all__ = ["BAND_ROWS", "band_bytes", "combine_rows", "is_whole", "read_band", "read_master", "write_band"]
 
 BAND_ROWS = 256
 """Rows of a master that one task makes, one chunk of it; never derived from memory."""
 _STRIP_ROWS = 8
 """Rows that are combined at once: their samples stay in the processor's cache."""
+_READ_BYTES = 64 << 20
+"""Rows of all frames that are read at once, as far as a strip of each is not more."""
 
 
 def combine_rows(
@@ -51,15 +53,32 @@ def combine_rows(
     (low, high), width = limits, frames[0].shape[1]
     image = np.empty((y1 - y0, width), np.float32)
     if all(has_words(frame) for frame in frames):
-        words = np.empty((len(frames), y1 - y0, width), np.uint16)
-        for frame, rows_of_frame in zip(frames, words, strict=True):
-            read_words(frame, y0, y1, rows_of_frame)
-        _combine_words(words, below, factors, low, high, image)
+        step = _rows_at_once(len(frames), width)
+        buffer = np.empty((len(frames), min(step, y1 - y0), width), np.uint16)
+        for a in range(0, y1 - y0, step):
+            b = min(a + step, y1 - y0)
+            for i, frame in enumerate(frames):
+                read_words(frame, y0 + a, y0 + b, buffer[i, : b - a])
+            under = None if below is None else below[a:b]
+            _combine_words(buffer[:, : b - a], under, factors, low, high, image[a:b])
         return image
     stack = np.empty((y1 - y0, len(frames), width), np.float32)
     for i, (frame, factor) in enumerate(zip(frames, factors, strict=True)):
         fill_band(frame, y0, y1, stack, i, pedestal=below, factor=factor)
     return combine_winsorized(stack, low=low, high=high, out=image)
+
+
+def band_bytes(frames: Sequence[Frame], width: int) -> int:
+    """Memory that `combine_rows` takes for a band of rows of these frames."""
+    maps = 3 * 4 * BAND_ROWS * width
+    if all(has_words(frame) for frame in frames):
+        return maps + len(frames) * width * (2 * _rows_at_once(len(frames), width) + 4 * _STRIP_ROWS)
+    return maps + 4 * BAND_ROWS * width * len(frames)
+
+
+def _rows_at_once(n: int, width: int) -> int:
+    """Rows that are read of each of `n` files before they are combined."""
+    return int(np.clip(_READ_BYTES // (2 * n * width), _STRIP_ROWS, BAND_ROWS)) // _STRIP_ROWS * _STRIP_ROWS
 
 
 def _combine_words(

@@ -22,7 +22,7 @@ from lerar_dask.frames.reader import Frame
 from lerar_dask.kernels import cosmetic
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters, digest
-from lerar_dask.stages.bands import BAND_ROWS, combine_rows, read_band, read_master, write_band
+from lerar_dask.stages.bands import BAND_ROWS, band_bytes, combine_rows, read_band, read_master, write_band
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -126,7 +126,7 @@ def plan_stacks(
                     pixels=n * rows * width,
                 )
             )
-        task_bytes = max(task_bytes, 4 * BAND_ROWS * width * (n + 4))
+        task_bytes = max(task_bytes, band_bytes(spec.files, width))
     return Step(name="flats" if flats else "masters", tasks=tasks, task_bytes=task_bytes)
 
 

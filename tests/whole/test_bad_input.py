@@ -241,7 +241,7 @@ def test_a_bad_calibration_frame_is_set_aside_and_its_master_made_of_the_others(
     assert summary.n_used == 8
     aside = {Path(path).name: reason for path, reason in summary.aside}
     assert set(aside) == {"darks_0000.fits.gz", "flats_0002.fits"}
-    assert "cannot be read" in aside["darks_0000.fits.gz"]
+    assert "cannot be unpacked" in aside["darks_0000.fits.gz"]
     assert "no brighter" in aside["flats_0002.fits"]
     (dark,) = (tmp_path / "out" / "calibration").glob("dark*.fits")
     assert fits.getheader(dark)["NCOMBINE"] == 4

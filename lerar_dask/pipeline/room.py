@@ -1,0 +1,54 @@
+"""Room: frames that are too large for the memory of the run are set aside by name, before anything is read."""
+
+from __future__ import annotations
+
+from lerar_dask.errors import MemoryBudgetError
+from lerar_dask.frames.reader import Frame
+from lerar_dask.pipeline.prepare import Night, without_frames
+from lerar_dask.runtime.memory import RESERVED_BYTES, format_bytes
+from lerar_dask.settings import Settings
+
+__all__ = ["within_memory"]
+
+_PIXEL_BYTES, _TASK_BYTES = 20, 32 << 20
+"""What the largest task on a whole frame takes: for each pixel, and besides."""
+
+
+def within_memory(night: Night, budget_bytes: int, settings: Settings) -> Night:
+    """The night without the frames of which not one fits into the memory.
+
+    Raises
+    ------
+    MemoryBudgetError
+        when no light is left; with the memory that would do.
+    """
+    large = {f.path: f for f in night.frames if not f.problem and _bytes_of(f) > budget_bytes}
+    if not large:
+        return night
+    lights = [light.frame for light in night.lights]
+    if all(frame.path in large for frame in lights):
+        least = min(map(_bytes_of, lights))
+        raise MemoryBudgetError(
+            f"the smallest of the lights needs {format_bytes(least)}, {format_bytes(budget_bytes)} are given",
+            f"give --memory {_in_words(least)} or more",
+        )
+    reasons = {str(path): _reason(frame, budget_bytes) for path, frame in large.items()}
+    return without_frames(night, reasons, settings)
+
+
+def _bytes_of(frame: Frame) -> int:
+    """Memory of a run that works on a frame of this size."""
+    return RESERVED_BYTES + _TASK_BYTES + _PIXEL_BYTES * frame.shape[0] * frame.shape[1]
+
+
+def _reason(frame: Frame, budget_bytes: int) -> str:
+    height, width = frame.shape
+    need = _bytes_of(frame)
+    return (
+        f"its {width} x {height} pixels need {format_bytes(need)} of memory, {format_bytes(budget_bytes)} are given: "
+        f"--memory {_in_words(need)} takes it in"
+    )
+
+
+def _in_words(n: int) -> str:
+    return format_bytes(1.02 * n).replace(" ", "")
