@@ -85,7 +85,8 @@ def test_spellings_of_one_field_are_one_group(tmp_path):
         cards = {"OBJECT": objects[i], "FILTER": filters[i], "INSTRUME": cameras[i % 4]}
         night.put("light", f"l{i}.fits", adu(night.light()), EXPTIME=60.0, DATE_OBS=stamp(i), **cards)
     night.darks(INSTRUME="ASI294MM Pro")
-    night.flats(INSTRUME="ZWO ASI294MM Pro", FILTER="O3")
+    night.flats(pedestal=False, INSTRUME="ZWO ASI294MM Pro", FILTER="O3")
+    night.darks(3, 2.0, "darkflat", INSTRUME="ZWO ASI294MM Pro")
     summary = stack([night.folder], tmp_path / "out", Settings(), bus=Bus())
     assert [(g.name, g.n_used) for g in summary.groups] == [("NGC-7000_OIII", 6)]
     assert any("NGC7000" in note for note in summary.notes)
