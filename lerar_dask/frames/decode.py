@@ -30,7 +30,7 @@ import numpy as np
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.reader import Frame, PixelSource
 
-__all__ = ["close", "decoded_rows", "start_ahead", "unzipped_rows"]
+__all__ = ["close", "decoded_rows", "unzipped_rows"]
 
 _WALL_S = 600.0
 """A process that has not answered by then, on the slowest of disks, never will."""
@@ -143,13 +143,6 @@ class _Pool:
 _pool = _Pool()
 close = _pool.close
 atexit.register(close)
-
-
-def start_ahead() -> None:
-    """Start a process while there is other work, so that the first packed file need not wait for it."""
-    with _pool.lock:
-        if not _pool.idle:
-            _pool.idle.append(_Child())
 
 
 def decoded_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int = 1) -> np.ndarray:

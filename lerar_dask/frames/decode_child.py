@@ -45,18 +45,23 @@ def main() -> None:
 
 
 def _limit(memory_bytes: int, cpu_s: float) -> None:
-    """So much more memory and processor time than was taken so far."""
+    """So much more memory and processor time than was taken so far, within what the whole run may have."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + cpu_s) + 1, -1))
-    with suppress(ValueError, OSError):
+    _lower(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + cpu_s) + 1)
+    with suppress(OSError):  # a system without /proc
         with open("/proc/self/statm", encoding="ascii") as statm:
             pages = int(statm.read().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory_bytes, -1))
+        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + memory_bytes)
+
+
+def _lower(what: int, wanted: int) -> None:
+    """Set a limit; the one that was given to the process, which only root may raise, stays."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _read(path: bytes, number: int, y0: int, y1: int, step: int) -> np.ndarray:
-    """Rows of an image as stored, (rows, x); of three planes where the image has them, scaled, (3, rows, x)."""
+    """Rows of an image of one plane as stored, (rows, x)."""
     with warnings.catch_warnings(), open(path, "rb") as file:
         warnings.simplefilter("ignore")
         how: dict[str, Any] = {"memmap": False, "do_not_scale_image_data": True, "lazy_load_hdus": True}

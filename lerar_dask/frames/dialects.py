@@ -114,7 +114,9 @@ def normalize_header(cards: Cards, path: PurePath, *, shape: tuple[int, ...] = (
 
 def _bounded(name: str, value: Any) -> Any:
     """A value that is in range, of a length that a file name or a table can bear; None for what no camera has."""
-    if name in RANGES and value is not None:
+    if value is None:
+        return None
+    if name in RANGES:
         least, most = RANGES[name]
         return value if least <= value <= most else None
     if name == "binning" and max(value) > MAX_BINNING:

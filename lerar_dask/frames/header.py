@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lerar_dask.frames.wcs import Solution
 
-__all__ = ["RANGES", "Header", "Kind"]
+__all__ = ["MAX_BINNING", "MAX_TEXT", "RANGES", "Header", "Kind"]
 
 Kind = Literal["light", "dark", "flat", "bias", "flat-dark", "unknown"]
 RANGES: Mapping[str, tuple[float, float]] = {

@@ -31,7 +31,7 @@ class Corners:
     slope: float
     """Sky that follows the gain, over the sky."""
     excess: tuple[float, float, float, float]
-    """Upper left, upper right, lower left, lower right, as the rows lie in the file from the first on."""
+    """First row left and right, last row left and right."""
 
 
 def gain_cells(gain: np.ndarray, cell_px: int) -> np.ndarray:

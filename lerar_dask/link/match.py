@@ -81,7 +81,7 @@ def link_frames(frames: Sequence[Frame], settings: LinkSettings, *, spoiled: Map
 
     Parameters
     ----------
-    spoiled : calibration frames that were found to be of no use, with the reason
+    spoiled : frames that were found to be of no use, with the reason
     """
     pins = read_pins(settings.pins)
     spoiled = spoiled or {}

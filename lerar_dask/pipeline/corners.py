@@ -12,7 +12,6 @@ from lerar_dask.pipeline.prepare import Light
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import Sub
 from lerar_dask.settings import digest
-from lerar_dask.stages.ingest import calibration_maps
 
 __all__ = ["corner_notes"]
 
@@ -28,22 +27,22 @@ def corner_notes(session: Session, lights: Sequence[Light], subs: Sequence[Sub])
 
     What was found is remembered: called again, no pixel is read.
     """
-    flats = {str(light.frame.path): light.calibration.flat for light in lights}
+    of = {str(light.frame.path): light for light in lights}
     alike = defaultdict(list)
     for sub in subs:
-        if sub.calibration and flats.get(sub.path):
-            alike[(sub.group, flats[sub.path], sub.geometry, sub.calibration)].append(sub)
+        light = of[sub.path]
+        if sub.calibration and light.calibration.flat:
+            bottom_up = light.frame.header.row_order == "BOTTOM-UP"
+            alike[(sub.group, light.calibration.flat, sub.geometry, sub.calibration, bottom_up)].append(sub)
     notes = []
-    for (group, flat, _, calibration), members in sorted(alike.items()):
+    for (group, flat, geometry, calibration, bottom_up), members in sorted(alike.items()):
         some = [members[i] for i in np.unique(np.linspace(0, len(members) - 1, _SUBS).round().astype(int))]
-        key, value = (
-            f"corners/{group}/{calibration}",
-            digest("corners", CODE_VERSION, [(s.id, s.measure) for s in some]),
-        )
+        key = f"corners/{group}/{geometry}/{calibration}/{'up' if bottom_up else 'down'}"
+        value = digest("corners", CODE_VERSION, flat, [(s.id, s.measure) for s in some])
         known = session.known.get(key)
         if known is None or known["digest"] != value:
             found = _look(session, some)
-            session.note(key, value, _sentence(group, str(flat), found) if found else "")
+            session.note(key, value, _sentence(group, flat, found, bottom_up=bottom_up) if found else "")
         if session.known[key]["reason"]:
             notes.append(session.known[key]["reason"])
     return notes
@@ -52,10 +51,10 @@ def corner_notes(session: Session, lights: Sequence[Light], subs: Sequence[Sub])
 def _look(session: Session, subs: Sequence[Sub]) -> Corners | None:
     """The sky of subs of one sensor and calibration against their gain."""
     store, cell_px = session.store, session.settings.ingest.background_cell_px
-    _, gain, _ = calibration_maps(store.url, subs[0].calibration)
-    if gain is None:
+    at = f"calibration/{subs[0].calibration}/gain"
+    if not store.has(at):
         return None
-    cells = gain_cells(gain, cell_px)
+    cells = gain_cells(store.read_array(at), cell_px)
     levels = []
     for sub in subs:
         grid = store.measures(sub.geometry, sub.measure).read_grid(sub.slot)
@@ -67,8 +66,10 @@ def _look(session: Session, subs: Sequence[Sub]) -> Corners | None:
     return over_corrected(sky, cells)
 
 
-def _sentence(group: str, flat: str, found: Corners) -> str:
-    names = ("upper left", "upper right", "lower left", "lower right")
+def _sentence(group: str, flat: str, found: Corners, *, bottom_up: bool) -> str:
+    """What was found, in words; corners as the picture shows them."""
+    first, last = ("lower", "upper") if bottom_up else ("upper", "lower")
+    names = [f"{row} {column}" for row in (first, last) for column in ("left", "right")]
     corners = [f"{name} {part:+.0%}" for name, part in zip(names, found.excess, strict=True) if part >= _SEEN]
     return (
         f"{group}: the sky follows the correction of {flat} (corners {', '.join(corners) or 'hardly'}): it over-corrects, "

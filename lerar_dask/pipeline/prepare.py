@@ -37,7 +37,7 @@ class Night:
     frames: Sequence[Frame]
     """All that was found, of whatever kind."""
     spoiled: Mapping[Path, str]
-    """Calibration frames that were found to be of no use, with the reason."""
+    """Frames that were found to be of no use, or too large for the memory, with the reason."""
 
     @property
     def sets(self) -> dict[str, CalibrationSet]:

@@ -132,6 +132,21 @@ def test_corners_are_named_where_the_darks_have_another_offset(tmp_path):
     assert [note for note in notes if "upper left" in note]
 
 
+def test_corners_are_named_as_the_picture_shows_them(tmp_path):
+    night = Night(tmp_path / "night", 30)
+    light = np.where(np.arange(night.shape[0])[:, None] < 60, 0.6, 1.0)  # the first rows are dim: their gain is high
+    master = night.vignetting * light
+    night.put("flat", "master_flat.fits", (master / master.mean()).astype(np.float32), IMAGETYP="Master Flat")
+    for i in range(6):
+        data = night.expose(night.vignetting * light * night.image(*night.rng.uniform(-9, 9, 2)), 60.0)
+        night.put("light", f"l{i}.fits", adu(data), EXPTIME=60.0, DATE_OBS=stamp(i), ROWORDER="BOTTOM-UP")
+    pins = tmp_path / "pins.toml"
+    pins.write_text('[[pin]]\nlight = "*"\nflat = "*master_flat*"\n')
+    (note,) = [note for note in run(night, tmp_path / "out", pins=pins).notes if "lower right" in note]
+    percent = {name: int(n) for name, n in re.findall(r"(\w+ \w+) \+(\d+)%", note)}
+    assert percent["lower left"] > percent["upper left"] + 5
+
+
 def test_corners_that_are_right_are_not_spoken_of(tmp_path):
     night = plain(tmp_path, 29)
     night.darks()

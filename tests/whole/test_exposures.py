@@ -15,6 +15,12 @@ def aside(summary):
     return {path.rpartition("/")[2]: reason for path, reason in summary.aside}
 
 
+def run_calibrated(night, out):
+    night.darks()
+    night.flats()
+    return run(night, out)
+
+
 def mean_of(night, n):
     return np.mean([night.light(shift=(0.0, 0.0)) for _ in range(n)], axis=0).astype(np.float32)
 
@@ -25,9 +31,7 @@ def test_a_stack_of_any_name_is_told_by_its_noise(tmp_path, n):
     night.lights(6)
     night.put("light", "M1_final.fits", mean_of(night, n), EXPTIME=60.0, DATE_OBS=stamp(300))
     night.put("light", "single.fits", night.light().astype(np.float32), EXPTIME=60.0, DATE_OBS=stamp(20))
-    night.darks()
-    night.flats()
-    summary = run(night, tmp_path / "out")
+    summary = run_calibrated(night, tmp_path / "out")
     assert summary.exit_code == 0
     assert list(aside(summary)) == ["M1_final.fits"]
     assert "mean of several" in aside(summary)["M1_final.fits"]
@@ -42,9 +46,7 @@ def test_float_subs_of_a_darker_sky_are_no_stacks(tmp_path):
         sky = 0.0 if i == 3 else 40.0  # the moon
         data = night.light() + night.rng.poisson(sky * 60.0, night.shape)
         night.put("light", f"l{i}.fits", data.astype(np.float32), EXPTIME=60.0, DATE_OBS=stamp(i))
-    night.darks()
-    night.flats()
-    summary = run(night, tmp_path / "out")
+    summary = run_calibrated(night, tmp_path / "out")
     assert not summary.aside
     assert summary.groups[0].n_used == 7
 
@@ -56,9 +58,7 @@ def test_raw_calibrated_and_registered_files_of_one_exposure_are_one_sub(tmp_pat
         night.put("light", f"light_{i}.fits", data, EXPTIME=60.0, DATE_OBS=stamp(i))
         for name in (f"pp_light_{i}.fits", f"r_pp_light_{i}.fits", f"light_{i}_c_cc_r.fits"):
             night.put("light", name, data.astype(np.float32) - 500, EXPTIME=60.0, DATE_OBS=stamp(i))
-    night.darks()
-    night.flats()
-    summary = run(night, tmp_path / "out")
+    summary = run_calibrated(night, tmp_path / "out")
     assert summary.groups[0].n_used == 6
     assert len(aside(summary)) == 18
     assert all(name.startswith(("pp_", "r_pp_")) or "_c_cc_r" in name for name in aside(summary))
@@ -69,9 +69,7 @@ def test_a_light_that_is_called_integration_is_a_light(tmp_path):
     night = Night(tmp_path / "night", 34)
     for i in range(6):
         night.put("light", f"drizzle_integration_{i}.fits", adu(night.light()), EXPTIME=60.0, DATE_OBS=stamp(i))
-    night.darks()
-    night.flats()
-    summary = run(night, tmp_path / "out")
+    summary = run_calibrated(night, tmp_path / "out")
     assert not summary.aside
     assert summary.groups[0].n_used == 6
 
