@@ -12,6 +12,7 @@ from lerar_dask.pipeline.prepare import Light
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import Sub
 from lerar_dask.settings import digest
+from lerar_dask.stages.ingest import calibration_maps
 
 __all__ = ["corner_notes"]
 
@@ -51,10 +52,10 @@ def corner_notes(session: Session, lights: Sequence[Light], subs: Sequence[Sub])
 def _look(session: Session, subs: Sequence[Sub]) -> Corners | None:
     """The sky of subs of one sensor and calibration against their gain."""
     store, cell_px = session.store, session.settings.ingest.background_cell_px
-    at = f"calibration/{subs[0].calibration}/gain"
-    if not store.has(at):
+    _, gain, _ = calibration_maps(store.url, subs[0].calibration)  # kept by the ingest in threads
+    if gain is None:
         return None
-    cells = gain_cells(store.read_array(at), cell_px)
+    cells = gain_cells(gain, cell_px)
     levels = []
     for sub in subs:
         grid = store.measures(sub.geometry, sub.measure).read_grid(sub.slot)
