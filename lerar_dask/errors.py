@@ -6,7 +6,8 @@
     ├── UsageError                exit 2: the command or a setting is wrong
     ├── FrameError                one file cannot be used: it is set aside, the night goes on
     ├── StoreError                the store is not ours, too new, damaged or locked
-    │   └── LockedError           another run holds the store
+    │   ├── LockedError           another run holds the store
+    │   └── DamagedError          parts of the store are damaged or missing; `lerar stack` makes them again
     ├── MemoryBudgetError         does not fit into the memory given; says what would
     └── SpaceError                the disk is full or read-only
 
@@ -18,8 +19,11 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
+from typing import Any
 
 __all__ = [
+    "DamagedError",
     "FrameError",
     "LerarError",
     "LockedError",
@@ -27,7 +31,9 @@ __all__ = [
     "SpaceError",
     "StoreError",
     "UsageError",
+    "damaged_part",
     "space_error",
+    "unreadable_part",
 ]
 
 _GO_ON = "make room and call again: it goes on where it stopped"
@@ -71,12 +77,40 @@ class LockedError(StoreError):
     """Another run is working in this store."""
 
 
+class DamagedError(StoreError):
+    """Parts of a store are damaged or missing.
+
+    Parameters
+    ----------
+    parts : their files or folders
+    """
+
+    def __init__(self, message: str, parts: Sequence[str] = ()) -> None:
+        super().__init__(message, "lerar stack makes it again")
+        self.parts = tuple(parts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.parts)
+
+
 class MemoryBudgetError(LerarError):
     """The work does not fit into the memory given."""
 
 
 class SpaceError(LerarError):
     """A disk is full or cannot be written."""
+
+
+def damaged_part(path: object, what: str = "is damaged") -> DamagedError:
+    """A file of a store that is not as it was written."""
+    return DamagedError(f"a part of the store {what}: {path}", [str(path)])
+
+
+def unreadable_part(path: object, error: OSError) -> StoreError:
+    """What a file of a store that cannot be read means: lost where it is not there or its disk fails, else barred."""
+    what = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+    lost = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ELOOP)
+    return damaged_part(path, what) if lost else StoreError(f"a part of the store {what}: {path}")
 
 
 def space_error(error: OSError, name: object = None, *, writing: bool = False) -> SpaceError | None:

@@ -67,14 +67,15 @@ def _make_stacks(session: Session, links: Links) -> tuple[dict[str, str], dict[s
     """Combine the masters; those that could not be made, and the frames that are to blame, with the reasons."""
     settings, store = session.settings.masters, session.store
     masters.prepare_arrays(store, links, settings)
-    failed = _failures(session.run(masters.plan_stacks(store.url, links, settings, flats=False, levels={})))
+    pedestals = masters.plan_stacks(store.url, links, settings, flats=False, levels={})
+    failed = _failures(session.run(pedestals, keep=lambda task: masters.has_rows(store, task)))
     found = session.run(soundness.plan_levels(store.url, links, settings))
     spoilers = _bad_frames(found)
     if not spoilers:
         failed |= _failures(found)
         levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
         flats = masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)
-        failed |= _failures(session.run(flats))
+        failed |= _failures(session.run(flats, keep=lambda task: masters.has_rows(store, task)))
     return failed, spoilers | _spoilers(session, links, failed)
 
 

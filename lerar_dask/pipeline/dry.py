@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,12 +34,11 @@ _FITS_BYTES = {True: 4, False: 2}
 
 def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
     """What `stack` would do, without reading a pixel or writing a byte."""
-    known: Mapping[str, Mapping[str, Any]] = {}
     try:
-        known = Store.open(url).ledger.load()
+        store = Store.open(url)
+        items = items_of(night.lights, store.ledger.load(), store.has_sub)
     except StoreError:
-        known = {}
-    items = items_of(night.lights, known)
+        items = items_of(night.lights, {}, lambda _geometry, _slot: False)
     new = {str(item.frame.path) for item in items if not item.raw_done}
     threads = settings.run.threads or memory.cpu_count()
     budget = memory.budget_bytes(settings.run.memory)

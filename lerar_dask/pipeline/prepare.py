@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lerar_dask.settings import Settings
 from lerar_dask.stages.ingest import Item, geometry_name, raw_digest
 from lerar_dask.stages.masters import CalibrationSet, set_key
 
-__all__ = ["Light", "Night", "items_of", "survey", "without_frames"]
+__all__ = ["Light", "Night", "gone_lights", "items_of", "survey", "without_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +78,15 @@ def _linked(frames: Sequence[Frame], settings: Settings, spoiled: Mapping[Path, 
     return Night(links=links, lights=lights, frames=frames, spoiled=spoiled)
 
 
-def items_of(lights: Sequence[Light], known: Mapping[str, Mapping[str, Any]]) -> list[Item]:
+def items_of(
+    lights: Sequence[Light], known: Mapping[str, Mapping[str, Any]], is_stored: Callable[[str, int], bool]
+) -> list[Item]:
     """Places in the store: those of lights that the ledger knows, new ones behind them.
 
     Parameters
     ----------
     known : records of the ledger by key
+    is_stored : (geometry, slot): whether the pixels of a sub lie in the store, and what its header says
     """
     places: dict[str, int] = {}
     taken: dict[str, int] = {}
@@ -107,10 +110,26 @@ def items_of(lights: Sequence[Light], known: Mapping[str, Mapping[str, Any]]) ->
                 geometry=light.geometry,
                 slot=slot,
                 calibration=light.calibration_key,
-                raw_done=path in places,
+                raw_done=path in places and is_stored(light.geometry, slot),
             )
         )
     return items
+
+
+def gone_lights(night: Night, nights: Sequence[Path], known: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Lights of earlier calls below the same folders whose file is not there any more, with that as the reason.
+
+    Their pixels stay in the store, and are used again when the file comes back.
+    """
+    here = {str(frame.path) for frame in night.frames}
+    gone = {}
+    for record in known.values():
+        kind, _, path = record["key"].partition("/")
+        if kind != "ingest" or record["state"] != "done" or path in here:
+            continue
+        if any(Path(path).is_relative_to(folder) for folder in nights) and not Path(path).exists():
+            gone[path] = "its file is gone"
+    return gone
 
 
 def _earlier(light: Light, known: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:

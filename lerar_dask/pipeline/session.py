@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from lerar_dask.errors import DamagedError
 from lerar_dask.pipeline.loading import Compiler
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
@@ -39,6 +40,8 @@ class Session:
         """Of kernels, beside the tasks, while it is busy."""
         self.steps: list[Step] = []
         """Every step on the way to the masters, done before or now."""
+        self.healed: list[str] = []
+        """Sentences on damaged parts of the store that were made again."""
         self.n_run = 0
         self.n_failed = 0
         self.seconds: dict[str, float] = {}
@@ -60,6 +63,10 @@ class Session:
             self._writer = writer
             yield self
 
+    def begin(self) -> None:
+        """Start over with the stages; what is known stays known."""
+        self.steps, self._waiting = [], []
+
     def is_done(self, task: Task) -> bool:
         """Whether the ledger has a result of exactly this task."""
         record = self.known.get(task.key)
@@ -70,6 +77,11 @@ class Session:
 
     def run(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> dict[str, Mapping[str, Any]]:
         """Run the tasks of a step that are not done; records of all its tasks by key.
+
+        Raises
+        ------
+        DamagedError
+            after the step, when tasks met damaged parts of the store.
 
         Parameters
         ----------
@@ -108,12 +120,15 @@ class Session:
         )
         if self.compiler:
             self.compiler.make_room(together, self.executor)
+        damaged: list[str] = []
         for record in run_step(together, self.executor, self.bus):
             plain = dict(vars(record))
+            lost = record.result.get("damaged", ()) if record.state == "failed" else ()
+            damaged += lost
             self._writer.append(plain)
             self.known[record.key] = plain
             self.n_run += 1
-            self.n_failed += record.state == "failed"
+            self.n_failed += record.state == "failed" and not lost
             stage = stage_of[record.key]
             self.seconds[stage] = self.seconds.get(stage, 0.0) + record.seconds
             self.counts[stage] = self.counts.get(stage, 0) + 1
@@ -125,6 +140,9 @@ class Session:
         ]:
             self.walls[name] = self.walls.get(name, 0.0) + wall
             self.pixels[name] = self.pixels.get(name, 0) + pixels
+        if damaged:
+            parts = sorted(set(damaged))
+            raise DamagedError(f"{len(parts)} part{'s' * (len(parts) > 1)} of the store damaged: {parts[0]}", parts)
 
     def resident_bytes(self, tables: int) -> int:
         """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""

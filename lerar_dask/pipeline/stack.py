@@ -15,8 +15,9 @@ from lerar_dask.pipeline import calibrate
 from lerar_dask.pipeline.corners import corner_notes
 from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
+from lerar_dask.pipeline.heal import mend_nodes, until_whole
 from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
-from lerar_dask.pipeline.prepare import Light, Night, items_of, survey
+from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, survey
 from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
@@ -82,8 +83,10 @@ def stack(
         ):
             store.sweep()
             _sweep_products(out)
-            with Session(store, settings, bus, executor, compiler).writing() as session:
-                summary = _run(session, night, nights, out)
+            session = Session(store, settings, bus, executor, compiler)
+            mend_nodes(session)
+            with session.writing():
+                summary = until_whole(session, lambda: _run(session, night, nights, out))
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):
             raise full from error
@@ -101,6 +104,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     lights = [light for light in night.lights if light.frame.path not in without]
     fates = {str(frame.path): reason for frame, reason in night.links.aside}
     fates |= {str(path): reason for path, reason in without.items()}
+    fates |= gone_lights(night, nights, session.known)
     session.beside(calibrate.plan_files(session, night, out), keep=_is_there)
     subs = _ingest(session, lights, fates)
     no_subs = doubtful(session.store, lights, subs)
@@ -137,14 +141,13 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
 def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) -> list[Sub]:
     """Bring lights into the store; subs that can be used, in order of start and id; each picture once."""
     settings, store = session.settings, session.store
-    items = items_of(lights, session.known)
+    items = items_of(lights, session.known, store.has_sub)
     ingest.prepare_arrays(store, items, settings.ingest, _codec(session))
 
     def is_there(task: Any) -> bool:
         item = task.arguments["item"]
-        return store.raw(item.geometry).has(item.slot) and store.measures(item.geometry, task.arguments["key"]).has(
-            item.slot
-        )
+        measures = store.measures(item.geometry, task.arguments["key"])
+        return store.has_sub(item.geometry, item.slot) and measures.has(item.slot)
 
     step = ingest.plan(store.url, items, settings.ingest)
     records = session.run(step, keep=is_there)
@@ -237,7 +240,7 @@ def _finish(
         read_bytes=session.read_bytes,
         written_bytes=session.written_bytes,
         report=page if page.exists() else None,
-        notes=[*state.notes, *_left_over(session, state, out)],
+        notes=[*state.notes, *_left_over(session, state, out), *session.healed],
     )
 
 

@@ -21,7 +21,7 @@ __all__ = ["frame_rows"]
 def frame_rows(
     session: Session, night: Night, solved: Sequence[Solved], fates: Mapping[str, str]
 ) -> list[dict[str, Any]]:
-    """One row per light and per frame that was set aside, lights in order of their start."""
+    """One row per light and per frame that was set aside, also of files that are gone; lights in order of their start."""
     measured: dict[str, dict[str, Any]] = {}
     for one in solved:
         measured |= _measured(session, one)
@@ -38,20 +38,26 @@ def frame_rows(
             row["reason"] = "" if "weight" in row else "its group has no master"
         rows.append(row)
     rows.sort(key=lambda row: (row["date_obs"] or "", row["path"]))
+    found = {str(frame.path) for frame in night.frames}
+    for path in sorted(set(fates) - found):
+        rows.append(_row_aside(path, fates[path], "light", "", None))
     for frame, reason in night.links.aside:
         header = frame.header
-        rows.append(
-            {
-                "path": str(frame.path),
-                "group": "",
-                "kind": header.kind,
-                "fate": "aside",
-                "reason": reason,
-                "date_obs": header.start or "",
-                "exposure_s": header.exposure_s,
-            }
-        )
+        rows.append(_row_aside(str(frame.path), reason, header.kind, header.start or "", header.exposure_s))
     return rows
+
+
+def _row_aside(path: str, reason: str, kind: str, date_obs: str, exposure_s: float | None) -> dict[str, Any]:
+    """Row of a frame that belongs to no group."""
+    return {
+        "path": path,
+        "group": "",
+        "kind": kind,
+        "fate": "aside",
+        "reason": reason,
+        "date_obs": date_obs,
+        "exposure_s": exposure_s,
+    }
 
 
 def _basics(light: Light) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import platform
 import time
 import traceback
 
-from lerar_dask.errors import FrameError, LerarError, SpaceError, space_error
+from lerar_dask.errors import DamagedError, FrameError, LerarError, SpaceError, space_error
 from lerar_dask.tasks import Record, Task
 
 __all__ = ["guarded"]
@@ -25,6 +25,8 @@ def guarded(task: Task) -> Record | SpaceError:
         state, reason = "aside", error.message
     except SpaceError as error:
         return error
+    except DamagedError as error:
+        state, reason, result = "failed", error.message, {"damaged": list(error.parts)}
     except LerarError as error:
         state, reason = "failed", error.message
     except OSError as error:

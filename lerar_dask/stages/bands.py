@@ -19,7 +19,7 @@ from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.layout import packing_of
 from lerar_dask.store.shard import write_atomically
 
-__all__ = ["BAND_ROWS", "band_bytes", "combine_rows", "is_whole", "read_band", "read_master", "write_band"]
+__all__ = ["BAND_ROWS", "band_bytes", "combine_rows", "has_band", "is_whole", "read_band", "read_master", "write_band"]
 
 BAND_ROWS = 256
 """Rows of a master that one task makes, one chunk of it; never derived from memory."""
@@ -123,7 +123,12 @@ def read_band(store: Store, key: str, y0: int, shape: tuple[int, int]) -> np.nda
 
 def is_whole(store: Store, key: str, shape: tuple[int, int]) -> bool:
     """Whether all bands of a master were written."""
-    return all(_band_path(store, key, y0).exists() for y0 in range(0, shape[0], BAND_ROWS))
+    return all(has_band(store, key, y0) for y0 in range(0, shape[0], BAND_ROWS))
+
+
+def has_band(store: Store, key: str, y0: int) -> bool:
+    """Whether the band of a master that begins with a row was written."""
+    return _band_path(store, key, y0).exists()
 
 
 def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> int:

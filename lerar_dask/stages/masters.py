@@ -22,7 +22,7 @@ from lerar_dask.frames.reader import Frame
 from lerar_dask.kernels import cosmetic
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters, digest
-from lerar_dask.stages.bands import BAND_ROWS, band_bytes, combine_rows, read_band, read_master, write_band
+from lerar_dask.stages.bands import BAND_ROWS, band_bytes, combine_rows, has_band, read_band, read_master, write_band
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -30,6 +30,7 @@ __all__ = [
     "CalibrationSet",
     "combine_band",
     "find_defects",
+    "has_rows",
     "is_there",
     "is_turned",
     "make_defects",
@@ -168,6 +169,11 @@ def combine_band(
     image = combine_rows(frames, rows, below=below, factors=factors, limits=limits)
     read = sum(frame.size * len(image) // frame.shape[0] for frame in frames)
     return {"n": len(frames), "read_bytes": read, "written_bytes": write_band(store, key, y0, image)}
+
+
+def has_rows(store: Store, task: Task) -> bool:
+    """Whether what a task of `plan_stacks` made still lies in the store."""
+    return has_band(store, task.arguments["key"], task.arguments["rows"][0])
 
 
 def _below(

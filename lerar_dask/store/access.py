@@ -6,7 +6,6 @@ shards, chunks and files of their own. zarr is imported only by who wants an arr
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -18,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lerar_dask.errors import StoreError
+from lerar_dask.errors import DamagedError, StoreError, damaged_part
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
-from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_node
+from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_root
+from lerar_dask.store.document import NODE, read_document, read_node, write_document, write_node
 from lerar_dask.store.layout import PLANES, packing_of
 from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
@@ -47,8 +47,10 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.url,)
 
-    def _at(self, path: str) -> Path:
-        """A place in the store; a name that leads out of it, as a store of somebody else may hold, is refused."""
+    def place(self, path: str) -> Path:
+        """File or folder of a part of the store; a name that leads out of it, as a store of somebody else may hold, is
+        refused.
+        """
         if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise StoreError(
                 f"the store {self.path} names a place outside of itself: {path[:80]!r}", "it is not touched"
@@ -59,14 +61,20 @@ class Store:
 
     @classmethod
     def create(cls, url: str | Path) -> Store:
-        """Make an empty store, or open the one that is there.
+        """Make an empty store, or open the one that is there; one that lost its own description gets it again.
 
         Raises
         ------
         StoreError
             when the folder holds something else, or a store that is newer than this program.
         """
-        if not (Path(url) / "zarr.json").exists():
+        try:
+            return cls.open(url)
+        except DamagedError:
+            write_root(Path(url))
+        except StoreError:
+            if (Path(url) / NODE).exists():
+                raise
             create_store(Path(url))
         return cls.open(url)
 
@@ -89,14 +97,13 @@ class Store:
             yield
 
     def sweep(self) -> int:
-        """Remove what killed writers left behind and compact the ledger (only under the lock); number of things removed."""
+        """Remove what killed writers left behind (only under the lock); number of things removed."""
         stale = []
         for folder, names, files in os.walk(self.path):
             stale += [Path(folder, name) for name in (*names, *files) if name.endswith(".partial")]
             names[:] = [name for name in names if not name.endswith(".partial")]
         for path in stale:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        self.ledger.compact()
         return len(stale)
 
     # ---------------------------------------------------------------------------------------------------------- raw
@@ -105,7 +112,7 @@ class Store:
         """Make the array of the raw pixels of one frame geometry, without slots (driver only)."""
         if not self.has(f"raw/{name}/pixels"):
             make_group(self.path, f"raw/{name}")
-            write_node(self._at(f"raw/{name}/pixels"), raw_node(shape, dtype, codec, n_slots=0))
+            write_node(self.place(f"raw/{name}/pixels"), raw_node(shape, dtype, codec, n_slots=0))
 
     def geometries(self) -> list[str]:
         """Names of the frame geometries."""
@@ -113,13 +120,13 @@ class Store:
 
     def names(self, path: str) -> list[str]:
         """Names of the groups and arrays in a group, sorted; none where it does not exist."""
-        folder = self._at(path)
+        folder = self.place(path)
         return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
 
     def reserve(self, geometry: str, n_slots: int) -> None:
         """Let the array hold `n_slots` subs (driver only)."""
-        folder = self._at(f"raw/{geometry}/pixels")
-        node = json.loads((folder / "zarr.json").read_text())
+        folder = self.place(f"raw/{geometry}/pixels")
+        node = read_node(folder)
         if node["shape"][0] < n_slots:
             node["shape"][0] = n_slots
             write_node(folder, node)
@@ -137,7 +144,7 @@ class Store:
     def raw(self, geometry: str) -> RawReader:
         """Reader of the raw pixels of a geometry."""
         if geometry not in self._raw:
-            self._raw[geometry] = RawReader(self._at(f"raw/{geometry}/pixels"))
+            self._raw[geometry] = RawReader(self.place(f"raw/{geometry}/pixels"))
         return self._raw[geometry]
 
     def write_frame(self, geometry: str, slot: int, record: Mapping[str, Any]) -> None:
@@ -148,16 +155,21 @@ class Store:
         """What `write_frame` wrote."""
         return self.read_json(f"raw/{geometry}/frames/{int(slot)}.json")
 
+    def has_sub(self, geometry: str, slot: int) -> bool:
+        """Whether the pixels of a sub are there, and what is known of it."""
+        record = self.place(f"raw/{geometry}/frames/{int(slot)}.json")
+        return self.has(f"raw/{geometry}/pixels") and record.exists() and self.raw(geometry).has(slot)
+
     def measures(self, geometry: str, key: str) -> MeasureStore:
         """Measurements of the subs of a geometry, made under one key."""
-        self._at(f"measures/{geometry}/{key}")
+        self.place(f"measures/{geometry}/{key}")
         return MeasureStore(self.path, geometry, key)
 
     # ------------------------------------------------------------------------------------------------- whole arrays
 
     def has(self, path: str) -> bool:
         """Whether an array (or group) is there."""
-        return (self._at(path) / "zarr.json").exists()
+        return (self.place(path) / NODE).exists()
 
     def create_array(
         self,
@@ -175,7 +187,7 @@ class Store:
         node = array_node(
             path, shape=shape, dtype=np.dtype(dtype), chunks=chunks, dims=dims, unit=unit, meaning=meaning
         )
-        write_node(self._at(path), node)
+        write_node(self.place(path), node)
 
     def write_array(
         self,
@@ -204,7 +216,7 @@ class Store:
             meaning=meaning,
             attributes=attributes,
         )
-        final = self._at(path)
+        final = self.place(path)
         make_group(self.path, path.rpartition("/")[0])
         partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
         size = 0
@@ -220,7 +232,7 @@ class Store:
 
     def write_band(self, path: str, band: int, data: np.ndarray) -> int:
         """Write a chunk of an array (channel, y, x) that `create_array` cut into bands of rows; bytes written."""
-        node = json.loads((self._at(path) / "zarr.json").read_text())
+        node = read_node(self.place(path))
         full = np.full(node["chunk_grid"]["configuration"]["chunk_shape"], np.nan, data.dtype.newbyteorder("<"))
         full[:, : data.shape[1]] = data
         return write_atomically(self._band(path, band), chunk_parts(full, packed=packing_of(path)))
@@ -230,7 +242,7 @@ class Store:
         return self._band(path, band).exists()
 
     def _band(self, path: str, band: int) -> Path:
-        return self._at(path) / "c" / "0" / str(int(band)) / "0"
+        return self.place(path) / "c" / "0" / str(int(band)) / "0"
 
     def open_array(self, path: str, mode: str = "r") -> zarr.Array:
         """An array as zarr sees it; chunks equal to the fill value are written as well.
@@ -244,25 +256,23 @@ class Store:
 
         if not self.has(path):
             raise StoreError(f"the store {self.path} has no {path}")
-        return zarr.open_array(str(self._at(path)), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
+        return zarr.open_array(str(self.place(path)), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
 
     def read_array(self, path: str) -> np.ndarray:
         """A whole array.
 
         Raises
         ------
-        StoreError
+        DamagedError
             when it is not there or damaged.
         """
-        folder = self._at(path)
+        folder = self.place(path)
         try:
-            node = json.loads((folder / "zarr.json").read_text())
+            node = read_node(folder)
             shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
             codecs = [codec["name"] for codec in node["codecs"]]
-        except OSError as error:
-            raise StoreError(f"the store {self.path} has no {path}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"an array of the store is damaged: {folder}") from error
+            raise damaged_part(folder) from error
         ours = codecs in (["bytes", "crc32c"], ["bytes", "blosc", "crc32c"])
         if ours and all(c >= n for c, n in zip(chunks, shape, strict=True)) and 0 not in shape:
             dtype = np.dtype(node["data_type"]).newbyteorder("<")
@@ -271,29 +281,32 @@ class Store:
         try:
             return np.asarray(self.open_array(path)[...])
         except ValueError as error:
-            raise StoreError(f"an array of the store is damaged: {folder}") from error
+            raise damaged_part(folder) from error
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of an array."""
-        return json.loads((self._at(path) / "zarr.json").read_text())["attributes"]
+        return read_node(self.place(path))["attributes"]
 
     def delete(self, path: str) -> None:
         """Remove an array or a group; a removal that was interrupted leaves nothing that looks whole."""
-        away = self._at(path).with_name(f"{uuid.uuid4().hex}.partial")
+        away = self.place(path).with_name(f"{uuid.uuid4().hex}.partial")
         with suppress(FileNotFoundError):
-            self._at(path).rename(away)
+            self.place(path).rename(away)
             shutil.rmtree(away, ignore_errors=True)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""
-        write_atomically(self._at(path), json.dumps(value, default=str).encode())
+        write_document(self.place(path), value)
 
     def read_json(self, path: str) -> Any:
-        """What `write_json` wrote."""
-        try:
-            return json.loads(self._at(path).read_text())
-        except (OSError, ValueError) as error:
-            raise StoreError(f"the store {self.path} has no readable {path}") from error
+        """What `write_json` wrote.
+
+        Raises
+        ------
+        DamagedError
+            when it is missing or damaged.
+        """
+        return read_document(self.place(path))
 
     # ------------------------------------------------------------------------------------------------------ masters
 
@@ -337,7 +350,7 @@ class Store:
         return self.open_array(f"master/{key}/image")
 
     def _chunk(self, key: str, cy: int, cx: int) -> Path:
-        return self._at(f"master/{key}/image/c/0/0") / str(int(cy)) / str(int(cx))
+        return self.place(f"master/{key}/image/c/0/0") / str(int(cy)) / str(int(cx))
 
 
 def _whole(ndim: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numcodecs import blosc
 
-from lerar_dask.errors import StoreError
+from lerar_dask.errors import damaged_part, unreadable_part
 
 __all__ = ["blosc_of", "checked_chunk", "chunk_parts"]
 
@@ -61,20 +61,20 @@ def checked_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, packed
 
     Raises
     ------
-    StoreError
+    DamagedError
         when it is missing or damaged.
     """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise StoreError(f"a part of the store cannot be read ({error.strerror}): {path}") from error
+        raise unreadable_part(path, error) from error
     if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
-        raise StoreError(f"a part of the store is damaged: {path}")
+        raise damaged_part(path)
     try:
         plain = _unpacked(data[:-_CRC]) if packed else data[:-_CRC]
         return plain.view(dtype).reshape(shape)
     except (ValueError, RuntimeError) as error:
-        raise StoreError(f"a part of the store has another size than it should: {path}") from error
+        raise damaged_part(path, "has another size than it should") from error
 
 
 def _unpacked(data: np.ndarray) -> np.ndarray:

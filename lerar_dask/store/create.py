@@ -5,22 +5,24 @@ The documents are written by ourselves: they appear whole, cost no import of zar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lerar_dask.errors import StoreError
+from lerar_dask.errors import DamagedError, StoreError
 from lerar_dask.store.chunk import blosc_of
-from lerar_dask.store.layout import FORMAT, FORMAT_VERSION, spec_of
-from lerar_dask.store.shard import inner_chunk, write_atomically
+from lerar_dask.store.document import NODE, read_node, write_node
+from lerar_dask.store.layout import ARRAYS, FORMAT, FORMAT_VERSION, spec_of
+from lerar_dask.store.shard import inner_chunk
 
-__all__ = ["array_node", "check_store", "create_store", "make_group", "raw_node", "write_node"]
+__all__ = ["array_node", "check_store", "create_store", "make_group", "raw_node", "write_root"]
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
+_OURS = {NODE, "lock", "ledger", "run.json", "steps.json"} | {spec.path.partition("/")[0] for spec in ARRAYS}
+"""What lies in the folder of a store."""
 
 
 def create_store(path: Path) -> None:
@@ -31,15 +33,20 @@ def create_store(path: Path) -> None:
     StoreError
         when the folder holds something else.
     """
-    from importlib.metadata import version
-
     if path.exists() and not path.is_dir():
         raise StoreError(f"{path} is a file", "give a folder for the store")
     # A run killed at its very start leaves no more than these.
     if path.exists() and any(p.name != "lock" and p.suffix != ".partial" for p in path.iterdir()):
         raise StoreError(f"{path} holds something else than a lerar store", "give another folder")
+    write_root(path)
+
+
+def write_root(path: Path) -> None:
+    """Write what says that a folder is a store of ours."""
+    from importlib.metadata import version
+
     about = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"lerar {version('lerar-dask')}"}
-    write_node(path, {"zarr_format": 3, "node_type": "group", "attributes": about})
+    write_node(path, _group(about))
 
 
 def check_store(path: Path) -> None:
@@ -47,14 +54,19 @@ def check_store(path: Path) -> None:
 
     Raises
     ------
+    DamagedError
+        when the store is ours by what it holds, and does not say so any more.
     StoreError
         with the reason.
     """
     try:
-        about = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        about = read_node(path)["attributes"]
         name, number = about["format"], int(about["format_version"])
-    except OSError as error:
-        raise StoreError(f"no lerar store at {path}") from error
+    except DamagedError as error:
+        if _is_ours(path):
+            raise
+        what = "holds something else than a lerar store" if (path / NODE).exists() else ""
+        raise StoreError(f"{path} {what}" if what else f"no lerar store at {path}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} holds something else than a lerar store") from error
     if name != FORMAT:
@@ -67,18 +79,23 @@ def check_store(path: Path) -> None:
         raise StoreError(f"{path} has format {number}, which does not exist")
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a folder without a readable description is a store of ours by what lies in it."""
+    names = {p.name for p in path.iterdir() if p.suffix != ".partial"} if path.is_dir() else set()
+    return names <= _OURS and "ledger" in names
+
+
 def make_group(root: Path, path: str) -> None:
     """The group at a path below the store, made with its parents where missing."""
     at = root
     for part in path.split("/") if path else []:
         at = at / part
-        if not (at / "zarr.json").exists():
-            write_node(at, {"zarr_format": 3, "node_type": "group", "attributes": {}})
+        if not (at / NODE).exists():
+            write_node(at, _group({}))
 
 
-def write_node(folder: Path, node: Mapping[str, Any]) -> None:
-    """Write a zarr.json, whole or not at all."""
-    write_atomically(folder / "zarr.json", json.dumps(node, indent=1).encode())
+def _group(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
 def raw_node(shape: tuple[int, int], dtype: str, codec: str, *, n_slots: int) -> dict[str, Any]:

@@ -1,14 +1,14 @@
 """The ledger: what was done with which inputs, as append-only segments of JSON lines.
 
-One segment per writer; a line is written after what it tells of has its final name. The last record of a key wins,
-ordered by sequence number, never by a clock. A torn last line is skipped. Under the lock all segments are compacted
-into one when there are many.
+One segment per writer; a line is written after what it tells of has its final name, and carries a checksum
+(store/document.py). The last record of a key wins, ordered by sequence number, never by a clock. A torn last line is
+skipped; other lines that are damaged are counted, and what they told is done again. Under the lock all segments are
+compacted into one when there are many, or when lines are damaged.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lerar_dask.errors import unreadable_part
+from lerar_dask.store.document import pack, unpack
 from lerar_dask.store.shard import write_atomically
 
 __all__ = ["Ledger"]
@@ -31,29 +33,38 @@ class Ledger:
 
     def load(self) -> dict[str, dict[str, Any]]:
         """Last record of each key."""
-        latest: dict[str, dict[str, Any]] = {}
-        for segment in self._segments():
-            for line in segment.read_bytes().split(b"\n"):
-                try:
-                    record = json.loads(line)
-                    if not isinstance(record["seq"], int):
-                        continue
-                    known = latest.get(record["key"])
-                    if known is None or record["seq"] >= known["seq"]:
-                        latest[record["key"]] = record
-                except (ValueError, KeyError, TypeError):
-                    continue
-        return latest
+        return self._read()[0]
 
-    def compact(self) -> None:
-        """Write all segments into one (only under the store's lock)."""
+    def compact(self) -> int:
+        """Write all segments into one where that pays (only under the store's lock); number of damaged lines, now gone."""
         segments = self._segments()
-        if len(segments) < _COMPACT_FROM:
-            return
-        text = "".join(json.dumps(record) + "\n" for record in self.load().values())
-        write_atomically(self.folder / f"compact-{uuid.uuid4().hex[:12]}.jsonl", text.encode())
+        latest, damaged = self._read()
+        if len(segments) < _COMPACT_FROM and not damaged:
+            return 0
+        text = b"".join(pack(record) + b"\n" for record in latest.values())
+        write_atomically(self.folder / f"compact-{uuid.uuid4().hex[:12]}.jsonl", text)
         for segment in segments:
             segment.unlink()
+        return damaged
+
+    def damaged(self) -> int:
+        """Number of lines that are not as they were written."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[dict[str, dict[str, Any]], int]:
+        latest: dict[str, dict[str, Any]] = {}
+        damaged = 0
+        for segment in self._segments():
+            *lines, _torn = _bytes_of(segment).split(b"\n")
+            for line in lines:
+                record = _record_of(line)
+                if record is None:
+                    damaged += 1
+                    continue
+                known = latest.get(record["key"])
+                if known is None or record["seq"] >= known["seq"]:
+                    latest[record["key"]] = record
+        return latest, damaged
 
     @contextmanager
     def writer(self, name: str) -> Iterator[LedgerWriter]:
@@ -71,6 +82,23 @@ class Ledger:
         return sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
 
 
+def _bytes_of(segment: Path) -> bytes:
+    try:
+        return segment.read_bytes()
+    except OSError as error:
+        raise unreadable_part(segment, error) from error
+
+
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None where it is damaged."""
+    try:
+        record = unpack(line)
+        good = isinstance(record["key"], str) and isinstance(record["seq"], int)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return dict(record) if good else None
+
+
 class LedgerWriter:
     """Appends records to one segment; the file is made with the first record."""
 
@@ -82,7 +110,7 @@ class LedgerWriter:
         """Append one record (JSON types) in one write."""
         if self._descriptor < 0:
             self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        line = (json.dumps({**record, "seq": self._sequence}) + "\n").encode()
+        line = pack({**record, "seq": self._sequence}) + b"\n"
         self._sequence += 1
         if os.write(self._descriptor, line) < len(line):  # a disk that is nearly full takes a part
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))

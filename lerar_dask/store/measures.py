@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lerar_dask.errors import StoreError
+from lerar_dask.errors import damaged_part
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
-from lerar_dask.store.create import array_node, make_group, write_node
+from lerar_dask.store.create import array_node, make_group
+from lerar_dask.store.document import NODE, read_document, read_node, write_document, write_node
 from lerar_dask.store.layout import ArraySpec, spec_of
 from lerar_dask.store.shard import write_atomically
 
@@ -29,8 +29,8 @@ class MeasureStore:
         """Make (or grow) the arrays: shape of one sub's part by name (driver only)."""
         make_group(self._root, self._at)
         for name, shape in shapes.items():
-            document = self.path / name / "zarr.json"
-            if not document.exists() or json.loads(document.read_text())["shape"][0] < n_slots:
+            there = (self.path / name / NODE).exists()
+            if not there or read_node(self.path / name)["shape"][0] < n_slots:
                 node = array_node(
                     f"{self._at}/{name}", shape=(n_slots, *shape), dtype=self._dtype(name), chunks=(1, *shape)
                 )
@@ -52,7 +52,7 @@ class MeasureStore:
             padded = np.full(self._shape(name), np.nan, self._dtype(name).newbyteorder("<"))
             padded[tuple(slice(0, n) for n in array.shape)] = array
             total += write_atomically(self._chunk(name, slot), chunk_parts(padded, packed=self._spec(name).packed))
-        return total + write_atomically(self._summary(slot), json.dumps(dict(summary)).encode())
+        return total + write_document(self._summary(slot), dict(summary))
 
     def has(self, slot: int) -> bool:
         """Whether a sub's measurements are there."""
@@ -63,13 +63,10 @@ class MeasureStore:
 
         Raises
         ------
-        StoreError
+        DamagedError
             when they are missing or damaged.
         """
-        try:
-            return json.loads(self._summary(slot).read_text())
-        except (OSError, ValueError) as error:
-            raise StoreError(f"measurements are missing or damaged: {self._summary(slot)}") from error
+        return dict(read_document(self._summary(slot)))
 
     def read_blocks(self, slot: int) -> np.ndarray:
         """(channel, by, bx, 3) float32."""
@@ -98,11 +95,10 @@ class MeasureStore:
         return self.path / "summary" / f"{int(slot)}.json"
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        document = self.path / name / "zarr.json"
         try:
-            return tuple(json.loads(document.read_text())["shape"][1:])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"measurements are missing or damaged: {document}") from error
+            return tuple(read_node(self.path / name)["shape"][1:])
+        except (KeyError, TypeError) as error:
+            raise damaged_part(self.path / name / NODE) from error
 
     def _dtype(self, name: str) -> np.dtype:
         return np.dtype(self._spec(name).dtype)

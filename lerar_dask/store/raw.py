@@ -6,14 +6,14 @@ noticed and read anew.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from pathlib import Path
 
 import numpy as np
 
-from lerar_dask.errors import StoreError
+from lerar_dask.errors import StoreError, damaged_part, unreadable_part
+from lerar_dask.store.document import NODE, read_node
 from lerar_dask.store.shard import Shard, file_identity
 
 __all__ = ["RawReader"]
@@ -45,7 +45,7 @@ class RawReader:
 
         Raises
         ------
-        StoreError
+        DamagedError
             when the shard is missing or damaged.
         """
         for _ in range(_TRIES):
@@ -62,6 +62,17 @@ class RawReader:
         out = np.empty(self.shape, self.dtype)
         self.window(slot, 0, self.shape[0], 0, self.shape[1], out)
         return out
+
+    def check(self, slot: int) -> None:
+        """Check the index of a sub's shard as it lies on the disk.
+
+        Raises
+        ------
+        DamagedError
+            when it is damaged or missing.
+        """
+        self.forget(slot)
+        self._shard(slot)
 
     def forget(self, slot: int) -> None:
         """Drop the index of a shard that is about to be replaced."""
@@ -86,18 +97,20 @@ class RawReader:
 
     def _describe(self) -> None:
         """Read shape, dtype, inner chunks and codec, unless they are those of the file that was read last."""
-        path = self.path / "zarr.json"
+        path = self.path / NODE
         try:
             status = os.stat(path)
             if self._described == (status.st_ino, status.st_mtime_ns):
                 return
-            node = json.loads(path.read_text())
+            node = read_node(self.path)
             self.shape: tuple[int, int] = tuple(node["shape"][1:])
             self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
             self.codec: str = node["attributes"]["codec"]
             self.chunk: tuple[int, int] = tuple(node["codecs"][0]["configuration"]["chunk_shape"][1:])
             rows, columns = (-(-n // side) for n, side in zip(self.shape, self.chunk, strict=True))
-        except (OSError, ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
-            raise StoreError(f"the store has no raw pixels at {self.path}") from error
+        except OSError as error:
+            raise unreadable_part(path, error) from error
+        except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+            raise damaged_part(path) from error
         self._grid = (rows, columns)
         self._described = (status.st_ino, status.st_mtime_ns)

@@ -21,7 +21,7 @@ import numpy as np
 from google_crc32c import value as crc32c
 from numcodecs import blosc
 
-from lerar_dask.errors import StoreError, space_error
+from lerar_dask.errors import DamagedError, damaged_part, space_error, unreadable_part
 
 __all__ = ["Shard", "file_identity", "inner_chunk", "shard_parts", "write_atomically"]
 
@@ -151,7 +151,7 @@ class Shard:
         try:
             descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StoreError(f"a shard of the store cannot be read ({error.strerror}): {self.path}") from error
+            raise unreadable_part(self.path, error) from error
         try:
             if file_identity(descriptor) != self.identity:
                 return False
@@ -187,7 +187,7 @@ class Shard:
         """Rows a..b-1 of an inner chunk, in a buffer of this thread; its crc is checked at the first touch."""
         offset, length = int(self.offsets[chunk]), int(self.lengths[chunk])
         if offset == _MISSING:
-            raise StoreError(f"a shard of the store lacks pixels: {self.path}")
+            raise damaged_part(self.path, "lacks pixels")
         width = self.chunk[1] * self.dtype.itemsize
         if self.codec == "none" and self.checked[chunk]:
             data = _buffer("packed", (b - a) * width)
@@ -212,7 +212,7 @@ class Shard:
         try:
             got = os.preadv(descriptor, [data.data], offset)
         except OSError as error:
-            raise StoreError(f"a shard of the store cannot be read ({error.strerror}): {self.path}") from error
+            raise unreadable_part(self.path, error) from error
         if got != len(data):
             raise self._damaged(chunk)
 
@@ -225,11 +225,11 @@ class Shard:
                 start = self.identity[1] - size
                 tail = os.pread(file.fileno(), size, max(start, 0))
         except OSError as error:
-            raise StoreError(f"a shard of the store is missing: {self.path}") from error
+            raise unreadable_part(self.path, error) from error
         if start < 0 or len(tail) != size:
-            raise StoreError(f"a shard of the store is cut short: {self.path}")
+            raise damaged_part(self.path, "is cut short")
         if crc32c(tail[:-_CRC]) != int.from_bytes(tail[-_CRC:], "little"):
-            raise StoreError(f"a shard of the store is damaged (its index): {self.path}")
+            raise damaged_part(self.path, "is damaged (its index)")
         index = np.frombuffer(tail[:-_CRC], "<u8").reshape(n_chunks, 2)
         there = index[:, 0] != _MISSING
         plain = self.chunk[0] * self.chunk[1] * self.dtype.itemsize
@@ -237,14 +237,14 @@ class Shard:
         ends = index[there].astype(float).sum(axis=1)  # float: no wrap-around of hostile numbers
         fits = (index[there, 1] >= shortest) & (index[there, 1] <= longest) & (ends <= start)
         if not fits.all():
-            raise StoreError(f"a shard of the store is damaged (its index): {self.path}")
+            raise damaged_part(self.path, "is damaged (its index)")
         # 13 bytes per inner chunk stay in memory for every shard that was touched.
         self.offsets = index[:, 0].copy()
         self.lengths = index[:, 1].astype(np.uint32)
         self.checked = np.zeros(n_chunks, bool)
 
-    def _damaged(self, chunk: int) -> StoreError:
-        return StoreError(f"a shard of the store is damaged (inner chunk {divmod(chunk, self.n_columns)}): {self.path}")
+    def _damaged(self, chunk: int) -> DamagedError:
+        return damaged_part(self.path, f"is damaged (inner chunk {divmod(chunk, self.n_columns)})")
 
 
 def file_identity(descriptor: int) -> tuple[int, int, int]:

@@ -67,5 +67,5 @@ def test_damage_is_noticed(tmp_path, packed):
     path.write_bytes(b"abc")
     with pytest.raises(StoreError, match="damaged"):
         checked_chunk(path, (-1, 4), data.dtype, packed=bool(packed))
-    with pytest.raises(StoreError, match="cannot be read"):
+    with pytest.raises(StoreError, match="is missing"):
         checked_chunk(tmp_path / "none", (-1, 4), data.dtype, packed=bool(packed))

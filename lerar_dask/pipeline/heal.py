@@ -1,0 +1,103 @@
+"""Damaged parts of the store, made again: what is broken is taken away, and the run goes over its stages once more.
+
+Everything that is whole is in the ledger and is not done again; the subs' pixels come from their files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from lerar_dask.errors import DamagedError, StoreError
+from lerar_dask.pipeline.session import Session
+from lerar_dask.runtime.events import Note
+from lerar_dask.store.document import NODE
+from lerar_dask.store.repair import damaged_nodes, remove_part
+
+__all__ = ["mend_nodes", "until_whole"]
+
+Result = TypeVar("Result")
+
+_MOST = 2
+"""Times that one part is made again in a run: a disk that loses it thrice is broken."""
+_WORDS = {
+    "calibration": "a calibration master",
+    "registration": "a registration",
+    "normalization": "a normalization",
+    "stack": "a stack table",
+    "master": "a part of a master",
+    "raw": "the raw pixels of",
+    "measures": "the measurements of",
+}
+
+
+_OF_A_SUB = re.compile(r"(?:raw|measures)/([^/]+)/(?:pixels/c|frames|[^/]+/summary|[^/]+/[^/]+/c)/(\d+)")
+
+
+def until_whole(session: Session, work: Callable[[], Result]) -> Result:
+    """Do the work; where it meets damaged parts of the store, take them away and do it again.
+
+    Raises
+    ------
+    StoreError
+        when a part is damaged again and again.
+    """
+    tries: Counter[str] = Counter()
+    while True:
+        session.begin()
+        try:
+            return work()
+        except DamagedError as error:
+            tries.update(error.parts)
+            again = [part for part in error.parts if tries[part] > _MOST]
+            if again or not error.parts:
+                hint = "the disk does not keep what is written: check it, or give --store on another"
+                raise StoreError(f"{error.message} (made again {_MOST} times)", hint) from error
+            _mend(session, error.parts)
+
+
+def mend_nodes(session: Session) -> None:
+    """Look through the ledger and the descriptions of all arrays before the work begins."""
+    if lines := session.store.ledger.compact():
+        _tell(session, f"{lines} line{'s' * (lines > 1)} of the store's ledger damaged: what they told is done again")
+    if parts := damaged_nodes(session.store):
+        _mend(session, parts)
+
+
+def _mend(session: Session, parts: tuple[str, ...] | list[str]) -> None:
+    """Take parts away, and say which."""
+    root = session.store.path
+    inside = [Path(part).relative_to(root).as_posix() if Path(part).is_absolute() else part for part in parts]
+    for part in sorted(set(inside)):
+        remove_part(session.store, part)
+    for words, count in sorted(Counter(_words(session, part) for part in set(inside)).items()):
+        more = f" ({count} parts)" if count > 1 else ""
+        _tell(session, f"damaged in the store: {words}{more}; made again")
+
+
+def _words(session: Session, part: str) -> str:
+    """What a part is to a user."""
+    kind, inside, _ = part.partition("/")
+    of_a_sub = _OF_A_SUB.match(part)
+    name = _file_of(session, of_a_sub[1], of_a_sub[2]) if of_a_sub else ""
+    if name:
+        return f"{_WORDS[kind]} {name}"
+    return part if kind in ("raw", "measures") or kind not in _WORDS or inside == NODE else _WORDS[kind]
+
+
+def _file_of(session: Session, geometry: str, slot: str) -> str:
+    """Name of the file of a sub in the store; empty where the ledger does not tell it."""
+    for record in session.known.values():
+        result = record.get("result") or {}
+        found = result.get("geometry"), str(result.get("slot"))
+        if record["key"].startswith("ingest/") and found == (geometry, slot):
+            return str(record["key"]).rpartition("/")[2]
+    return ""
+
+
+def _tell(session: Session, text: str) -> None:
+    session.healed.append(text)
+    session.bus.emit(Note(text=text, level="warning"))

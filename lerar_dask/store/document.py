@@ -1,0 +1,117 @@
+"""JSON files of a store, each with a checksum of its own: documents (plain values) and nodes (zarr.json).
+
+A document is `{"crc32c": "<8 hex digits>", "value": ...}`, the sum of the bytes of the value as they are written. A node
+stays as zarr wants it: the sum is an attribute, of the node without it. What an earlier program wrote has no sum and is
+read as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google_crc32c import value as crc32c
+
+from lerar_dask.errors import damaged_part, unreadable_part
+from lerar_dask.store.shard import write_atomically
+
+__all__ = [
+    "NODE",
+    "pack",
+    "read_document",
+    "read_node",
+    "unpack",
+    "write_document",
+    "write_node",
+]
+
+NODE = "zarr.json"
+_HEAD, _MIDDLE = b'{"crc32c": "', b'", "value": '
+_START = len(_HEAD) + 8 + len(_MIDDLE)
+_SUM = "crc32c"
+
+
+def pack(value: Any) -> bytes:
+    """A value (JSON types; others as their text) as the bytes of a document, in one line."""
+    body = json.dumps(value, default=str).encode()
+    return b"".join([_HEAD, _digits(body).encode(), _MIDDLE, body, b"}"])
+
+
+def unpack(data: bytes) -> Any:
+    """The value of a document.
+
+    Raises
+    ------
+    ValueError
+        when it is not what `pack` wrote.
+    """
+    if data[: len(_HEAD)] == _HEAD and data[len(_HEAD) + 8 : _START] == _MIDDLE and data[-1:] == b"}":
+        body = data[_START:-1]
+        if data[len(_HEAD) : len(_HEAD) + 8] != _digits(body).encode():
+            raise ValueError("its checksum does not fit")
+        return json.loads(body)
+    value = json.loads(data)
+    if isinstance(value, dict) and (len(value) == 2 or not {_SUM, "value"}.isdisjoint(value)):
+        raise ValueError("its head is damaged")  # no document of an earlier program has two entries
+    return value
+
+
+def write_document(path: Path, value: Any) -> int:
+    """Write plain values, at once or not at all; bytes written."""
+    return write_atomically(path, pack(value))
+
+
+def read_document(path: Path) -> Any:
+    """What `write_document` wrote.
+
+    Raises
+    ------
+    DamagedError
+        when it is missing or damaged.
+    """
+    try:
+        return unpack(_bytes_of(path))
+    except (ValueError, RecursionError) as error:
+        raise damaged_part(path) from error
+
+
+def write_node(folder: Path, node: Mapping[str, Any]) -> None:
+    """Write a zarr.json, whole or not at all."""
+    plain = {**node, "attributes": {**node["attributes"], _SUM: _sum_of(node)}}
+    write_atomically(folder / NODE, json.dumps(plain, indent=1).encode())
+
+
+def read_node(folder: Path) -> dict[str, Any]:
+    """The zarr.json of a group or array, without its checksum.
+
+    Raises
+    ------
+    DamagedError
+        when it is missing or damaged.
+    """
+    path = folder / NODE
+    try:
+        node = json.loads(_bytes_of(path))
+        told = node["attributes"].pop(_SUM, None)
+        if told is None or told == _sum_of(node):
+            return dict(node)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise damaged_part(path) from error
+    raise damaged_part(path)
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable_part(path, error) from error
+
+
+def _sum_of(node: Mapping[str, Any]) -> str:
+    return _digits(json.dumps(node, sort_keys=True).encode())
+
+
+def _digits(body: bytes) -> str:
+    return f"{crc32c(body):08x}"

@@ -1,0 +1,129 @@
+"""Damaged parts of a store: finding them, and taking them away together with what only makes sense with them.
+
+Nothing is mended in place: what is taken away counts as never made, and its tasks make it again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from google_crc32c import value as crc32c
+
+from lerar_dask.errors import DamagedError, StoreError
+from lerar_dask.store.access import Store
+from lerar_dask.store.create import make_group, write_root
+from lerar_dask.store.document import NODE, read_document, read_node
+from lerar_dask.store.layout import spec_of
+
+__all__ = ["damaged_nodes", "damaged_parts", "remove_part", "taken_with"]
+
+_CRC = 4
+_SOLUTIONS = ("calibration", "registration", "normalization", "stack")
+"""Folders whose entries are made by one task or one step, and are of use as a whole only."""
+
+
+def taken_with(part: str) -> list[str]:
+    """What goes when a part of a store is damaged, itself included; paths in the store.
+
+    >>> taken_with("raw/50x40_uint16_mono/frames/3.json")
+    ['raw/50x40_uint16_mono/frames/3.json', 'raw/50x40_uint16_mono/pixels/c/3']
+    """
+    at = part.split("/")
+    if at[0] in _SOLUTIONS and len(at) > 2:
+        return ["/".join(at[:2])]
+    if at[-1] == NODE:
+        return [part]
+    if at[0] == "raw" and len(at) > 4 and at[2] == "pixels":
+        return [f"raw/{at[1]}/pixels/c/{at[4]}", f"raw/{at[1]}/frames/{at[4]}.json"]
+    if at[0] == "raw" and len(at) == 4 and at[2] == "frames":
+        return [part, f"raw/{at[1]}/pixels/c/{at[3].removesuffix('.json')}"]
+    if at[0] == "measures" and len(at) > 5 and at[4] == "c":
+        return [f"{'/'.join(at[:3])}/summary/{at[5]}.json", part]
+    return [part]
+
+
+def remove_part(store: Store, part: str) -> None:
+    """Take a damaged part out of the store (driver only, under the lock); groups get their description again."""
+    if part == NODE:
+        write_root(store.path)
+        return
+    taken = taken_with(part)
+    for path in taken:
+        away = store.place(path).with_name(f"{uuid.uuid4().hex}.partial")
+        with suppress(FileNotFoundError, NotADirectoryError):
+            store.place(path).rename(away)
+            shutil.rmtree(away) if away.is_dir() and not away.is_symlink() else away.unlink(missing_ok=True)
+    folder, _, name = part.rpartition("/")
+    if name == NODE and taken == [part] and spec_of(folder) is None:
+        make_group(store.path, folder)
+
+
+def damaged_nodes(store: Store) -> list[str]:
+    """Descriptions (zarr.json) of groups and arrays that are damaged."""
+    found = []
+    for folder, names, files in os.walk(store.path):
+        # Below these lie chunks and documents of single subs: many, and none of them a group.
+        names[:] = sorted(name for name in names if name not in ("c", "frames", "summary"))
+        if NODE in files and _is_damaged(read_node, Path(folder)):
+            found.append(_relative(store, Path(folder, NODE)))
+    return found
+
+
+def damaged_parts(store: Store, *, pixels: bool) -> Iterator[str]:
+    """Every file of a store that is not as it was written; paths in the store.
+
+    Parameters
+    ----------
+    pixels : read the raw pixels too, not their index alone
+    """
+    if store.ledger.damaged():
+        yield "ledger"
+    for folder, names, files in os.walk(store.path):
+        names.sort()
+        for name in sorted(files):
+            path = Path(folder, name)
+            part = _relative(store, path)
+            if name.endswith(".partial") or part == "lock" or part.startswith("ledger/"):
+                continue
+            if _is_damaged(_check, store, path, part.split("/"), pixels):
+                yield part
+
+
+def _check(store: Store, path: Path, at: Sequence[str], pixels: bool) -> None:
+    """Raise where a file is damaged."""
+    if path.name == NODE:
+        read_node(path.parent)
+    elif path.suffix == ".json":
+        read_document(path)
+    elif at[0] == "raw" and len(at) > 4 and at[2] == "pixels":
+        reader = store.raw(at[1])
+        slot = int(at[4])
+        rows = reader.shape[0] if pixels else 0
+        reader.check(slot)
+        for y in range(0, rows, reader.chunk[0]):
+            last = min(y + reader.chunk[0], rows)
+            reader.window(slot, y, last, 0, reader.shape[1], np.empty((last - y, reader.shape[1]), reader.dtype))
+    elif "c" in at:
+        data = path.read_bytes()
+        if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:], "little"):
+            raise DamagedError("its checksum does not fit")
+
+
+def _is_damaged(check: object, *arguments: object) -> bool:
+    try:
+        check(*arguments)  # type: ignore[operator]
+    except DamagedError:
+        return True
+    except (OSError, ValueError, StoreError):
+        return True
+    return False
+
+
+def _relative(store: Store, path: Path) -> str:
+    return path.relative_to(store.path).as_posix()
