@@ -18,6 +18,8 @@ from lerar_dask.products.quantities import duration, size
 __all__ = ["info"]
 
 _MEASURES = ("fwhm_px", "eccentricity", "n_stars", "background_adu", "noise_adu", "scale", "weight")
+_SHOWN = 20
+"""Damaged parts that are listed."""
 
 
 def info(
@@ -25,9 +27,12 @@ def info(
     /,
     *,
     frames: Annotated[bool, Parameter(negative="")] = False,
+    verify: Annotated[bool, Parameter(negative="")] = False,
     display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
 ) -> int:
-    """Show what is in a run: frames, fates and reasons, masters, settings, sizes.
+    """Show what is in a run: frames, fates and reasons, masters, settings, sizes, and what is damaged in its store.
+
+    Ends with 1 when something is damaged.
 
     Parameters
     ----------
@@ -35,23 +40,48 @@ def info(
         The folder that `lerar stack -o` wrote.
     frames
         List every frame, not only those set aside.
+    verify
+        Read the raw pixels too when looking for damage; without it, everything else.
     """
     if not out.is_dir():
         raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
-    from lerar_dask.run import Run
+    from lerar_dask.run import Run, store_of
+    from lerar_dask.store.access import Store
+    from lerar_dask.store.repair import damaged_parts
 
+    damage = list(damaged_parts(Store.open(str(store_of(out))), pixels=verify))
+    if "run.json" in damage:
+        _print_damage(damage, verify)
+        return 1
     run = Run.open(out)
     if display.json:
         tables = {name: getattr(run, name) for name in ("groups", "frames", "links", "settings")}
-        print_json("info", **tables, sizes=_sizes(out))
-        return 0
+        print_json("info", **tables, sizes=_sizes(out), damaged=damage)
+        return int(bool(damage))
     _print_groups(run.frames, out)
     _print_frames([f for f in run.frames if frames or f["fate"] != "used"], everything=frames)
     _print_settings(run.settings)
     say()
     say("sizes")
     print_pairs({f"  {name}": size(n) for name, n in _sizes(out).items()})
-    return 0
+    _print_damage(damage, verify)
+    return int(bool(damage))
+
+
+def _print_damage(damage: Sequence[str], verified: bool) -> None:
+    """What was looked through, and the parts that are not as they were written."""
+    say()
+    looked = "every file" if verified else "every file but the raw pixels, of which --verify reads all"
+    if not damage:
+        say(f"store: no damage found in {looked}")
+        return
+    say(
+        f"damaged in the store, {len(damage)} of its files (looked at: {looked}); lerar stack makes them again when it needs them"
+    )
+    for part in damage[:_SHOWN]:
+        say(f"  {part}")
+    if len(damage) > _SHOWN:
+        say(f"  and {len(damage) - _SHOWN} more (--json lists all)")
 
 
 def _print_groups(frames: Sequence[Mapping[str, Any]], out: Path) -> None:

@@ -53,8 +53,8 @@ def unpack(data: bytes) -> Any:
             raise ValueError("its checksum does not fit")
         return json.loads(body)
     value = json.loads(data)
-    if isinstance(value, dict) and (len(value) == 2 or not {_SUM, "value"}.isdisjoint(value)):
-        raise ValueError("its head is damaged")  # no document of an earlier program has two entries
+    if isinstance(value, dict) and not {_SUM, "value"}.isdisjoint(value):
+        raise ValueError("its head is damaged")  # no document of an earlier program has these entries
     return value
 
 

@@ -1,53 +1,67 @@
-"""`lerar info`: groups, frames with fates and reasons, settings that were changed, sizes."""
+"""`lerar info`: groups, frames with fates and reasons, settings that were changed, sizes, damage."""
 
-import dataclasses
+from __future__ import annotations
+
 import json
-from types import SimpleNamespace
+import shutil
 
 import pytest
 
 from lerar_dask.cli.app import run
-from lerar_dask.settings import Settings
-
-FRAMES = [
-    {"path": "/n/a.fits", "group": "M31_L", "fate": "used", "reason": "", "exposure_s": 60.0, "fwhm_px": 2.345678},
-    {"path": "/n/b.fits", "group": "M31_L", "fate": "aside", "reason": "clouds", "exposure_s": 60.0, "fwhm_px": None},
-    {"path": "/n/c.txt", "group": None, "fate": "aside", "reason": "not a FITS file", "exposure_s": None},
-]
+from lerar_dask.run import Run
+from tests.conftest import run as stack
 
 
-@pytest.fixture
-def out(monkeypatch, tmp_path):
-    import lerar_dask.run
-
-    settings = dataclasses.asdict(Settings.of(reject="mad"))
-    opened = SimpleNamespace(frames=FRAMES, links=[], groups=["M31_L"], settings=settings)
-    monkeypatch.setattr(lerar_dask.run, "Run", SimpleNamespace(open=lambda path: opened), raising=False)
-    (tmp_path / "store.zarr" / "raw").mkdir(parents=True)
-    (tmp_path / "store.zarr" / "raw" / "c").write_bytes(b"x" * 3000)
-    (tmp_path / "M31_L.fits").write_bytes(b"x" * 5000)
-    return tmp_path
+@pytest.fixture(scope="module")
+def out(night, stacked, tmp_path_factory):
+    """A run with a changed setting, and with a file that is no frame."""
+    folder = tmp_path_factory.mktemp("info")
+    shutil.copytree(night, folder / "night")
+    (folder / "night" / "lights" / "torn.fits").write_bytes(b"SIMPLE  =")
+    assert stack(folder / "night", folder / "out", reject="mad", report=False).n_used == 8
+    return folder / "out"
 
 
-def test_info_shows_groups_fates_settings_and_sizes(out, capsys):
+def test_groups_fates_settings_and_sizes(out, capsys):
     assert run(["info", str(out)]) == 0
     text = capsys.readouterr().out
-    assert str(out / "M31_L.fits") in text
-    assert "clouds" in text
-    assert "not a FITS file" in text
-    assert "/n/a.fits" not in text
-    assert [line.split() for line in text.splitlines() if "reject" in line] == [["reject", "mad"]]
-    assert ["store.zarr", "2.9", "KiB"] in [line.split() for line in text.splitlines()]
+    (name,) = Run.open(out).groups
+    assert str(out / f"{name}.fits") in text
+    assert "torn.fits" in text
+    assert "Sim_L_0003" not in text
+    assert [line.split() for line in text.splitlines() if line.startswith("  reject ")] == [["reject", "mad"]]
+    assert any(line.split()[:1] == ["store.zarr"] for line in text.splitlines())
+    assert "no damage found in every file but the raw pixels" in text
 
 
-def test_info_lists_every_frame_when_asked(out, capsys):
+def test_every_frame_when_asked(out, capsys):
     assert run(["info", str(out), "--frames"]) == 0
-    line = next(line for line in capsys.readouterr().out.splitlines() if "/n/a.fits" in line)
-    assert line.split() == ["/n/a.fits", "used", "2.346"]
+    text = capsys.readouterr().out
+    rows = [row for row in Run.open(out).frames if row["fate"] == "used"]
+    assert len(rows) == 8
+    for row in rows:
+        (line,) = [line for line in text.splitlines() if row["path"] in line]
+        assert line.removeprefix(row["path"]).split()[:2] == ["used", f"{row['fwhm_px']:.4g}"]
 
 
-def test_info_as_json(out, capsys):
+def test_as_json(out, capsys):
     assert run(["info", str(out), "--json"]) == 0
     event = json.loads(capsys.readouterr().out)
-    assert event["frames"] == FRAMES
-    assert event["sizes"] == {"M31_L.fits": 5000, "store.zarr": 3000}
+    assert event["frames"] == Run.open(out).frames
+    assert event["sizes"]["lerar.toml"] == (out / "lerar.toml").stat().st_size
+    assert event["damaged"] == []
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arguments"), [("raw/*/frames/3.json", []), ("raw/*/pixels/c/3/0/0", ["--verify"]), ("run.json", [])]
+)
+def test_damage_is_told_and_ends_with_1(out, tmp_path, capsys, pattern, arguments):
+    shutil.copytree(out, tmp_path / "out")
+    (path,) = (tmp_path / "out" / "store.zarr").glob(pattern)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    if arguments:
+        assert run(["info", str(tmp_path / "out")]) == 0
+    assert run(["info", str(tmp_path / "out"), *arguments]) == 1
+    assert path.relative_to(tmp_path / "out" / "store.zarr").as_posix() in capsys.readouterr().out

@@ -46,7 +46,7 @@ def test_a_part_is_noticed(value, data):
 
 
 def test_what_an_earlier_program_wrote_is_read(tmp_path):
-    for value in ({"scale": 1.0, "zero": 0.0, "cards": []}, [1, 2], {"fwhm_px": 2.5}):
+    for value in ({"scale": 1.0, "zero": 0.0, "cards": []}, [1, 2], {"reasons": [], "model": {}}):
         (tmp_path / "old.json").write_text(json.dumps(value))
         assert read_document(tmp_path / "old.json") == value
 
