@@ -56,6 +56,9 @@ class Sub:
     cfa: str | None
     has_dark: bool = False
     """Whether a dark tells its hot pixels."""
+    scale_arcsec_px: float | None = None
+    """As its header tells it."""
+    binning: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

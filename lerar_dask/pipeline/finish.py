@@ -19,18 +19,29 @@ from lerar_dask.frames.wcs import Solution
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.kernels.surface import evaluate_surface, surface_shape
 from lerar_dask.kernels.transform import apply, invert
+from lerar_dask.pipeline.files import told_of
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits, plots, preview, provenance, report
 from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState, Sub
 from lerar_dask.settings import Settings, digest
-from lerar_dask.stages.register import load
+from lerar_dask.stages.register import grid_scale, load
 from lerar_dask.stages.stack_table import load_table
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["Drawing", "carry_wcs", "draw", "header_facts", "plan_products", "rows_reader", "write_run_report"]
+__all__ = [
+    "Drawing",
+    "carry_wcs",
+    "draw",
+    "header_facts",
+    "plan_products",
+    "report_digest",
+    "rows_reader",
+    "timings",
+    "write_run_report",
+]
 
 CODE_VERSION = 2
 _SURFACES_SHOWN = 60
@@ -48,9 +59,15 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
     for name, group in state.groups.items():
         common = {"store_url": store.url, "name": name}
         digests = (CODE_VERSION, group.master, settings.products, facts[name])
+        rows = [row for row in state.frames if row["group"] == name]
         master = {**common, "path": str(out / f"{name}.fits"), "facts": facts[name], "settings": settings}
         tasks.append(
-            Task(key=f"products/{name}", digest=digest("products", *digests), function=write_master, arguments=master)
+            Task(
+                key=f"products/{name}",
+                digest=digest("products", *digests, rows),
+                function=write_master,
+                arguments=master,
+            )
         )
         if settings.products.preview:
             bottom_up = facts[name].get("row_order") == "BOTTOM-UP"
@@ -164,7 +181,7 @@ def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict
         "noise_correlation": (0.112, -0.076) if lanczos else (0.25, 0.0),
         "row_order": first.get("row_order") or "",
         "wcs": _wcs(store, subs, target, group),
-        "cards": _instrument(first),
+        "cards": _instrument(first, _scale_of(store, target, group)),
     }
 
 
@@ -175,9 +192,20 @@ def _middle_of_light(subs: Sequence[Sub]) -> float:
     return float(np.average([s.start + s.exposure_s / 2 for s in subs], weights=weights))
 
 
-def _instrument(header: Mapping[str, Any]) -> dict[str, Any]:
-    """What plate solvers ask for, from a sub's normalized header: optics, and where it pointed."""
-    pixel, binning = header.get("pixel_um"), header.get("binning") or (None, None)
+def _scale_of(store: Store, target: Any, group: GroupState) -> float:
+    """Pixels of a group's subs along one of the grid's."""
+    return float(np.median(grid_scale(load(store.url, target.registration).transforms[list(group.subs)])))
+
+
+def _instrument(header: Mapping[str, Any], scale: float) -> dict[str, Any]:
+    """What plate solvers ask for, from a sub's normalized header: optics, and where it pointed.
+
+    Parameters
+    ----------
+    scale : pixels of the sub along one of the master's
+    """
+    pixel = header["pixel_um"] * scale if header.get("pixel_um") else None
+    binning = [_whole(n * scale) for n in header.get("binning") or ()] or (None, None)
     return {
         "FOCALLEN": (header.get("focal_mm"), "[mm] focal length"),
         "XPIXSZ": (pixel, "[um] pixel with binning"),
@@ -189,6 +217,11 @@ def _instrument(header: Mapping[str, Any]) -> dict[str, Any]:
         "SITELAT": (header.get("site_lat_deg"), "[deg] latitude"),
         "SITELONG": (header.get("site_lon_deg"), "[deg] longitude, east positive"),
     }
+
+
+def _whole(value: float) -> int | None:
+    """A number that is whole within 3 %; None for others."""
+    return round(value) if value >= 0.97 and abs(value - round(value)) < 0.03 else None
 
 
 def _wcs(store: Store, subs: Sequence[Sub], target: Any, group: GroupState) -> dict[str, Any] | None:
@@ -245,15 +278,36 @@ def draw(store: Store, state: RunState) -> Drawing:
     return Drawing(plots.plots(report.in_time(state.frames)), groups)
 
 
+def report_digest(state: RunState, problems: Mapping[str, str]) -> str:
+    """Identity of what the report tells, but for what the run cost."""
+    return digest("report", CODE_VERSION, state.to_json(), dict(problems), provenance.versions())
+
+
+def timings(session: Session, page: Path) -> list[report.StageTiming]:
+    """What the stages of this call cost; where it had none to run, those of the call that the last report tells of."""
+    if not session.n_run:
+        return [report.StageTiming(**stage) for stage in told_of(session, page).get("stages", [])]
+    return [
+        report.StageTiming(
+            name=name,
+            n_tasks=session.counts[name],
+            wall_s=session.walls[name],
+            task_s=seconds,
+            pixels=session.pixels[name],
+        )
+        for name, seconds in session.seconds.items()
+    ]
+
+
 def write_run_report(
     store: Store,
     out: Path,
     state: RunState,
     drawing: Drawing,
     *,
-    session: Session,
+    stages: Sequence[report.StageTiming],
     problems: Mapping[str, str],
-) -> Path:
+) -> None:
     """Write OUT/report.html."""
     groups = []
     for name in [*state.groups, *(p for p in problems if p not in state.groups)]:
@@ -272,16 +326,6 @@ def write_run_report(
                 **drawing.groups.get(name, {}),
             )
         )
-    stages = [
-        report.StageTiming(
-            name=name,
-            n_tasks=session.counts[name],
-            wall_s=session.walls[name],
-            task_s=seconds,
-            pixels=session.pixels[name],
-        )
-        for name, seconds in session.seconds.items()
-    ]
     data = report.ReportData(
         title=", ".join(state.groups) or "no master",
         frames=state.frames,
@@ -293,9 +337,7 @@ def write_run_report(
         machine=provenance.machine(),
         notes=list(state.notes),
     )
-    path = out / "report.html"
-    report.write_report(path, data, drawing.plots)
-    return path
+    report.write_report(out / "report.html", data, drawing.plots)
 
 
 def _link_lines(state: RunState, name: str) -> list[str]:

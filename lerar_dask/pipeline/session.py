@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from lerar_dask.errors import DamagedError
+from lerar_dask.errors import DamagedError, LerarError
 from lerar_dask.pipeline.loading import Compiler
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
@@ -20,7 +20,7 @@ from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
 from lerar_dask.tasks import Record, Step, Task
 
-__all__ = ["Session"]
+__all__ = ["Session", "stop_on_failure"]
 
 _SHORT = 2
 """Tasks beside a step for each core that it leaves idle: they are short."""
@@ -148,8 +148,15 @@ class Session:
         """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""
         return memory.RESERVED_BYTES + tables
 
-    def note(self, key: str, digest: str, reason: str = "") -> None:
+    def note(self, key: str, digest: str, reason: str = "", result: Mapping[str, Any] | None = None) -> None:
         """Remember something that the driver itself has done."""
-        plain = dict(vars(Record(key=key, digest=digest, state="done", reason=reason)))
+        plain = dict(vars(Record(key=key, digest=digest, state="done", reason=reason, result=result or {})))
         self._writer.append(plain)
         self.known[key] = plain
+
+
+def stop_on_failure(records: Mapping[str, Mapping[str, Any]]) -> None:
+    """A failed task of these stages leaves its group without a master."""
+    for record in records.values():
+        if record["state"] != "done":
+            raise LerarError(f"{record['key']}: {record['reason']}")

@@ -12,12 +12,13 @@ from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
 from lerar_dask.kernels.transform import describe
 from lerar_dask.pipeline.ln_reference import find_reference, tell
-from lerar_dask.pipeline.session import Session
+from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.site import site_of
+from lerar_dask.pipeline.target_grid import best_first, canvas_of, register_target, sampling_notes
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.runtime.events import Note
 from lerar_dask.settings import digest
-from lerar_dask.stages import guide, integrate, masters, normalize, register, trails
+from lerar_dask.stages import integrate, masters, normalize, register, trails
 from lerar_dask.stages.group_cells import Member
 from lerar_dask.stages.normalize import LnReference, Normalization
 from lerar_dask.stages.register import Registration
@@ -25,9 +26,6 @@ from lerar_dask.stages.saturation import saturation_levels
 from lerar_dask.stages.stack_table import StackTable, save_table
 
 __all__ = ["Solved", "solve_target"]
-
-CANVAS_LIMIT = 4.0
-"""Subs that would make the canvas larger than this many frames are set aside."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +38,7 @@ class Solved:
     summaries: Sequence[dict[str, Any]]
     ln_reference: LnReference | None
     """The image that the user gave for scale and sky."""
+    notes: Sequence[str] = ()
     groups: dict[str, GroupState] = field(default_factory=dict)
     normalizations: dict[str, Normalization] = field(default_factory=dict)
     rejected: dict[str, np.ndarray] = field(default_factory=dict)
@@ -59,9 +58,9 @@ def solve_target(
     """
     store = session.store
     summaries = [store.measures(s.geometry, s.measure).summary(s.slot) for s in subs]
-    key, registration, home = _register(session, name, subs, summaries)
+    key, registration, home = register_target(session, name, subs, summaries)
     reasons = list(registration.reasons)
-    canvas = _canvas(session, subs, registration, reasons, home)
+    canvas = canvas_of(session, subs, registration, reasons, home)
     for sub, reason in zip(subs, reasons, strict=True):
         if reason:
             fates[sub.path] = reason
@@ -70,7 +69,8 @@ def solve_target(
         target=TargetState(subs=list(subs), registration=key, canvas=canvas),
         registration=registration,
         summaries=summaries,
-        ln_reference=find_reference(session, name, subs, registration, home, register.choose_reference(summaries)),
+        ln_reference=find_reference(session, name, subs, registration, home, best_first(subs, summaries)),
+        notes=sampling_notes(subs, registration),
     )
     for group in sorted({sub.group for sub in subs}):
         members = [i for i, sub in enumerate(subs) if sub.group == group and not reasons[i]]
@@ -88,98 +88,6 @@ def solve_target(
                 raise
             problems[group] = error.message
     return solved
-
-
-# --------------------------------------------------------------------------------------------------------- registration
-
-
-def _register(
-    session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]
-) -> tuple[str, Registration, register.Member]:
-    """Match all subs to the best reference, let them agree; key, result and reference."""
-    store, settings = session.store, session.settings.register
-    members = [
-        register.Member(
-            geometry=s.geometry,
-            slot=s.slot,
-            measure=s.measure,
-            shape=s.shape,
-            group=s.group,
-            name=s.path.rpartition("/")[2],
-        )
-        for s in subs
-    ]
-    kept = session.known.get(f"reference/{name}")
-    order = register.choose_reference(summaries)
-    if kept and not session.settings.run.resolve:
-        order = [i for i, s in enumerate(subs) if s.id == kept["digest"]] + order
-    candidates = [members[i] for i in order[:3]]
-    if settings.align_to is not None:
-        candidates = [_guide(session)]
-    best: tuple[register.Member, list[Any]] = (candidates[0], [])
-    for home in candidates:
-        key = digest("registration", name, home)[:12]
-        step = register.plan_match(store.url, members, home, settings, key)
-        records = session.run(step)
-        _stop_on_failure(records)
-        found = [f for task in step.tasks for f in records[task.key]["result"]["found"]]
-        if sum(f is not None for f in found) > sum(f is not None for f in best[1]):
-            best = home, found
-        if sum(f is not None for f in found) >= max(2, len(members) // 3):
-            break
-    home, found = best
-    key = digest("agree", register.CODE_VERSION, members, home, found, settings)[:20]
-    step = register.plan_agree(store.url, members, home, found, settings, key)
-    _stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
-    if home in members and (not kept or session.settings.run.resolve):
-        session.note(f"reference/{name}", subs[members.index(home)].id)
-    return key, register.load(store.url, key), home
-
-
-def _guide(session: Session) -> register.Member:
-    """The image that the user gave as the reference."""
-    path = session.settings.register.align_to
-    assert path is not None
-    stars_at, shape = guide.measure_guide(session.store, path, session.settings.ingest)
-    return register.Member(
-        geometry="align-to", slot=0, measure="", shape=shape, group="align-to", name=path.name, stars_at=stars_at
-    )
-
-
-def _canvas(
-    session: Session,
-    subs: Sequence[Sub],
-    registration: Registration,
-    reasons: list[str],
-    reference: register.Member,
-) -> Canvas | None:
-    """Canvas of a target; subs that lie too far out are set aside by name."""
-    inside = [i for i, r in enumerate(reasons) if not r]
-    if not inside:
-        return None
-    boxes = np.array([_valid_area(session, s) for s in subs])
-    home = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
-    if session.settings.register.canvas == "reference":
-        return Canvas((0, 0), reference.shape)
-    frame = float(np.prod(reference.shape))
-    corners = {i: Canvas.union(registration.transforms[[i]], boxes[[i]]) for i in inside}
-    centers = np.array([[c.origin_yx[0] + c.shape[0] / 2, c.origin_yx[1] + c.shape[1] / 2] for c in corners.values()])
-    away = np.hypot(*(centers - np.median(centers, axis=0)).T)
-    for i in [inside[j] for j in np.argsort(-away)]:
-        canvas = Canvas.union(registration.transforms[inside], boxes[inside])
-        if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
-            break
-        if i == home:
-            continue
-        inside.remove(i)
-        reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
-    return Canvas.union(registration.transforms[inside], boxes[inside])
-
-
-def _valid_area(session: Session, sub: Sub) -> tuple[int, int, int, int]:
-    """y0, y1, x0, x1 of what a sub holds: less than its frame where that is padded."""
-    y0, y1, x0, x1 = session.store.frame(sub.geometry, sub.slot).get("valid_yx") or (0, sub.shape[0], 0, sub.shape[1])
-    return y0, y1, x0, x1
 
 
 def _give_up(subs: Sequence[Sub], only: int, reasons: list[str], fates: dict[str, str]) -> None:
@@ -229,7 +137,7 @@ def _solve_group(session: Session, solved: Solved, group: str, members: list[int
         memory_per_task=max(room, 64 << 20) // session.executor.slots,
     )
     records = session.run(step, keep=lambda t: store.has_chunk(master, t.arguments["cy"], t.arguments["cx"]))
-    _stop_on_failure(records)
+    stop_on_failure(records)
     counts = np.zeros((len(subs), 3), np.int64)
     for record in records.values():
         result = record["result"]
@@ -287,7 +195,7 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     )
     before = session.n_run
     records = session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale"))
-    _stop_on_failure(records)
+    stop_on_failure(records)
     if session.n_run > before and given is not None:
         tell(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
     elif session.n_run > before and text and settings.normalize.normalization == "local":
@@ -304,9 +212,9 @@ def _find_trails(
     store, name, at = session.store, subs[0].group, f"normalization/{key}"
     trails.prepare_scene(store, own, transforms, store.read_array(f"{at}/local_scale").shape[1], key=key)
     step = trails.plan_scene(store.url, own, transforms, key=key, name=name)
-    _stop_on_failure(session.run(step, keep=lambda t: store.has_band(f"{at}/block_scene", t.arguments["band"])))
+    stop_on_failure(session.run(step, keep=lambda t: store.has_band(f"{at}/block_scene", t.arguments["band"])))
     step = trails.plan(store.url, own, transforms, [s.cfa for s in subs], key=key, name=name)
-    _stop_on_failure(session.run(step, keep=lambda t: store.has(f"{at}/trails/{t.arguments['first']}")))
+    stop_on_failure(session.run(step, keep=lambda t: store.has(f"{at}/trails/{t.arguments['first']}")))
 
 
 def _found_defects(session: Session, solved: Solved, members: list[int]) -> list[str | None]:
@@ -324,7 +232,7 @@ def _found_defects(session: Session, solved: Solved, members: list[int]) -> list
         places = np.array([[d.shift_x, d.shift_y] for d in at])
         named = [(subs[k].geometry, subs[k].slot, subs[k].measure) for k in own]
         key, step = masters.plan_found(session.store.url, named, places, shape, base)
-        _stop_on_failure(
+        stop_on_failure(
             session.run(step, keep=lambda t: session.store.has(f"calibration/{t.arguments['key']}/defects"))
         )
         for k in own:
@@ -394,10 +302,3 @@ def _weight_factor(weights: str, fwhm: np.ndarray) -> np.ndarray:
         return np.ones(len(fwhm))
     best = np.nanmedian(fwhm)
     return np.where(np.isfinite(fwhm), best / np.where(np.isfinite(fwhm), fwhm, best), 1.0) ** 2
-
-
-def _stop_on_failure(records: dict[str, Any]) -> None:
-    """A failed task of these stages leaves its group without a master."""
-    for record in records.values():
-        if record["state"] != "done":
-            raise LerarError(f"{record['key']}: {record['reason']}")

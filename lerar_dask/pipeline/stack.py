@@ -15,6 +15,7 @@ from lerar_dask.pipeline import calibrate
 from lerar_dask.pipeline.corners import corner_notes
 from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
+from lerar_dask.pipeline.files import is_kept, is_whole, keep_file, keep_steps
 from lerar_dask.pipeline.heal import mend_nodes, until_whole
 from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
 from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, survey
@@ -22,14 +23,13 @@ from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
+from lerar_dask.products.hdus import atomic_path
 from lerar_dask.run import RunState, Sub
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, to_toml
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.store.shard import write_atomically
-from lerar_dask.tasks import Task, step_to_plain
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.solve import Solved
@@ -105,7 +105,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     fates = {str(frame.path): reason for frame, reason in night.links.aside}
     fates |= {str(path): reason for path, reason in without.items()}
     fates |= gone_lights(night, nights, session.known)
-    session.beside(calibrate.plan_files(session, night, out), keep=_is_there)
+    session.beside(calibrate.plan_files(session, night, out), keep=lambda task: is_whole(session, task))
     subs = _ingest(session, lights, fates)
     no_subs = doubtful(session.store, lights, subs)
     fates |= no_subs
@@ -129,12 +129,13 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         if name not in {g for s in solved for g in s.groups} and name not in problems:
             problems[name] = "none of its lights can be used"
     state = dataclasses.replace(
-        state, targets={s.name: s.target for s in solved}, groups={g: v for s in solved for g, v in s.groups.items()}
+        state,
+        targets={s.name: s.target for s in solved},
+        groups={g: v for s in solved for g, v in s.groups.items()},
+        notes=[*state.notes, *(note for s in solved for note in s.notes)],
     )
     state = dataclasses.replace(state, frames=frame_rows(session, night, solved, fates))
-    session.store.write_json("run.json", state.to_json())
-    if session.n_run:
-        session.store.write_json("steps.json", [step_to_plain(step) for step in session.steps])
+    session.store.keep_json("run.json", state.to_json())
     return _finish(session, night, state, solved, problems, fates, out)
 
 
@@ -178,6 +179,8 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
                 shape=light.frame.shape,
                 cfa=light.frame.header.cfa,
                 has_dark=light.calibration.dark is not None,
+                scale_arcsec_px=light.frame.header.scale_arcsec_px,
+                binning=max(light.frame.header.binning or (1, 1)),
             )
         )
     return sorted(subs, key=lambda sub: (sub.start, sub.id))
@@ -204,23 +207,30 @@ def _finish(
     from lerar_dask.pipeline import finish  # loaded ahead
 
     settings, store, page = session.settings, session.store, out / "report.html"
+    written = [keep_steps(session)]
     facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
     step = finish.plan_products(store, out, state, settings, facts)
+    stale = settings.products.report and not is_kept(session, page, finish.report_digest(state, problems))
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
-        drawn = side.submit(finish.draw, store, state) if settings.products.report and session.n_run else None
-        records = session.run(step, keep=_is_there)
+        drawn = side.submit(finish.draw, store, state) if stale else None
+        records = session.run(step, keep=lambda task: is_whole(session, task))
         session.run_waiting()
     for key, record in records.items():
         if record["state"] != "done":
             problems = {**problems, key.partition("/")[2]: record["reason"]}
-    did_nothing = session.n_run == 0 and page.exists()
-    if not did_nothing:
-        text = to_toml(settings, nights=[Path(n) for n in state.nights], out=out)
-        write_atomically(out / "lerar.toml", text.encode("utf-8", "surrogateescape"))
-        if settings.products.report:
+    written.append(_keep_settings(session, state, out))
+    if settings.products.report:
+        made_of = finish.report_digest(state, problems)
+        stages = finish.timings(session, page)
+
+        def write_page() -> None:
             drawing = drawn.result() if drawn else finish.draw(store, state)
-            finish.write_run_report(store, out, state, drawing, session=session, problems=problems)
+            finish.write_run_report(store, out, state, drawing, stages=stages, problems=problems)
+
+        told = {"stages": [dataclasses.asdict(stage) for stage in stages]}
+        written.append(keep_file(session, page, made_of, write_page, told))
+    did_nothing = session.n_run == 0 and not any(written)
     lights = {str(light.frame.path) for light in night.lights}
     used = sum(row["fate"] == "used" for row in state.frames)
     return Summary(
@@ -244,9 +254,16 @@ def _finish(
     )
 
 
-def _is_there(task: Task) -> bool:
-    """Whether the file that a task wrote still lies in OUT."""
-    return Path(task.arguments["path"]).exists()
+def _keep_settings(session: Session, state: RunState, out: Path) -> bool:
+    """Write lerar.toml unless it says the same already; whether it was written."""
+    path = out / "lerar.toml"
+    text = to_toml(session.settings, nights=[Path(n) for n in state.nights], out=out)
+    data = text.encode("utf-8", "surrogateescape")
+    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
+        return False
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+    return True
 
 
 def _left_over(session: Session, state: RunState, out: Path) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from lerar_dask.kernels.transform import describe
 from lerar_dask.pipeline.prepare import Light, Night
 from lerar_dask.pipeline.session import Session
+from lerar_dask.stages.register import grid_scale
 from lerar_dask.stages.stack_table import load_table
 
 if TYPE_CHECKING:
@@ -86,7 +87,11 @@ def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
         row: dict[str, Any] = {"id": sub.id}
         row |= {k: summary[k] for k in ("background_adu", "noise_adu", "n_stars")}
         if summary["fwhm_px"]:  # 0 where no star tells it
-            row |= {k: summary[k] for k in ("fwhm_px", "eccentricity")}
+            scale = float(grid_scale(registration.transforms[i]))
+            row["fwhm_px"] = summary["fwhm_px"] / (
+                scale if np.isfinite(scale) else 1.0
+            )  # to be compared: the grid's pixels
+            row["eccentricity"] = summary["eccentricity"]
         if np.isfinite(registration.transforms[i, 0, 0]):
             at = describe(registration.transforms[i], sub.shape)
             row |= {

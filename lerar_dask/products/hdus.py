@@ -13,6 +13,7 @@ import contextlib
 import io
 import os
 import unicodedata
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     SpaceError
         when the disk is full or cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")  # that nobody can put a link in its place
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
@@ -88,7 +89,7 @@ class FitsWriter:
     """Writes the images and tables of one FITS file; use as a context manager around `atomic_path`'s path."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         self._end = 0
         self._images: list[_Image] = []
         self._words = np.empty(0, np.uint32)

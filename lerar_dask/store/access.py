@@ -21,7 +21,7 @@ from lerar_dask.errors import DamagedError, StoreError, damaged_part
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_root
-from lerar_dask.store.document import NODE, read_document, read_node, write_document, write_node
+from lerar_dask.store.document import NODE, pack, read_document, read_node, write_document, write_node
 from lerar_dask.store.layout import PLANES, packing_of
 from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
@@ -297,6 +297,15 @@ class Store:
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""
         write_document(self.place(path), value)
+
+    def keep_json(self, path: str, value: Any) -> bool:
+        """Write plain values unless they are there to the byte; whether they were written."""
+        data = pack(value)
+        with suppress(OSError):
+            if self.place(path).read_bytes() == data:
+                return False
+        write_atomically(self.place(path), data)
+        return True
 
     def read_json(self, path: str) -> Any:
         """What `write_json` wrote.

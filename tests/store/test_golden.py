@@ -10,15 +10,19 @@ import pytest
 import zarr
 
 from lerar_dask.store.access import Store
+from lerar_dask.store.repair import damaged_parts
 
 GOLDEN = Path(__file__).parents[2] / "stores" / "golden"
 PIXELS = (np.arange(2000) * 37 % 65521).astype("uint16").reshape(40, 50)
 GEOMETRY = "50x40_uint16_mono"
 
 
-@pytest.fixture
-def store(tmp_path) -> Store:
-    shutil.copytree(GOLDEN / "1", tmp_path / "store.zarr")
+VERSIONS = sorted(p.name for p in GOLDEN.iterdir())
+
+
+@pytest.fixture(params=VERSIONS)
+def store(tmp_path, request) -> Store:
+    shutil.copytree(GOLDEN / request.param, tmp_path / "store.zarr")
     return Store.open(tmp_path / "store.zarr")
 
 
@@ -39,10 +43,12 @@ def test_read(store):
     assert np.isnan(transforms[1]).all()
     assert np.isnan(store.read_chunk("key", 0, 0)).all()
     assert store.ledger.load()["ingest/a.fits"]["state"] == "done"
+    assert list(damaged_parts(store, pixels=True)) == []
 
 
-def test_zarr_reads_it():
-    group = zarr.open_group(str(GOLDEN / "1"), mode="r", use_consolidated=False)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_zarr_reads_it(version):
+    group = zarr.open_group(str(GOLDEN / version), mode="r", use_consolidated=False)
     assert group.attrs["format_version"] == 1
     np.testing.assert_array_equal(group[f"raw/{GEOMETRY}/pixels"][1], PIXELS + 1)
 

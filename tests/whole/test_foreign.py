@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import pytest
@@ -11,6 +10,7 @@ from lerar_dask.errors import LerarError, StoreError
 from lerar_dask.replay import known_names, steps_of
 from lerar_dask.run import Run
 from lerar_dask.store.access import Store
+from lerar_dask.store.document import read_document, write_document
 from tests.conftest import run
 
 
@@ -22,7 +22,7 @@ def foreign(stacked, tmp_path):
 
 
 def steps_in(out):
-    return json.loads((out / "store.zarr" / "steps.json").read_text())
+    return read_document(out / "store.zarr" / "steps.json")
 
 
 def test_every_task_of_a_run_is_in_the_table(stacked):
@@ -38,7 +38,7 @@ def test_the_store_that_was_opened_is_the_one_that_is_written(foreign, tmp_path)
         for task in step["tasks"]:
             if "store_url" in task["arguments"]:
                 task["arguments"]["store_url"] = str(tmp_path / "elsewhere")
-    (foreign / "store.zarr" / "steps.json").write_text(json.dumps(steps))
+    write_document(foreign / "store.zarr" / "steps.json", steps)
     run_ = Run.open(foreign)
     (name,) = run_.groups
     run_.graph(name).compute(scheduler="threads")
@@ -48,7 +48,7 @@ def test_the_store_that_was_opened_is_the_one_that_is_written(foreign, tmp_path)
 def test_a_foreign_function_is_not_called(foreign, tmp_path):
     steps = steps_in(foreign)
     steps[-1]["tasks"][0] |= {"function": "lerar_dask.pipeline.calibrate:write_file"}
-    (foreign / "store.zarr" / "steps.json").write_text(json.dumps(steps))
+    write_document(foreign / "store.zarr" / "steps.json", steps)
     run_ = Run.open(foreign)
     with pytest.raises(StoreError, match=r"not what lerar writes"):
         run_.graph(run_.groups[0])

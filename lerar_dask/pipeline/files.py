@@ -1,0 +1,72 @@
+"""Files that the driver itself writes: made again whenever what they tell has changed, and only then.
+
+A file is noted in the ledger, with what it was made of and its size, after it has its final name. So it is written again
+after a kill between two files, when frames changed without a task to run, and when it was deleted or cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lerar_dask.pipeline.session import Session
+from lerar_dask.settings import digest
+from lerar_dask.tasks import Task, step_to_plain
+
+__all__ = ["is_kept", "is_whole", "keep_file", "keep_steps", "told_of"]
+
+
+def is_kept(session: Session, path: Path, made_of: str) -> bool:
+    """Whether a file is there that was made of just this."""
+    record = session.known.get(_key(path))
+    return record is not None and record["digest"] == made_of and _size(path) == record["result"].get("written_bytes")
+
+
+def keep_file(
+    session: Session, path: Path, made_of: str, write: Callable[[], object], told: Mapping[str, Any] | None = None
+) -> bool:
+    """Write a file unless it is there and was made of the same; whether it was written.
+
+    Parameters
+    ----------
+    made_of : digest of all that goes into it
+    write : writes it, whole or not at all
+    told : what else is to be remembered of it (JSON types)
+    """
+    if is_kept(session, path, made_of):
+        return False
+    write()
+    session.note(_key(path), made_of, result={"written_bytes": _size(path), **(told or {})})
+    return True
+
+
+def keep_steps(session: Session) -> bool:
+    """Write what `lerar_dask.run.Run.graph` needs; whether it was written."""
+    store = session.store
+    made_of = digest("steps", [(step.name, [(t.key, t.digest) for t in step.tasks]) for step in session.steps])
+
+    def write() -> None:
+        store.write_json("steps.json", [step_to_plain(step) for step in session.steps])
+
+    return keep_file(session, store.path / "steps.json", made_of, write)
+
+
+def is_whole(session: Session, task: Task) -> bool:
+    """Whether the file that a task of this or an earlier call wrote still lies in OUT, as long as it was."""
+    return _size(Path(task.arguments["path"])) == session.known[task.key]["result"].get("written_bytes")
+
+
+def told_of(session: Session, path: Path) -> Mapping[str, Any]:
+    """What is remembered of a file; nothing where it was never written."""
+    record = session.known.get(_key(path))
+    return record["result"] if record else {}
+
+
+def _key(path: Path) -> str:
+    return f"file/{path.name}"
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a plain file; None where there is none, or a symbolic link in its place."""
+    return path.stat().st_size if path.is_file() and not path.is_symlink() else None

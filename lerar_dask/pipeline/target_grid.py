@@ -1,0 +1,167 @@
+"""Where the subs of a target lie, and the grid of its masters: reference, registration, canvas.
+
+The grid has the pixels of the finest group: coarser ones (binned, or of a shorter focus) are resampled to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.grid import Canvas
+from lerar_dask.pipeline.session import Session, stop_on_failure
+from lerar_dask.run import Sub
+from lerar_dask.settings import digest
+from lerar_dask.stages import guide, register
+from lerar_dask.stages.register import Registration
+
+__all__ = ["best_first", "canvas_of", "register_target", "sampling_notes"]
+
+CANVAS_LIMIT = 4.0
+"""Subs that would make the canvas larger than this many frames are set aside."""
+
+
+def best_first(subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]) -> list[int]:
+    """Candidates for the reference, by what headers tell of the pixels' size and by what was measured."""
+    scales = [sub.scale_arcsec_px for sub in subs]
+    sizes = scales if all(scales) else [sub.binning for sub in subs]
+    return register.choose_reference(summaries, np.array(sizes, float))
+
+
+# --------------------------------------------------------------------------------------------------------- registration
+
+
+def register_target(
+    session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]
+) -> tuple[str, Registration, register.Member]:
+    """Match all subs to the best reference of the finest group, let them agree; key, result and reference."""
+    store, settings = session.store, session.settings.register
+    members = [
+        register.Member(
+            geometry=s.geometry,
+            slot=s.slot,
+            measure=s.measure,
+            shape=s.shape,
+            group=s.group,
+            name=s.path.rpartition("/")[2],
+        )
+        for s in subs
+    ]
+    kept = session.known.get(f"reference/{name}") if not session.settings.run.resolve else None
+    order = best_first(subs, summaries)
+    if kept:
+        order = [i for i, s in enumerate(subs) if s.id == kept["digest"]] + order
+    if settings.align_to is not None:
+        home, found = _match(session, name, members, [_guide(session)])
+    else:
+        home, found = _match(session, name, members, [members[i] for i in order[:3]])
+        finer, more = _finer(session, name, members, order, found)
+        if finer is not None:
+            kept, home, found = None, finer, more
+    key = digest("agree", register.CODE_VERSION, members, home, found, settings)[:20]
+    step = register.plan_agree(store.url, members, home, found, settings, key)
+    stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
+    if home in members and not kept:
+        session.note(f"reference/{name}", subs[members.index(home)].id)
+    return key, register.load(store.url, key), home
+
+
+def _match(
+    session: Session, name: str, members: Sequence[register.Member], candidates: Sequence[register.Member]
+) -> tuple[register.Member, list[Any]]:
+    """The first candidate that a third of the subs match, else the one that most do; and the matches."""
+    best: tuple[register.Member, list[Any]] = (candidates[0], [])
+    for home in candidates:
+        key = digest("registration", name, home)[:12]
+        step = register.plan_match(session.store.url, members, home, session.settings.register, key)
+        records = session.run(step)
+        stop_on_failure(records)
+        found = [f for task in step.tasks for f in records[task.key]["result"]["found"]]
+        if _count(found) > _count(best[1]):
+            best = home, found
+        if _count(found) >= max(2, len(members) // 3):
+            break
+    return best
+
+
+def _finer(
+    session: Session, name: str, members: Sequence[register.Member], order: Sequence[int], found: Sequence[Any]
+) -> tuple[register.Member | None, list[Any]]:
+    """Reference and matches from a group whose pixels turned out finer than the reference's; None where none is."""
+    transforms = np.array([f["transform"] if f else [np.nan] * 9 for f in found], float).reshape(-1, 3, 3)
+    group = register.finest_group(transforms, [m.group for m in members])
+    if not group:
+        return None, []
+    own = [members[i] for i in order if members[i].group == group and found[i] is not None]
+    home, again = _match(session, name, members, own[:3])
+    return (home, again) if 2 * _count(again) >= _count(found) else (None, [])
+
+
+def _count(found: Sequence[Any]) -> int:
+    return sum(f is not None for f in found)
+
+
+def _guide(session: Session) -> register.Member:
+    """The image that the user gave as the reference."""
+    path = session.settings.register.align_to
+    assert path is not None
+    stars_at, shape = guide.measure_guide(session.store, path, session.settings.ingest)
+    return register.Member(
+        geometry="align-to", slot=0, measure="", shape=shape, group="align-to", name=path.name, stars_at=stars_at
+    )
+
+
+def canvas_of(
+    session: Session,
+    subs: Sequence[Sub],
+    registration: Registration,
+    reasons: list[str],
+    reference: register.Member,
+) -> Canvas | None:
+    """Canvas of a target; subs that lie too far out are set aside by name."""
+    inside = [i for i, r in enumerate(reasons) if not r]
+    if not inside:
+        return None
+    boxes = np.array([_valid_area(session, s) for s in subs])
+    home = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
+    if session.settings.register.canvas == "reference":
+        return Canvas((0, 0), reference.shape)
+    corners = {i: Canvas.union(registration.transforms[[i]], boxes[[i]]) for i in inside}
+    areas = [float(np.prod(corner.shape)) for corner in corners.values()]
+    frame = max(float(np.prod(reference.shape)), float(np.median(areas)))
+    centers = np.array([[c.origin_yx[0] + c.shape[0] / 2, c.origin_yx[1] + c.shape[1] / 2] for c in corners.values()])
+    away = np.hypot(*(centers - np.median(centers, axis=0)).T)
+    for i in [inside[j] for j in np.argsort(-away)]:
+        canvas = Canvas.union(registration.transforms[inside], boxes[inside])
+        if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
+            break
+        if i == home:
+            continue
+        inside.remove(i)
+        reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
+    return Canvas.union(registration.transforms[inside], boxes[inside])
+
+
+def _valid_area(session: Session, sub: Sub) -> tuple[int, int, int, int]:
+    """y0, y1, x0, x1 of what a sub holds: less than its frame where that is padded."""
+    y0, y1, x0, x1 = session.store.frame(sub.geometry, sub.slot).get("valid_yx") or (0, sub.shape[0], 0, sub.shape[1])
+    return y0, y1, x0, x1
+
+
+def sampling_notes(subs: Sequence[Sub], registration: Registration) -> list[str]:
+    """What is to be said of groups whose pixels are of another size than the grid's."""
+    notes = []
+    for group in sorted({sub.group for sub in subs}):
+        own = [i for i, sub in enumerate(subs) if sub.group == group and not registration.reasons[i]]
+        if not own:
+            continue
+        ratio = 1 / float(np.median(register.grid_scale(registration.transforms[own])))
+        if ratio != 1.0:
+            size = f"{ratio:.2f} times as large as" if ratio > 1 else f"{1 / ratio:.2f} times finer than"
+            notes.append(
+                f"{group}: the pixels of its {len(own)} subs are {size} the grid's: they are stacked apart from "
+                "other groups and resampled to the grid"
+            )
+    return notes
