@@ -113,6 +113,11 @@ def _say(words: Sequence[str], message: str, hint: str, *, code: int) -> int:
 def _fault(words: Sequence[str], error: Exception) -> int:
     """An error that no user can cause on purpose: one line, and the details where they do not frighten."""
     from lerar_dask.cli.log import write_fault
+    from lerar_dask.runtime.memory import out_of_memory
 
+    if out_of_memory(error):
+        what = f"there is no memory left, or no more threads may be started ({error or 'MemoryError'})"
+        hint = "raise the limits (ulimit -v, ulimit -u), or give less --memory and fewer --threads"
+        return _say(words, f"{what}; details in {write_fault(error)}", hint, code=1)
     what = f"this is a fault of lerar: {type(error).__name__}: {error}; details in {write_fault(error)}"
     return _say(words, what, "", code=1)

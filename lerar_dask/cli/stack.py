@@ -15,7 +15,7 @@ from lerar_dask.cli.sources import settings_of, unknown_variables
 from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
-from lerar_dask.runtime.memory import parse_bytes
+from lerar_dask.runtime.memory import check_address_space, parse_bytes
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.summary import DryRun, Summary
@@ -61,6 +61,7 @@ def stack(
     dry_run
         Show what would be done (groups, links, bytes, memory, tasks, time), and do nothing.
     """
+    check_address_space()
     settings = settings_of([link, masters, ingest, register, normalize, integrate, products, run])
     nights, target = _places(nights, out, config)
     _check_image(settings.normalize.ln_reference)

@@ -7,6 +7,7 @@ from lerar_dask.frames.reader import Frame
 from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.runtime.memory import RESERVED_BYTES, format_bytes
 from lerar_dask.settings import Settings
+from lerar_dask.stages import normalize, register
 
 __all__ = ["within_memory"]
 
@@ -20,20 +21,35 @@ def within_memory(night: Night, budget_bytes: int, settings: Settings) -> Night:
     Raises
     ------
     MemoryBudgetError
-        when no light is left; with the memory that would do.
+        when no light is left, or the subs of a target cannot be solved together; with the memory that would do.
     """
     large = {f.path: f for f in night.frames if not f.problem and _bytes_of(f) > budget_bytes}
-    if not large:
-        return night
     lights = [light.frame for light in night.lights]
-    if all(frame.path in large for frame in lights):
+    if large and all(frame.path in large for frame in lights):
         least = min(map(_bytes_of, lights))
         raise MemoryBudgetError(
             f"the smallest of the lights needs {format_bytes(least)}, {format_bytes(budget_bytes)} are given",
             f"give --memory {_in_words(least)} or more",
         )
     reasons = {str(path): _reason(frame, budget_bytes) for path, frame in large.items()}
-    return without_frames(night, reasons, settings)
+    if reasons:
+        night = without_frames(night, reasons, settings)
+    _check_solves(night, budget_bytes)
+    return night
+
+
+def _check_solves(night: Night, budget_bytes: int) -> None:
+    """Refuse what takes the numbers of all subs at once and does not fit, whatever the size of a frame."""
+    for group in night.links.groups:
+        shapes = [frame.shape for frame in group.frames]
+        same_target = sum(len(other.frames) for other in night.links.groups if other.target == group.target)
+        least = RESERVED_BYTES + max(normalize.solve_bytes(shapes), register.agree_bytes(same_target))
+        if least > budget_bytes:
+            raise MemoryBudgetError(
+                f"solving the {len(shapes)} subs of {group.name} needs {format_bytes(least)}, {format_bytes(budget_bytes)} "
+                "are given",
+                f"give --memory {_in_words(least)} or more",
+            )
 
 
 def _bytes_of(frame: Frame) -> int:

@@ -14,15 +14,17 @@ import threading
 import time
 from pathlib import Path
 
-from lerar_dask.errors import UsageError
+from lerar_dask.errors import MemoryBudgetError, UsageError
 
 __all__ = [
     "RESERVED_BYTES",
     "PeakSampler",
     "available_bytes",
     "budget_bytes",
+    "check_address_space",
     "cpu_count",
     "format_bytes",
+    "out_of_memory",
     "parse_bytes",
     "tree_bytes",
     "trim_often",
@@ -30,6 +32,9 @@ __all__ = [
 
 RESERVED_BYTES = 420 << 20
 """What a process with all libraries loaded and kernels compiled holds before it has any pixel."""
+_MAPPED_BYTES = 960 << 20
+"""Address space that a process takes and never fills: libraries, stacks of threads, arenas of the allocator."""
+_LEAST_ROOM = 64 << 20
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _UNLIMITED = 1 << 60
 _PAUSE_OF = 50
@@ -167,9 +172,32 @@ def _machine_available() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
+def check_address_space() -> None:
+    """Refuse to begin under a limit on the address space that not even the libraries fit into.
+
+    Raises
+    ------
+    MemoryBudgetError
+        with what is needed.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    needed = _MAPPED_BYTES + RESERVED_BYTES + _LEAST_ROOM
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        raise MemoryBudgetError(
+            f"the address space is limited to {format_bytes(soft)} (ulimit -v): {format_bytes(needed)} are needed at least",
+            "raise the limit, or limit the memory with --memory in its place",
+        )
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is what a process gets that may have no more memory or threads."""
+    words = ("can't start new thread", "failed to map segment", "cannot allocate memory", "libllvmlite")
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
 def _address_space() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else max(1, soft - _MAPPED_BYTES)
 
 
 def _slurm() -> int:

@@ -33,6 +33,7 @@ __all__ = [
     "load",
     "normalization_key",
     "plan",
+    "solve_bytes",
     "solve_group",
 ]
 
@@ -110,10 +111,14 @@ def plan(
         arguments=arguments,
         pixels=sum(m.shape[0] * m.shape[1] for m in members),
     )
+    return Step(name="normalize", tasks=[task], task_bytes=solve_bytes([m.shape for m in members]))
+
+
+def solve_bytes(shapes: Sequence[tuple[int, int]]) -> int:
+    """Memory that solving subs of these shapes together takes."""
     # 40 bytes per cell (values, weights, positions, work) and a few subs' blocks.
-    cell_px = cell_size(max(m.shape for m in members), len(members))
-    cells = sum(m.shape[0] * m.shape[1] for m in members) // cell_px**2
-    return Step(name="normalize", tasks=[task], task_bytes=40 * cells + (96 << 20))
+    cells = sum(height * width for height, width in shapes) // cell_size(max(shapes), len(shapes)) ** 2
+    return 40 * cells + (96 << 20)
 
 
 def solve_group(

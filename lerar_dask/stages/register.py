@@ -30,6 +30,7 @@ __all__ = [
     "Member",
     "Registration",
     "agree",
+    "agree_bytes",
     "choose_reference",
     "finest_group",
     "grid_scale",
@@ -206,7 +207,12 @@ def plan_agree(
     }
     value = digest("agree", CODE_VERSION, list(members), reference, list(matches), settings)
     task = Task(key=f"register/{key}/agree", digest=value, function=agree, arguments=arguments)
-    return Step(name="register: agree", tasks=[task], task_bytes=len(members) * 200_000 + (64 << 20))
+    return Step(name="register: agree", tasks=[task], task_bytes=agree_bytes(len(members)))
+
+
+def agree_bytes(n: int) -> int:
+    """Memory that bringing the matches of `n` subs together takes."""
+    return n * 200_000 + (64 << 20)
 
 
 def agree(

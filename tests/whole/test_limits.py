@@ -92,3 +92,23 @@ def test_names_that_are_no_text(tmp_path):
         target = out if words[0] == "info" else night.folder
         done = subprocess.run([sys.executable, "-m", "lerar_dask", words[0], target, *words[1:]], capture_output=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("limit", "words"), [("300000", "are needed at least"), ("1490000", "--memory")])
+def test_an_address_limit_that_is_too_small_ends_with_one_line(tmp_path, limit, words):
+    night = small(tmp_path, 55)
+    command = f"ulimit -v {limit} && exec {sys.executable} -m lerar_dask stack {night.folder} -o {tmp_path}/out"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=60, text=True)
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if line.startswith("lerar:")]
+    assert len(said) == 1
+    assert words in done.stderr
+    assert "fault" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_what_the_solves_need_is_said_before_anything_is_read(tmp_path):
+    night = small(tmp_path, 56)
+    with pytest.raises(MemoryBudgetError, match="solving the 6 subs of Sim-1_L needs 516"):
+        run(night, tmp_path / "out", memory="500MiB")
+    assert run(night, tmp_path / "out", memory="527MiB").exit_code == 0
