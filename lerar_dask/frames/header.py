@@ -40,6 +40,19 @@ MAX_TEXT = 200
 """Characters of a text."""
 
 
+_TYPES = {
+    "bool": bool,
+    "float": int | float,
+    "int": int,
+    "str": str,
+    "Kind": str,
+    "tuple": list | tuple,
+    "Solution": Mapping,
+    "Mapping": Mapping,
+}
+"""What JSON gives for the annotation of a field."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Header:
     """Normalized header. None means that the file does not say: unknown is not different."""
@@ -109,8 +122,19 @@ class Header:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Header:
-        """The header that `to_dict` wrote."""
+        """The header that `to_dict` wrote.
+
+        Raises
+        ------
+        TypeError, KeyError
+            when it is not what `to_dict` writes.
+        """
         values = dict(plain)
+        for field_ in dataclasses.fields(cls):
+            kind = next((known for word, known in _TYPES.items() if str(field_.type).startswith(word)), object)
+            value = values.get(field_.name)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)):
+                raise TypeError(f"{field_.name} is {value!r}")
         for name in ("binning", "warnings"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])

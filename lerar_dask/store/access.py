@@ -21,7 +21,8 @@ from lerar_dask.errors import DamagedError, StoreError, damaged_part
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_root
-from lerar_dask.store.document import NODE, pack, read_document, read_node, write_document, write_node
+from lerar_dask.store.document import NODE, pack, read_array_node, read_document, write_document, write_node
+from lerar_dask.store.fields import DOCUMENTS
 from lerar_dask.store.layout import PLANES, packing_of
 from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
@@ -126,7 +127,7 @@ class Store:
     def reserve(self, geometry: str, n_slots: int) -> None:
         """Let the array hold `n_slots` subs (driver only)."""
         folder = self.place(f"raw/{geometry}/pixels")
-        node = read_node(folder)
+        node = read_array_node(folder)
         if node["shape"][0] < n_slots:
             node["shape"][0] = n_slots
             write_node(folder, node)
@@ -232,7 +233,7 @@ class Store:
 
     def write_band(self, path: str, band: int, data: np.ndarray) -> int:
         """Write a chunk of an array (channel, y, x) that `create_array` cut into bands of rows; bytes written."""
-        node = read_node(self.place(path))
+        node = read_array_node(self.place(path))
         full = np.full(node["chunk_grid"]["configuration"]["chunk_shape"], np.nan, data.dtype.newbyteorder("<"))
         full[:, : data.shape[1]] = data
         return write_atomically(self._band(path, band), chunk_parts(full, packed=packing_of(path)))
@@ -268,7 +269,7 @@ class Store:
         """
         folder = self.place(path)
         try:
-            node = read_node(folder)
+            node = read_array_node(folder)
             shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
             codecs = [codec["name"] for codec in node["codecs"]]
         except (ValueError, KeyError, TypeError) as error:
@@ -285,7 +286,7 @@ class Store:
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of an array."""
-        return read_node(self.place(path))["attributes"]
+        return read_array_node(self.place(path))["attributes"]
 
     def delete(self, path: str) -> None:
         """Remove an array or a group; a removal that was interrupted leaves nothing that looks whole."""
@@ -313,9 +314,9 @@ class Store:
         Raises
         ------
         DamagedError
-            when it is missing or damaged.
+            when it is missing or damaged, or holds something else than lerar writes there.
         """
-        return read_document(self.place(path))
+        return read_document(self.place(path), DOCUMENTS.get(path.partition("/")[0], object))
 
     # ------------------------------------------------------------------------------------------------------ masters
 

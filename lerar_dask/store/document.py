@@ -15,11 +15,14 @@ from typing import Any
 from google_crc32c import value as crc32c
 
 from lerar_dask.errors import damaged_part, unreadable_part
+from lerar_dask.store.fields import fits
 from lerar_dask.store.shard import write_atomically
 
 __all__ = [
     "NODE",
+    "has_sum",
     "pack",
+    "read_array_node",
     "read_document",
     "read_node",
     "unpack",
@@ -31,6 +34,13 @@ NODE = "zarr.json"
 _HEAD, _MIDDLE = b'{"crc32c": "', b'", "value": '
 _START = len(_HEAD) + 8 + len(_MIDDLE)
 _SUM = "crc32c"
+_ARRAY = {
+    "shape": [int],
+    "data_type": str,
+    "chunk_grid": {"configuration": {"chunk_shape": [int]}},
+    "codecs": [{"name": str}],
+}
+_NO_DOCUMENT = {_SUM, "value", "zarr_format"}
 
 
 def pack(value: Any) -> bytes:
@@ -53,9 +63,16 @@ def unpack(data: bytes) -> Any:
             raise ValueError("its checksum does not fit")
         return json.loads(body)
     value = json.loads(data)
-    if isinstance(value, dict) and not {_SUM, "value"}.isdisjoint(value):
-        raise ValueError("its head is damaged")  # no document of an earlier program has these entries
+    if isinstance(value, dict) and not _NO_DOCUMENT.isdisjoint(value):
+        raise ValueError(
+            "its head is damaged, or it is no document"
+        )  # those of an earlier program have no such entries
     return value
+
+
+def has_sum(data: bytes) -> bool:
+    """Whether the bytes of a document begin with a checksum: those of an earlier program do not."""
+    return data.startswith(_HEAD)
 
 
 def write_document(path: Path, value: Any) -> int:
@@ -63,18 +80,26 @@ def write_document(path: Path, value: Any) -> int:
     return write_atomically(path, pack(value))
 
 
-def read_document(path: Path) -> Any:
+def read_document(path: Path, form: Any = object) -> Any:
     """What `write_document` wrote.
+
+    Parameters
+    ----------
+    form : what it must hold (store/fields.py), if it has a sum
 
     Raises
     ------
     DamagedError
-        when it is missing or damaged.
+        when it is missing or damaged, or holds something else.
     """
+    data = _bytes_of(path)
     try:
-        return unpack(_bytes_of(path))
+        value = unpack(data)
     except (ValueError, RecursionError) as error:
         raise damaged_part(path) from error
+    if has_sum(data) and not fits(value, form):
+        raise damaged_part(path, "holds something else than lerar writes")
+    return value
 
 
 def write_node(folder: Path, node: Mapping[str, Any]) -> None:
@@ -100,6 +125,20 @@ def read_node(folder: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise damaged_part(path) from error
     raise damaged_part(path)
+
+
+def read_array_node(folder: Path) -> dict[str, Any]:
+    """The zarr.json of an array.
+
+    Raises
+    ------
+    DamagedError
+        when it is missing or damaged, or no array's.
+    """
+    node = read_node(folder)
+    if not fits(node, _ARRAY):
+        raise damaged_part(folder / NODE, "is no array's")
+    return node
 
 
 def _bytes_of(path: Path) -> bytes:

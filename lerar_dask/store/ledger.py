@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lerar_dask.errors import unreadable_part
-from lerar_dask.store.document import pack, unpack
+from lerar_dask.store.document import has_sum, pack, unpack
+from lerar_dask.store.fields import fits, is_record
 from lerar_dask.store.shard import write_atomically
 
 __all__ = ["Ledger"]
@@ -79,7 +80,7 @@ class Ledger:
             writer.close()
 
     def _segments(self) -> list[Path]:
-        return sorted(self.folder.glob("*.jsonl")) if self.folder.is_dir() else []
+        return sorted(p for p in self.folder.glob("*.jsonl") if p.is_file()) if self.folder.is_dir() else []
 
 
 def _bytes_of(segment: Path) -> bytes:
@@ -93,10 +94,10 @@ def _record_of(line: bytes) -> dict[str, Any] | None:
     """The record of a line; None where it is damaged."""
     try:
         record = unpack(line)
-        good = isinstance(record["key"], str) and isinstance(record["seq"], int)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        told = fits(record, {"key": str, "seq": int})
+    except (ValueError, RecursionError):
         return None
-    return dict(record) if good else None
+    return dict(record) if told and (is_record(record) or not has_sum(line)) else None
 
 
 class LedgerWriter:

@@ -11,7 +11,8 @@ import numpy as np
 from lerar_dask.errors import damaged_part
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, make_group
-from lerar_dask.store.document import NODE, read_document, read_node, write_document, write_node
+from lerar_dask.store.document import NODE, read_array_node, read_document, write_document, write_node
+from lerar_dask.store.fields import SUMMARY
 from lerar_dask.store.layout import ArraySpec, spec_of
 from lerar_dask.store.shard import write_atomically
 
@@ -30,7 +31,7 @@ class MeasureStore:
         make_group(self._root, self._at)
         for name, shape in shapes.items():
             there = (self.path / name / NODE).exists()
-            if not there or read_node(self.path / name)["shape"][0] < n_slots:
+            if not there or read_array_node(self.path / name)["shape"][0] < n_slots:
                 node = array_node(
                     f"{self._at}/{name}", shape=(n_slots, *shape), dtype=self._dtype(name), chunks=(1, *shape)
                 )
@@ -66,7 +67,7 @@ class MeasureStore:
         DamagedError
             when they are missing or damaged.
         """
-        return dict(read_document(self._summary(slot)))
+        return dict(read_document(self._summary(slot), SUMMARY))
 
     def read_blocks(self, slot: int) -> np.ndarray:
         """(channel, by, bx, 3) float32."""
@@ -96,7 +97,7 @@ class MeasureStore:
 
     def _shape(self, name: str) -> tuple[int, ...]:
         try:
-            return tuple(read_node(self.path / name)["shape"][1:])
+            return tuple(read_array_node(self.path / name)["shape"][1:])
         except (KeyError, TypeError) as error:
             raise damaged_part(self.path / name / NODE) from error
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import StoreError, damaged_part, unreadable_part
-from lerar_dask.store.document import NODE, read_node
+from lerar_dask.store.document import NODE, read_array_node
 from lerar_dask.store.shard import Shard, file_identity
 
 __all__ = ["RawReader"]
@@ -102,7 +102,7 @@ class RawReader:
             status = os.stat(path)
             if self._described == (status.st_ino, status.st_mtime_ns):
                 return
-            node = read_node(self.path)
+            node = read_array_node(self.path)
             self.shape: tuple[int, int] = tuple(node["shape"][1:])
             self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
             self.codec: str = node["attributes"]["codec"]

@@ -54,7 +54,7 @@ def write_atomically(path: Path, data: bytes | memoryview | np.ndarray | Iterabl
     try:
         try:
             size = _write_parts(partial, parts)
-            os.replace(partial, path)
+            _name(partial, path)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
@@ -63,6 +63,15 @@ def write_atomically(path: Path, data: bytes | memoryview | np.ndarray | Iterabl
             raise full from error
         raise
     return size
+
+
+def _name(partial: Path, path: Path) -> None:
+    """Give a file its name; a folder that stands in its place makes way, to be swept."""
+    try:
+        os.replace(partial, path)
+    except IsADirectoryError:
+        path.rename(path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial"))
+        os.replace(partial, path)
 
 
 def _write_parts(path: Path, parts: Iterable) -> int:

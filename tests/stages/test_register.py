@@ -30,6 +30,7 @@ def put(store, slot, xy, flux, *, eccentricity=0.2, fwhm=3.0):
     table[:, :2], table[:, 2], table[:, 5], table[:, 8] = xy[order], flux[order], fwhm, 100.0
     empty = {"blocks": np.zeros((1, 1, 1, 3)), "grid": np.zeros((1, 1, 1, 2)), "spikes": np.zeros((0, 3))}
     summary = {"n_stars": len(xy), "fwhm_px": fwhm, "eccentricity": eccentricity, "noise_adu": 10.0}
+    summary |= {"background_adu": 100.0, "gradient_adu": 0.0}
     store.measures("camera", "m").write(slot, stars=table, summary=summary, **empty)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from lerar_dask.errors import StoreError
+from lerar_dask.errors import DamagedError, StoreError
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.document import read_node, write_node
@@ -102,8 +102,15 @@ def test_geometry_grows(store):
         store.write_raw("g", 0, np.zeros((5, 4), "uint16"))
     with pytest.raises(ValueError, match="does not fit"):
         store.write_raw("g", 0, np.zeros((4, 5), "int16"))
-    store.write_frame("g", 2, {"cards": ["A"]})
-    assert store.frame("g", 2) == {"cards": ["A"]}
+    record = {
+        **{"id": "0", "path": "a.fits", "scale": 1.0, "zero": 0.0, "blank": None, "saturation_adu": 65000.0},
+        **{"largest": 9, "piled": False, "cfa": None, "row_order": None, "header": {}, "cards": ["A"]},
+    }
+    store.write_frame("g", 2, record)
+    assert store.frame("g", 2) == record
+    store.write_frame("g", 2, {**record, "scale": "1"})
+    with pytest.raises(DamagedError, match="something else"):
+        store.frame("g", 2)
     with pytest.raises(StoreError):
         store.frame("g", 1)
 

@@ -35,7 +35,7 @@ def test_read(store):
     assert (measures.has(0), measures.has(1)) == (False, True)
     np.testing.assert_array_equal(measures.read_stars(1), np.arange(30.0).reshape(3, 10))
     np.testing.assert_array_equal(measures.read_blocks(1).ravel(), np.arange(105.0))
-    assert measures.summary(1) == {"fwhm_px": 2.5}
+    assert measures.summary(1)["fwhm_px"] == 2.5
     np.testing.assert_array_equal(store.read_array("calibration/key/gain"), 1 + PIXELS.astype("f4") / 65536)
     assert store.read_array("calibration/key/defects").tolist() == [3, 77]
     transforms = store.read_array("registration/key/transforms")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from lerar_dask.store.ledger import Ledger
 
+RECORD = {"digest": "", "state": "done", "reason": "", "result": {}}
+
 
 def test_last_record_wins_across_writers(tmp_path):
     ledger = Ledger(tmp_path / "ledger")
     assert ledger.load() == {}
     for name, value in (("z", 1), ("a", 2)):  # the later segment sorts first
         with ledger.writer(name) as writer:
-            writer.append({"key": "k", "value": value})
-            writer.append({"key": name, "value": 0})
+            writer.append({**RECORD, "key": "k", "value": value})
+            writer.append({**RECORD, "key": name, "value": 0})
     assert ledger.load()["k"]["value"] == 2
     assert set(ledger.load()) == {"k", "a", "z"}
 
@@ -25,14 +27,14 @@ def test_writer_without_records_leaves_no_file(tmp_path):
 def test_torn_and_strange_lines_are_skipped(tmp_path):
     ledger = Ledger(tmp_path)
     with ledger.writer("w") as writer:
-        writer.append({"key": "a"})
-        writer.append({"key": "b"})
+        writer.append({**RECORD, "key": "a"})
+        writer.append({**RECORD, "key": "b"})
     (path,) = tmp_path.iterdir()
     strange = b'[1]\n{"seq": 3}\n{"key": "c", "seq": "x"}\n{"key": ["l"], "seq": 1}\n\xff\n\n{"key": "d", "s'
     path.write_bytes(path.read_bytes() + strange)
     assert set(ledger.load()) == {"a", "b"}
     with ledger.writer("w") as writer:
-        writer.append({"key": "a", "new": True})
+        writer.append({**RECORD, "key": "a", "new": True})
     assert ledger.load()["a"]["new"]
 
 
@@ -40,8 +42,8 @@ def test_compacted_tells_the_same(tmp_path):
     ledger = Ledger(tmp_path)
     for i in range(9):
         with ledger.writer("w") as writer:
-            writer.append({"key": "same", "i": i})
-            writer.append({"key": f"own{i}"})
+            writer.append({**RECORD, "key": "same", "i": i})
+            writer.append({**RECORD, "key": f"own{i}"})
     before = ledger.load()
     ledger.compact()
     assert len(list(tmp_path.iterdir())) == 1

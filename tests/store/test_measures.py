@@ -10,6 +10,8 @@ from lerar_dask.store.access import Store
 
 SHAPES = {"blocks": (1, 4, 5, 3), "grid": (1, 2, 2, 2), "stars": (6, 10), "spikes": (4, 3)}
 
+SUMMARY = dict.fromkeys(("background_adu", "noise_adu", "gradient_adu", "fwhm_px", "eccentricity", "n_stars"), 2.5)
+
 
 def parts(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
@@ -27,20 +29,20 @@ def measures(tmp_path):
 def test_come_back(measures):
     for slot, seed in ((0, 2), (1, 6)):
         assert not measures.has(slot)
-        measures.write(slot, **parts(seed), summary={"fwhm_px": 2.5, "slot": slot})
+        measures.write(slot, **parts(seed), summary={**SUMMARY, "slot": slot})
     for slot, seed in ((0, 2), (1, 6)):
         wanted = parts(seed)
         assert measures.has(slot)
-        assert measures.summary(slot) == {"fwhm_px": 2.5, "slot": slot}
+        assert measures.summary(slot) == {**SUMMARY, "slot": slot}
         for name in SHAPES:
             np.testing.assert_array_equal(getattr(measures, f"read_{name}")(slot), wanted[name])
 
 
 def test_grow_keeps_what_is_there(measures):
-    measures.write(1, **parts(3), summary={})
+    measures.write(1, **parts(3), summary=SUMMARY)
     measures.create(5, SHAPES)
     measures.create(3, SHAPES)
-    measures.write(4, **parts(4), summary={})
+    measures.write(4, **parts(4), summary=SUMMARY)
     assert len(measures.read_stars(1)) == 3
     assert len(measures.read_stars(4)) == 4
 
@@ -50,7 +52,7 @@ def test_missing_and_damaged(measures):
         measures.summary(0)
     with pytest.raises(StoreError):
         measures.read_blocks(0)
-    measures.write(0, **parts(3), summary={})
+    measures.write(0, **parts(3), summary=SUMMARY)
     path = measures.path / "blocks" / "c/0/0/0/0/0"
     content = bytearray(path.read_bytes())
     content[3] ^= 1
