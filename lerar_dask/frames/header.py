@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from lerar_dask.frames.wcs import Solution
@@ -130,11 +131,10 @@ class Header:
             when it is not what `to_dict` writes.
         """
         values = dict(plain)
-        for field_ in dataclasses.fields(cls):
-            kind = next((known for word, known in _TYPES.items() if str(field_.type).startswith(word)), object)
-            value = values.get(field_.name)
+        for name, kind in _kinds().items():
+            value = values.get(name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)):
-                raise TypeError(f"{field_.name} is {value!r}")
+                raise TypeError(f"{name} is {value!r}")
         for name in ("binning", "warnings"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])
@@ -143,3 +143,10 @@ class Header:
             pairs = {name: tuple(told[name]) for name in ("sky_deg", "pixel", "matrix")}
             values["wcs"] = Solution(**{**told, **pairs})
         return cls(**values)
+
+
+@lru_cache(maxsize=1)
+def _kinds() -> dict[str, Any]:
+    """What JSON gives for each field."""
+    fields_ = dataclasses.fields(Header)
+    return {f.name: next(kind for word, kind in _TYPES.items() if str(f.type).startswith(word)) for f in fields_}

@@ -20,7 +20,7 @@ __all__ = ["is_kept", "is_whole", "keep_file", "keep_steps", "told_of"]
 def is_kept(session: Session, path: Path, made_of: str) -> bool:
     """Whether a file is there that was made of just this."""
     record = session.known.get(_key(path))
-    return record is not None and record["digest"] == made_of and _size(path) == record["result"].get("written_bytes")
+    return record is not None and record["digest"] == made_of and _lies_there(path, record)
 
 
 def keep_file(
@@ -37,7 +37,7 @@ def keep_file(
     if is_kept(session, path, made_of):
         return False
     write()
-    session.note(_key(path), made_of, result={"written_bytes": _size(path), **(told or {})})
+    session.note(_key(path), made_of, result={"written_bytes": path.stat().st_size, **(told or {})})
     return True
 
 
@@ -54,7 +54,7 @@ def keep_steps(session: Session) -> bool:
 
 def is_whole(session: Session, task: Task) -> bool:
     """Whether the file that a task of this or an earlier call wrote still lies in OUT, as long as it was."""
-    return _size(Path(task.arguments["path"])) == session.known[task.key]["result"].get("written_bytes")
+    return _lies_there(Path(task.arguments["path"]), session.known[task.key])
 
 
 def told_of(session: Session, path: Path) -> Mapping[str, Any]:
@@ -67,6 +67,7 @@ def _key(path: Path) -> str:
     return f"file/{path.name}"
 
 
-def _size(path: Path) -> int | None:
-    """Bytes of a plain file; None where there is none, or a symbolic link in its place."""
-    return path.stat().st_size if path.is_file() and not path.is_symlink() else None
+def _lies_there(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether a plain file, as long as the ledger says, lies at a path; a symbolic link is none."""
+    plain = path.is_file() and not path.is_symlink()
+    return plain and path.stat().st_size == record["result"].get("written_bytes")

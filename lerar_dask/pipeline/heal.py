@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,11 +29,8 @@ _WORDS = {
     "normalization": "a normalization",
     "stack": "a stack table",
     "master": "a part of a master",
-    "raw": "the raw pixels of",
-    "measures": "the measurements of",
 }
-
-
+_OF_SUBS = {"raw": "the raw pixels of", "measures": "the measurements of"}
 _OF_A_SUB = re.compile(r"(?:raw|measures)/([^/]+)/(?:pixels/c|frames|[^/]+/summary|[^/]+/[^/]+/c)/(\d+)")
 
 
@@ -70,32 +67,28 @@ def mend_nodes(session: Session) -> None:
 def _mend(session: Session, parts: tuple[str, ...] | list[str]) -> None:
     """Take parts away, and say which."""
     root = session.store.path
-    inside = [Path(part).relative_to(root).as_posix() if Path(part).is_absolute() else part for part in parts]
-    for part in sorted(set(inside)):
+    inside = {Path(part).relative_to(root).as_posix() if Path(part).is_absolute() else part for part in parts}
+    for part in sorted(inside):
         remove_part(session.store, part)
-    for words, count in sorted(Counter(_words(session, part) for part in set(inside)).items()):
+    files = _files(session)
+    for words, count in sorted(Counter(_words(part, files) for part in inside).items()):
         more = f" ({count} parts)" if count > 1 else ""
         _tell(session, f"damaged in the store: {words}{more}; made again")
 
 
-def _words(session: Session, part: str) -> str:
-    """What a part is to a user."""
-    kind, inside, _ = part.partition("/")
-    of_a_sub = _OF_A_SUB.match(part)
-    name = _file_of(session, of_a_sub[1], of_a_sub[2]) if of_a_sub else ""
-    if name:
-        return f"{_WORDS[kind]} {name}"
-    return part if kind in ("raw", "measures") or kind not in _WORDS or inside == NODE else _WORDS[kind]
+def _words(part: str, files: Mapping[tuple[str, str], str]) -> str:
+    """What a part is to a user: of a sub by the name of its file, else its path where words would say less."""
+    kind = part.partition("/")[0]
+    if of_a_sub := _OF_A_SUB.match(part):
+        name = files.get((of_a_sub[1], of_a_sub[2]))
+        return f"{_OF_SUBS[kind]} {name}" if name else part
+    return part if part.endswith(f"/{NODE}") else _WORDS.get(kind, part)
 
 
-def _file_of(session: Session, geometry: str, slot: str) -> str:
-    """Name of the file of a sub in the store; empty where the ledger does not tell it."""
-    for record in session.known.values():
-        result = record.get("result") or {}
-        found = result.get("geometry"), str(result.get("slot"))
-        if record["key"].startswith("ingest/") and found == (geometry, slot):
-            return str(record["key"]).rpartition("/")[2]
-    return ""
+def _files(session: Session) -> dict[tuple[str, str], str]:
+    """Name of the file of each sub in the store, by geometry and slot, as far as the ledger tells it."""
+    results = ((r["key"], r.get("result") or {}) for r in session.known.values() if r["key"].startswith("ingest/"))
+    return {(r["geometry"], str(r["slot"])): key.rpartition("/")[2] for key, r in results if "slot" in r}
 
 
 def _tell(session: Session, text: str) -> None:

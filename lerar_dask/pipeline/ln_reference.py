@@ -13,6 +13,7 @@ import numpy as np
 
 from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.pipeline.session import Session
+from lerar_dask.pipeline.target_grid import member_of
 from lerar_dask.run import Sub
 from lerar_dask.runtime.events import Note
 from lerar_dask.settings import digest
@@ -94,10 +95,7 @@ def _own_sub(sub: Sub, registration: Registration, i: int, cell_px: int) -> LnRe
     name = Path(sub.path).name
     if registration.reasons[i]:
         raise LerarError(f"--ln-reference {name}: it does not register: {registration.reasons[i]}")
-    member = register.Member(
-        geometry=sub.geometry, slot=sub.slot, measure=sub.measure, shape=sub.shape, group=sub.group, name=name
-    )
-    return _reference(member, registration.transforms[i], name, cell_px)
+    return _reference(member_of(sub), registration.transforms[i], name, cell_px)
 
 
 def _reference(member: register.Member, pull: np.ndarray, name: str, cell_px: int) -> LnReference:
@@ -126,16 +124,8 @@ def _place(
     ways = [(home, np.eye(3))]
     for i in order:
         sub = subs[i]
-        member = register.Member(
-            geometry=sub.geometry,
-            slot=sub.slot,
-            measure=sub.measure,
-            shape=sub.shape,
-            group=sub.group,
-            name=Path(sub.path).name,
-        )
         if not registration.reasons[i] and not np.allclose(registration.transforms[i], np.eye(3)):
-            ways.append((member, registration.transforms[i]))
+            ways.append((member_of(sub), registration.transforms[i]))
     for first, pull in ways[:TRIES]:
         found = _match(session, target, image, first)
         if found is not None:

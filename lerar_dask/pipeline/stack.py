@@ -210,7 +210,8 @@ def _finish(
     written = [keep_steps(session)]
     facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
     step = finish.plan_products(store, out, state, settings, facts)
-    stale = settings.products.report and not is_kept(session, page, finish.report_digest(state, problems))
+    made_of, none_yet = finish.report_digest(state, problems), problems
+    stale = settings.products.report and not is_kept(session, page, made_of)
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
         drawn = side.submit(finish.draw, store, state) if stale else None
@@ -221,7 +222,8 @@ def _finish(
             problems = {**problems, key.partition("/")[2]: record["reason"]}
     written.append(_keep_settings(session, state, out))
     if settings.products.report:
-        made_of = finish.report_digest(state, problems)
+        if problems is not none_yet:
+            made_of = finish.report_digest(state, problems)
         stages = finish.timings(session, page)
 
         def write_page() -> None:

@@ -88,9 +88,8 @@ def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
         row |= {k: summary[k] for k in ("background_adu", "noise_adu", "n_stars")}
         if summary["fwhm_px"]:  # 0 where no star tells it
             scale = float(grid_scale(registration.transforms[i]))
-            row["fwhm_px"] = summary["fwhm_px"] / (
-                scale if np.isfinite(scale) else 1.0
-            )  # to be compared: the grid's pixels
+            # Widths are compared over groups: they are told in the grid's pixels.
+            row["fwhm_px"] = summary["fwhm_px"] / (scale if np.isfinite(scale) else 1.0)
             row["eccentricity"] = summary["eccentricity"]
         if np.isfinite(registration.transforms[i, 0, 0]):
             at = describe(registration.transforms[i], sub.shape)

@@ -17,7 +17,7 @@ from lerar_dask.settings import digest
 from lerar_dask.stages import guide, register
 from lerar_dask.stages.register import Registration
 
-__all__ = ["best_first", "canvas_of", "register_target", "sampling_notes"]
+__all__ = ["best_first", "canvas_of", "member_of", "register_target", "sampling_notes"]
 
 CANVAS_LIMIT = 4.0
 """Subs that would make the canvas larger than this many frames are set aside."""
@@ -30,6 +30,18 @@ def best_first(subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]) -> list
     return register.choose_reference(summaries, np.array(sizes, float))
 
 
+def member_of(sub: Sub) -> register.Member:
+    """A sub, as registration sees it."""
+    return register.Member(
+        geometry=sub.geometry,
+        slot=sub.slot,
+        measure=sub.measure,
+        shape=sub.shape,
+        group=sub.group,
+        name=sub.path.rpartition("/")[2],
+    )
+
+
 # --------------------------------------------------------------------------------------------------------- registration
 
 
@@ -38,17 +50,7 @@ def register_target(
 ) -> tuple[str, Registration, register.Member]:
     """Match all subs to the best reference of the finest group, let them agree; key, result and reference."""
     store, settings = session.store, session.settings.register
-    members = [
-        register.Member(
-            geometry=s.geometry,
-            slot=s.slot,
-            measure=s.measure,
-            shape=s.shape,
-            group=s.group,
-            name=s.path.rpartition("/")[2],
-        )
-        for s in subs
-    ]
+    members = [member_of(sub) for sub in subs]
     kept = session.known.get(f"reference/{name}") if not session.settings.run.resolve else None
     order = best_first(subs, summaries)
     if kept:

@@ -289,11 +289,14 @@ class Store:
         return read_array_node(self.place(path))["attributes"]
 
     def delete(self, path: str) -> None:
-        """Remove an array or a group; a removal that was interrupted leaves nothing that looks whole."""
+        """Remove an array, a group or a file; a removal that was interrupted leaves nothing that looks whole."""
         away = self.place(path).with_name(f"{uuid.uuid4().hex}.partial")
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             self.place(path).rename(away)
-            shutil.rmtree(away, ignore_errors=True)
+            if away.is_dir() and not away.is_symlink():
+                shutil.rmtree(away, ignore_errors=True)
+            else:
+                away.unlink()
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""

@@ -15,7 +15,7 @@ from numcodecs import blosc
 
 from lerar_dask.errors import damaged_part, unreadable_part
 
-__all__ = ["blosc_of", "checked_chunk", "chunk_parts"]
+__all__ = ["blosc_of", "checked_bytes", "checked_chunk", "chunk_parts"]
 
 _CRC = 4
 _SHUFFLE = {"shuffle": blosc.SHUFFLE, "bitshuffle": blosc.BITSHUFFLE}
@@ -64,17 +64,29 @@ def checked_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, packed
     DamagedError
         when it is missing or damaged.
     """
+    data = checked_bytes(path)
+    try:
+        plain = _unpacked(data) if packed else data
+        return plain.view(dtype).reshape(shape)
+    except (ValueError, RuntimeError) as error:
+        raise damaged_part(path, "has another size than it should") from error
+
+
+def checked_bytes(path: Path) -> np.ndarray:
+    """Bytes of a chunk as they are stored, without their checksum.
+
+    Raises
+    ------
+    DamagedError
+        when it is missing or damaged.
+    """
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise unreadable_part(path, error) from error
     if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
         raise damaged_part(path)
-    try:
-        plain = _unpacked(data[:-_CRC]) if packed else data[:-_CRC]
-        return plain.view(dtype).reshape(shape)
-    except (ValueError, RuntimeError) as error:
-        raise damaged_part(path, "has another size than it should") from error
+    return data[:-_CRC]
 
 
 def _unpacked(data: np.ndarray) -> np.ndarray:

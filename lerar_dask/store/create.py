@@ -65,8 +65,9 @@ def check_store(path: Path) -> None:
     except DamagedError as error:
         if _is_ours(path):
             raise
-        what = "holds something else than a lerar store" if (path / NODE).exists() else ""
-        raise StoreError(f"{path} {what}" if what else f"no lerar store at {path}") from error
+        there = (path / NODE).exists()
+        text = f"{path} holds something else than a lerar store" if there else f"no lerar store at {path}"
+        raise StoreError(text) from error
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{path} holds something else than a lerar store") from error
     if name != FORMAT:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.errors import damaged_part
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, make_group
 from lerar_dask.store.document import NODE, read_array_node, read_document, write_document, write_node
@@ -96,10 +95,7 @@ class MeasureStore:
         return self.path / "summary" / f"{int(slot)}.json"
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        try:
-            return tuple(read_array_node(self.path / name)["shape"][1:])
-        except (KeyError, TypeError) as error:
-            raise damaged_part(self.path / name / NODE) from error
+        return tuple(read_array_node(self.path / name)["shape"][1:])
 
     def _dtype(self, name: str) -> np.dtype:
         return np.dtype(self._spec(name).dtype)

@@ -63,8 +63,8 @@ class RawReader:
         self.window(slot, 0, self.shape[0], 0, self.shape[1], out)
         return out
 
-    def check(self, slot: int) -> None:
-        """Check the index of a sub's shard as it lies on the disk.
+    def check(self, slot: int, *, pixels: bool) -> None:
+        """Check the index of a sub's shard as it lies on the disk, and (`pixels`) all its chunks.
 
         Raises
         ------
@@ -73,6 +73,10 @@ class RawReader:
         """
         self.forget(slot)
         self._shard(slot)
+        height, width = self.shape
+        for y0 in range(0, height if pixels else 0, self.chunk[0]):
+            y1 = min(y0 + self.chunk[0], height)
+            self.window(slot, y0, y1, 0, width, np.empty((y1 - y0, width), self.dtype))
 
     def forget(self, slot: int) -> None:
         """Drop the index of a shard that is about to be replaced."""

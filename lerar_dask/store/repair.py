@@ -6,24 +6,18 @@ Nothing is mended in place: what is taken away counts as never made, and its tas
 from __future__ import annotations
 
 import os
-import shutil
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from google_crc32c import value as crc32c
-
-from lerar_dask.errors import DamagedError, StoreError
+from lerar_dask.errors import DamagedError, damaged_part
 from lerar_dask.store.access import Store
+from lerar_dask.store.chunk import checked_bytes
 from lerar_dask.store.create import make_group, write_root
 from lerar_dask.store.document import NODE, read_document, read_node
 from lerar_dask.store.layout import spec_of
 
 __all__ = ["damaged_nodes", "damaged_parts", "remove_part", "taken_with"]
 
-_CRC = 4
 _SOLUTIONS = ("calibration", "registration", "normalization", "stack")
 """Folders whose entries are made by one task or one step, and are of use as a whole only."""
 
@@ -55,10 +49,7 @@ def remove_part(store: Store, part: str) -> None:
         return
     taken = taken_with(part)
     for path in taken:
-        away = store.place(path).with_name(f"{uuid.uuid4().hex}.partial")
-        with suppress(FileNotFoundError, NotADirectoryError):
-            store.place(path).rename(away)
-            shutil.rmtree(away) if away.is_dir() and not away.is_symlink() else away.unlink(missing_ok=True)
+        store.delete(path)
     folder, _, name = part.rpartition("/")
     if name == NODE and taken == [part] and spec_of(folder) is None:
         make_group(store.path, folder)
@@ -102,25 +93,18 @@ def _check(store: Store, path: Path, at: Sequence[str], pixels: bool) -> None:
     elif path.suffix == ".json":
         read_document(path)
     elif at[0] == "raw" and len(at) > 4 and at[2] == "pixels":
-        reader = store.raw(at[1])
-        slot = int(at[4])
-        rows = reader.shape[0] if pixels else 0
-        reader.check(slot)
-        for y in range(0, rows, reader.chunk[0]):
-            last = min(y + reader.chunk[0], rows)
-            reader.window(slot, y, last, 0, reader.shape[1], np.empty((last - y, reader.shape[1]), reader.dtype))
+        if not at[4].isdigit():
+            raise damaged_part(path, "is of no sub")
+        store.raw(at[1]).check(int(at[4]), pixels=pixels)
     elif "c" in at:
-        data = path.read_bytes()
-        if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:], "little"):
-            raise DamagedError("its checksum does not fit")
+        checked_bytes(path)
 
 
-def _is_damaged(check: object, *arguments: object) -> bool:
+def _is_damaged(check: Callable[..., object], *arguments: object) -> bool:
+    """Whether a check finds damage; what may not be read is no damage, and is said."""
     try:
-        check(*arguments)  # type: ignore[operator]
+        check(*arguments)
     except DamagedError:
-        return True
-    except (OSError, ValueError, StoreError):
         return True
     return False
 
