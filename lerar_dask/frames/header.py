@@ -127,7 +127,7 @@ class Header:
 
         Raises
         ------
-        TypeError, KeyError
+        TypeError, KeyError, ValueError
             when it is not what `to_dict` writes.
         """
         values = dict(plain)
@@ -135,6 +135,8 @@ class Header:
             value = values.get(name)
             if value is not None and (not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool)):
                 raise TypeError(f"{name} is {value!r}")
+            if value is not None and name in RANGES and not RANGES[name][0] <= value <= RANGES[name][1]:
+                raise ValueError(f"{name} is {value!r}")
         for name in ("binning", "warnings"):
             if values.get(name) is not None:
                 values[name] = tuple(values[name])

@@ -76,7 +76,8 @@ def format_bytes(n: float) -> str:
 
 def budget_bytes(setting: str) -> int:
     """Memory for the run: what the user says, at most what there is; else half of what is available."""
-    return min(parse_bytes(setting), available_bytes()) if setting else available_bytes() // 2
+    room = max(1, min(available_bytes(), _address_space() - _MAPPED_BYTES))
+    return min(parse_bytes(setting), room) if setting else room // 2
 
 
 def available_bytes() -> int:
@@ -180,11 +181,10 @@ def check_address_space() -> None:
     MemoryBudgetError
         with what is needed.
     """
-    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    needed = _MAPPED_BYTES + RESERVED_BYTES + _LEAST_ROOM
-    if soft != resource.RLIM_INFINITY and soft < needed:
+    limit, needed = _address_space(), _MAPPED_BYTES + RESERVED_BYTES + _LEAST_ROOM
+    if limit < needed:
         raise MemoryBudgetError(
-            f"the address space is limited to {format_bytes(soft)} (ulimit -v): {format_bytes(needed)} are needed at least",
+            f"the address space is limited to {format_bytes(limit)} (ulimit -v): {format_bytes(needed)} are needed at least",
             "raise the limit, or limit the memory with --memory in its place",
         )
 
@@ -197,7 +197,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def _address_space() -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return _UNLIMITED if soft == resource.RLIM_INFINITY else max(1, soft - _MAPPED_BYTES)
+    return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
 def _slurm() -> int:

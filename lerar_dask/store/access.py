@@ -122,7 +122,7 @@ class Store:
     def names(self, path: str) -> list[str]:
         """Names of the groups and arrays in a group, sorted; none where it does not exist."""
         folder = self.place(path)
-        return sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+        return sorted(p.name for p in folder.iterdir() if (p / NODE).is_file()) if folder.is_dir() else []
 
     def reserve(self, geometry: str, n_slots: int) -> None:
         """Let the array hold `n_slots` subs (driver only)."""

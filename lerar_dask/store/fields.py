@@ -16,6 +16,8 @@ __all__ = ["DOCUMENTS", "RESULTS", "SUMMARY", "fits", "is_record"]
 
 _NONE = type(None)
 _INT32 = 2**31
+_EXACT = 2**53
+"""Whole numbers beyond are no float64."""
 
 Form = Any
 
@@ -74,7 +76,7 @@ def fits(value: Any, form: Form) -> bool:
     if isinstance(form, Mapping):
         return isinstance(value, dict) and all(_has(value, name, one) for name, one in form.items())
     if form is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
+        return _is_number(value)
     if form is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INT32
     if form is Header:
@@ -95,11 +97,10 @@ def _has(value: Mapping[str, Any], name: str, form: Form) -> bool:
     return fits(value[key], form) if key in value else name.endswith("?")
 
 
-def _is_finite(value: float) -> bool:
-    try:
+def _is_number(value: Any) -> bool:
+    if isinstance(value, float):
         return math.isfinite(value)
-    except OverflowError:
-        return False
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _EXACT
 
 
 def _is_header(value: Any) -> bool:
