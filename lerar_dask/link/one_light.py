@@ -82,6 +82,8 @@ class _OneLight:
         flat = None if "F" in self.done else self._best("flat")
         flat = self._guarded(flat, dark, bias)
         used_bias = bias if "D" not in self.done and ("B" not in self.done or dark is not None) else None
+        if dark is None and used_bias is not None and self.masters[used_bias.master].kind != "bias":
+            self.notes.append(f"neither bias nor dark fits: {used_bias.master} serves as bias")
         self._say_what_lacks(dark, flat, bias)
         return LightLink(
             dark=dark,

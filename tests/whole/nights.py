@@ -94,14 +94,8 @@ class Night:
 
     def lights(self, n: int = 7, exposure_s: float = 60.0, **cards: Any) -> None:
         for i in range(n):
-            self.put(
-                "light",
-                f"light_{i:03d}.fits",
-                adu(self.light(exposure_s)),
-                EXPTIME=exposure_s,
-                DATE_OBS=stamp(i),
-                **cards,
-            )
+            words = {"EXPTIME": exposure_s, "DATE_OBS": stamp(i), **cards}
+            self.put("light", f"light_{i:03d}.fits", adu(self.light(exposure_s)), **words)
 
     def darks(self, n: int = 4, exposure_s: float = 60.0, kind: str = "dark", **cards: Any) -> None:
         for i in range(n):
@@ -160,7 +154,7 @@ def rates(
     vignetted : whether the night has no flats: the truth is dimmed by what the optics do
     """
     x, y, rate = night.stars.T
-    shift = _shift(night, image)
+    shift = shift_of(night, image)
     reach = np.hypot(x[:, None] - x, y[:, None] - y)
     lonely = (reach < 16).sum(axis=1) == 1
     at = np.column_stack([y, x]) + shift
@@ -182,7 +176,7 @@ def rates(
     return np.array(found)
 
 
-def _shift(night: Night, image: np.ndarray) -> np.ndarray:
+def shift_of(night: Night, image: np.ndarray) -> np.ndarray:
     """(dy, dx) from true positions to the master's pixels, to half a pixel or better."""
     model = np.zeros(image.shape)
     for x, y, rate in night.stars:

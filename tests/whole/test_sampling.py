@@ -120,3 +120,31 @@ def test_subs_of_a_wider_field_are_not_too_far_away(night, tmp_path):
     assert summary.exit_code == 0
     assert summary.n_used == 8
     assert min(master(summary, "W").shape) > 900
+
+
+@pytest.mark.parametrize("bins", [1, 2])
+def test_a_night_over_the_meridian(tmp_path, bins):
+    """Turned by 180 degrees in the middle and 25 px off; the subs around it binned or not."""
+    sky = Night(tmp_path / "night", 231)
+    flat = np.ones(sky.shape)
+    for i in range(10):
+        late, few = i >= 5, bins if i in (4, 5) else 1
+        dx, dy = sky.rng.uniform(-9, 9, 2) + ((25, -18) if late else (0, 0))
+        image = sky.image(dx, dy, flip=late, bins=few) * 60.0
+        data = 500 + sky.rng.poisson(image) + sky.rng.normal(0, 4.0, image.shape)
+        when = {"EXPTIME": 60.0, "DATE_OBS": stamp(i), "XBINNING": few, "YBINNING": few}
+        sky.put("light", f"l{i}.fits", adu(data), **when)
+    for few in {1, bins}:
+        part = flat[::few, ::few]
+        for i in range(3):
+            words = {"EXPTIME": 0.0, "DATE_OBS": stamp(i, hour=9), "XBINNING": few, "YBINNING": few}
+            data = 500 + sky.rng.normal(0, 4.0, part.shape)
+            sky.put("bias", f"b{few}_{i}.fits", adu(data), **words)
+    summary = run(sky, tmp_path / "out")
+    assert summary.exit_code == 0
+    assert max(g.n_used for g in summary.groups) >= 8
+    image = plane(max(summary.groups, key=lambda g: g.n_used).master)
+    assert image.shape[0] > sky.shape[0]
+    found = rates(sky, image) / 60.0
+    assert found.std() < 0.02
+    assert found.mean() == pytest.approx(1.0, abs=0.02)
