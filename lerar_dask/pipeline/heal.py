@@ -57,8 +57,8 @@ def until_whole(session: Session, work: Callable[[], Result]) -> Result:
 
 
 def mend_nodes(session: Session) -> None:
-    """Look through the ledger and the descriptions of all arrays before the work begins."""
-    if lines := session.store.ledger.compact():
+    """Tell of lines of the ledger, and mend descriptions of arrays, before the work begins."""
+    if lines := session.n_damaged_lines:
         _tell(session, f"{lines} line{'s' * (lines > 1)} of the store's ledger damaged: what they told is done again")
     if parts := damaged_nodes(session.store):
         _mend(session, parts)

@@ -51,15 +51,17 @@ class Session:
         self.counts: dict[str, int] = {}
         self.read_bytes = 0
         self.written_bytes = 0
-        self.known: dict[str, Mapping[str, Any]] = {}
+        self.known: dict[str, dict[str, Any]] = {}
+        self.n_damaged_lines = 0
+        """Of the ledger."""
         self._writer: Any = None
         self._waiting: list[tuple[Step, Task]] = []
 
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """Read the ledger and open a segment of it for this driver."""
-        self.known = dict(self.store.ledger.load())
-        with self.store.ledger.writer("driver") as writer:
+        self.known, self.n_damaged_lines = self.store.ledger.take()
+        with self.store.ledger.writer("driver", self.known) as writer:
             self._writer = writer
             yield self
 

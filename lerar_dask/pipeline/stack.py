@@ -84,8 +84,8 @@ def stack(
             store.sweep()
             _sweep_products(out)
             session = Session(store, settings, bus, executor, compiler)
-            mend_nodes(session)
             with session.writing():
+                mend_nodes(session)
                 summary = until_whole(session, lambda: _run(session, night, nights, out))
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):

@@ -36,17 +36,19 @@ class Ledger:
         """Last record of each key."""
         return self._read()[0]
 
-    def compact(self) -> int:
-        """Write all segments into one where that pays (only under the store's lock); number of damaged lines, now gone."""
+    def take(self) -> tuple[dict[str, dict[str, Any]], int]:
+        """Last record of each key and the number of damaged lines (only under the store's lock).
+
+        All segments are written into one where that pays; the damaged lines are gone then.
+        """
         segments = self._segments()
         latest, damaged = self._read()
-        if len(segments) < _COMPACT_FROM and not damaged:
-            return 0
-        text = b"".join(pack(record) + b"\n" for record in latest.values())
-        write_atomically(self.folder / f"compact-{uuid.uuid4().hex[:12]}.jsonl", text)
-        for segment in segments:
-            segment.unlink()
-        return damaged
+        if len(segments) >= _COMPACT_FROM or damaged:
+            text = b"".join(pack(record) + b"\n" for record in latest.values())
+            write_atomically(self.folder / f"compact-{uuid.uuid4().hex[:12]}.jsonl", text)
+            for segment in segments:
+                segment.unlink()
+        return latest, damaged
 
     def damaged(self) -> int:
         """Number of lines that are not as they were written."""
@@ -68,10 +70,10 @@ class Ledger:
         return latest, damaged
 
     @contextmanager
-    def writer(self, name: str) -> Iterator[LedgerWriter]:
-        """Open a segment of one's own."""
+    def writer(self, name: str, known: Mapping[str, Mapping[str, Any]]) -> Iterator[LedgerWriter]:
+        """Open a segment of one's own, whose records come after all that are known."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        start = 1 + max((record["seq"] for record in self.load().values()), default=0)
+        start = 1 + max((record["seq"] for record in known.values()), default=0)
         path = self.folder / f"{name}-{uuid.uuid4().hex[:12]}.jsonl"
         writer = LedgerWriter(path, start)
         try:
