@@ -23,7 +23,7 @@ def known_names() -> dict[str, Any]:
     from lerar_dask.frames.header import Header
     from lerar_dask.frames.reader import Frame, PixelSource
     from lerar_dask.frames.wcs import Solution
-    from lerar_dask.kernels.slab import Scene
+    from lerar_dask.kernels.normalize.slab import Scene
     from lerar_dask.stages import ingest, integrate, masters, normalize, register, soundness, trails
     from lerar_dask.stages.group_cells import Member
 

@@ -96,7 +96,7 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
 
 def _tell_of_compiling(bus: Bus) -> None:
     """Say when a run begins that its kernels must be compiled first, if none are kept yet."""
-    from lerar_dask.kernels import ahead, fresh
+    from lerar_dask.kernels.compiled import ahead, fresh
     from lerar_dask.runtime.events import Event, Note, RunStarted
 
     text = "the first run compiles its kernels for this machine: it takes about a minute longer"

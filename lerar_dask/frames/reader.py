@@ -15,7 +15,7 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.header import Header
-from lerar_dask.kernels.calibrate import swap_words
+from lerar_dask.kernels.calibrate.light import swap_words
 
 __all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "has_words", "read_pixels", "read_words"]
 

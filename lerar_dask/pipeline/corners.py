@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lerar_dask.kernels.corners import Corners, gain_cells, over_corrected
+from lerar_dask.kernels.calibrate.corners import Corners, gain_cells, over_corrected
 from lerar_dask.pipeline.prepare import Light
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import Sub

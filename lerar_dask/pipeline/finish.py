@@ -17,8 +17,8 @@ import numpy as np
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.wcs import Solution
 from lerar_dask.grid import CHUNK_SHAPE
-from lerar_dask.kernels.surface import evaluate_surface, surface_shape
-from lerar_dask.kernels.transform import apply, invert
+from lerar_dask.kernels.normalize.surface import evaluate_surface, surface_shape
+from lerar_dask.kernels.register.transform import apply, invert
 from lerar_dask.pipeline.files import told_of
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lerar_dask.kernels import ahead
+from lerar_dask.kernels.compiled import ahead
 from lerar_dask.runtime.events import Event, StepStarted
 from lerar_dask.runtime.memory import RESERVED_BYTES, cpu_count
 from lerar_dask.runtime.run import Executor
@@ -37,7 +37,7 @@ _AHEAD = {
     ),
 }
 """Modules by the step during which they are loaded."""
-_COMMAND = [sys.executable, "-m", "lerar_dask.kernels.ahead"]
+_COMMAND = [sys.executable, "-m", "lerar_dask.kernels.compiled.ahead"]
 _LOGGER = logging.getLogger(__name__)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
-from lerar_dask.kernels.transform import describe
+from lerar_dask.kernels.register.transform import describe
 from lerar_dask.pipeline.ln_reference import find_reference, tell
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.site import site_of

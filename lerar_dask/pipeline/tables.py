@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lerar_dask.kernels.transform import describe
+from lerar_dask.kernels.register.transform import describe
 from lerar_dask.pipeline.prepare import Light, Night
 from lerar_dask.pipeline.session import Session
 from lerar_dask.stages.register import grid_scale

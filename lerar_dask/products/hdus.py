@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lerar_dask.errors import space_error
-from lerar_dask.kernels.words import turn_words
+from lerar_dask.kernels.output.words import turn_words
 
 if TYPE_CHECKING:
     from astropy.io import fits

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lerar_dask.kernels.binning import area_means
+from lerar_dask.kernels.output.binning import area_means
 from lerar_dask.products.hdus import atomic_path
 
 __all__ = ["MAX_PX", "Palette", "autostretch", "map_png", "reduce_planes", "reduce_rows", "render", "write_preview"]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.frames.reader import Frame, fill_band, has_words, read_words
-from lerar_dask.kernels.calibrate import into_stack
-from lerar_dask.kernels.winsorize import combine_winsorized
+from lerar_dask.kernels.calibrate.light import into_stack
+from lerar_dask.kernels.calibrate.masters import combine_winsorized
 from lerar_dask.store.access import Store
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.layout import packing_of

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 
 from lerar_dask.grid import NOISE_CELL_PX, SURFACE_NODE_PX, Window
-from lerar_dask.kernels.noise import blur_terms, cell_weights, phase_factor, sample_variance
-from lerar_dask.kernels.surface import evaluate_surfaces, surface_shape
+from lerar_dask.kernels.combine.noise import blur_terms, cell_weights, phase_factor, sample_variance
+from lerar_dask.kernels.normalize.surface import evaluate_surfaces, surface_shape
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.sources import mapped
 from lerar_dask.stages.stack_table import StackTable

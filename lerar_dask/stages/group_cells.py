@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lerar_dask.kernels import transform as tf
-from lerar_dask.kernels.cells import bin_cells, mask_blocks, mask_radius
-from lerar_dask.kernels.night import Cells
-from lerar_dask.kernels.scales import match_stars, solve_scales
+from lerar_dask.kernels.normalize.cells import bin_cells, mask_blocks, mask_radius
+from lerar_dask.kernels.normalize.channel import Cells
+from lerar_dask.kernels.normalize.scales import match_stars, solve_scales
+from lerar_dask.kernels.register import transform as tf
 from lerar_dask.store.access import Store
 
 __all__ = ["GroupCells", "Member", "masked_blocks", "star_scales"]

@@ -20,10 +20,10 @@ import xxhash
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.fits import read_cards
 from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, has_words, read_pixels, read_words
-from lerar_dask.kernels.calibrate import calibrate, unpack_and_calibrate
-from lerar_dask.kernels.measure import measure, measure_shapes
-from lerar_dask.kernels.saturation import top_of
-from lerar_dask.kernels.voids import find_voids, valid_box
+from lerar_dask.kernels.calibrate.light import calibrate, unpack_and_calibrate
+from lerar_dask.kernels.calibrate.saturation import top_of
+from lerar_dask.kernels.calibrate.voids import find_voids, valid_box
+from lerar_dask.kernels.measure.sub import measure, measure_shapes
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.grid import NOISE_CELL_PX, Canvas, Window
-from lerar_dask.kernels import warp
-from lerar_dask.kernels.integrate import combine_between, finish_planes
-from lerar_dask.kernels.masks import drop_lines
-from lerar_dask.kernels.nma import combine_auto
-from lerar_dask.kernels.reject import reject_bounds
-from lerar_dask.kernels.sample import join_lattices, sample_plane
-from lerar_dask.kernels.window import MISSING
+from lerar_dask.kernels.combine.planes import combine_between, finish_planes
+from lerar_dask.kernels.reject.classic import reject_bounds
+from lerar_dask.kernels.reject.noise_model import combine_auto
+from lerar_dask.kernels.resample import warp
+from lerar_dask.kernels.resample.masks import drop_lines
+from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
+from lerar_dask.kernels.resample.window import MISSING
 from lerar_dask.settings import Integrate, digest
 from lerar_dask.stages.chunk_terms import noise_models, skies
 from lerar_dask.stages.sources import (

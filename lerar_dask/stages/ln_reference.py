@@ -15,8 +15,8 @@ import numpy as np
 from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.picture import Picture, light_of, open_picture
 from lerar_dask.frames.reader import Frame
-from lerar_dask.kernels.measure import Measures, measure
-from lerar_dask.kernels.voids import find_voids
+from lerar_dask.kernels.calibrate.voids import find_voids
+from lerar_dask.kernels.measure.sub import Measures, measure
 from lerar_dask.settings import Ingest, digest
 from lerar_dask.store.access import Store
 

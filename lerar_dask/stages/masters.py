@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.frames.reader import Frame
-from lerar_dask.kernels import cosmetic
+from lerar_dask.kernels.calibrate import defects as cosmetic
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters, digest
 from lerar_dask.stages.bands import BAND_ROWS, band_bytes, combine_rows, has_band, read_band, read_master, write_band

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import LerarError
-from lerar_dask.kernels.cells import cell_size
-from lerar_dask.kernels.ln_reference import adopt_reference
-from lerar_dask.kernels.night import Site, Skies, linear_fit_skies, solve_skies
-from lerar_dask.kernels.surface import surface_shape
+from lerar_dask.kernels.normalize.cells import cell_size
+from lerar_dask.kernels.normalize.channel import Site, Skies, linear_fit_skies, solve_skies
+from lerar_dask.kernels.normalize.ln_reference import adopt_reference
+from lerar_dask.kernels.normalize.surface import surface_shape
 from lerar_dask.settings import Normalize, digest
 from lerar_dask.stages.group_cells import GroupCells, Member
 from lerar_dask.store.access import Store, open_store
@@ -59,7 +59,7 @@ class Normalization:
     scale_error: np.ndarray
     """(n, channel) float64, relative."""
     coefficients: np.ndarray
-    """(n, channel, py, px) float32, `kernels.surface.evaluate_surface`; (n, channel, 0, 0): no sky is taken off."""
+    """(n, channel, py, px) float32, `kernels.normalize.surface.evaluate_surface`; (n, channel, 0, 0): no sky is taken off."""
     error: np.ndarray
     """(n, channel, ty, tx) float32: sigma of the sky on its tiles, ADU; NaN beyond a smaller frame's tiles."""
     f: np.ndarray

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.kernels.asterism import Match, StarList, match_stars
-from lerar_dask.kernels.joint import joint_pass, mean_catalogue
-from lerar_dask.kernels.log_odds import MIN_PAIRS
-from lerar_dask.kernels.transform import compose
+from lerar_dask.kernels.register.asterism import Match, StarList, match_stars
+from lerar_dask.kernels.register.joint import joint_pass, mean_catalogue
+from lerar_dask.kernels.register.log_odds import MIN_PAIRS
+from lerar_dask.kernels.register.transform import compose
 from lerar_dask.settings import Register, digest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task

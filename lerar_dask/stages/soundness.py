@@ -15,7 +15,7 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.reader import Frame, band_of
-from lerar_dask.kernels.soundness import Look, flat_misfits, look_at, misfits, over_the_lights
+from lerar_dask.kernels.calibrate.soundness import Look, flat_misfits, look_at, misfits, over_the_lights
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Masters, digest
 from lerar_dask.stages.bands import read_master

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.grid import Window
-from lerar_dask.kernels import warp
-from lerar_dask.kernels.sample import prepare_window
-from lerar_dask.kernels.window import MISSING, calibrate_into, lay_voids, take_plane
+from lerar_dask.kernels.resample import warp
+from lerar_dask.kernels.resample.sample import prepare_window
+from lerar_dask.kernels.resample.window import MISSING, calibrate_into, lay_voids, take_plane
 from lerar_dask.stages.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
 

@@ -12,8 +12,8 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from lerar_dask.kernels.noise import fill_gaps, growth_of_variance
-from lerar_dask.kernels.warp import choose_turn, needs_gather
+from lerar_dask.kernels.combine.noise import fill_gaps, growth_of_variance
+from lerar_dask.kernels.resample.warp import choose_turn, needs_gather
 from lerar_dask.store.access import Store, open_store
 
 __all__ = ["LATTICES", "Plane", "StackTable", "load_table", "save_table"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lerar_dask.grid import CHUNK_SHAPE, NOISE_CELL_PX, SURFACE_NODE_PX
-from lerar_dask.kernels import warp
-from lerar_dask.kernels.nma import PITCH_PAD
+from lerar_dask.kernels.reject.noise_model import PITCH_PAD
+from lerar_dask.kernels.resample import warp
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.sources import KEPT_SETS
 from lerar_dask.stages.stack_table import StackTable

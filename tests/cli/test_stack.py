@@ -7,7 +7,7 @@ import pytest
 
 from lerar_dask.cli.app import run
 from lerar_dask.cli.stack import _tell_of_compiling
-from lerar_dask.kernels import ahead
+from lerar_dask.kernels.compiled import ahead
 from lerar_dask.pipeline.summary import DryRun, GroupPlan, GroupSummary, Summary
 from lerar_dask.runtime.events import Bus, Note, RunStarted
 

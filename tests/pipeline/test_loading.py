@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lerar_dask.kernels import ahead
+from lerar_dask.kernels.compiled import ahead
 from lerar_dask.pipeline import loading
 from lerar_dask.runtime.memory import RESERVED_BYTES
 from lerar_dask.simulate import simulate
@@ -17,7 +17,7 @@ from lerar_dask.tasks import Step, Task
 TYPES_OF_A_RUN = """
 import sys
 from pathlib import Path
-from lerar_dask.kernels.ahead import kernels_ahead
+from lerar_dask.kernels.compiled.ahead import kernels_ahead
 from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings

@@ -5,7 +5,7 @@ import pytest
 
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.wcs import solution_of
-from lerar_dask.kernels.gauge import parallactic_angle
+from lerar_dask.kernels.normalize.common_gradient import parallactic_angle
 from lerar_dask.pipeline.site import site_of
 from lerar_dask.run import Sub
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lerar_dask.kernels.surface import evaluate_surface
+from lerar_dask.kernels.normalize.surface import evaluate_surface
 from lerar_dask.settings import Normalize
 from lerar_dask.stages import normalize
 from lerar_dask.stages import trails as trails_stage

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lerar_dask.kernels.measure import measure_shapes
-from lerar_dask.kernels.transform import apply
+from lerar_dask.kernels.measure.sub import measure_shapes
+from lerar_dask.kernels.register.transform import apply
 from lerar_dask.settings import Register
 from lerar_dask.stages.register import Member, choose_reference, load, plan_agree, plan_match
 from lerar_dask.store.access import Store

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from lerar_dask.kernels import transform as tf
+from lerar_dask.kernels.register import transform as tf
 from lerar_dask.pipeline import stack
 from lerar_dask.run import Run
 from lerar_dask.runtime.events import Bus

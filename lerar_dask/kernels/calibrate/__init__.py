@@ -1,0 +1,1 @@
+"""From raw numbers to light: masters, defects, and what no sensor gave."""

@@ -1,0 +1,226 @@
+"""Calibration frames combined: mean of each pixel's samples after winsorized sigma clipping.
+
+In   a band of aligned frames (rows, frames, columns) float32, NaN or `MISSING` (1e30) where there is none
+Out  the mean of what is kept, summed in float64 in the order of the frames
+
+Winsorized clipping clamps the samples at 1.5 sigma about their median and takes 1.134 standard deviations as the new
+sigma, until sigma stands still; it leaves out what lies beyond `low` and `high` sigma, and starts again until nothing is
+left out (the rule and its limits: `reject`). That walk need not be gone to its end. Sigma only falls on the way, and the
+sigma of clamped samples grows with the bound they are clamped at: if samples clamped at 1.5 s have a sigma of s or more,
+sigma never falls below s. So one evaluation proves that a sample s sigma away is kept, and every sigma on the way proves
+which are not. A vector pass proves for whole pixels that nothing is left out; the others are decided one by one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from lerar_dask.kernels.reject.classic import _deviation, _middle, _running_sums
+from lerar_dask.kernels.robust.sorting import LANES, sort_rows
+
+__all__ = ["combine_winsorized"]
+
+_MISSING = np.float32(1e30)
+_PRESENT = np.float32(1e29)
+_LARGEST = np.float32(3.4e38)
+_WINSOR = 1.134
+"""1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
+_MARGIN = np.float32(1.0002)
+"""What float32 may lose in a proof, twice over and squared."""
+_FAST = {"contract", "nsz", "arcp"}
+
+
+def combine_winsorized(stack: np.ndarray, *, low: float, high: float, out: np.ndarray | None = None) -> np.ndarray:
+    """Mean of calibration frames after winsorized sigma clipping.
+
+    Parameters
+    ----------
+    stack : (rows, n, columns) float32    samples of each pixel along axis 1; `MISSING` or NaN where there is none
+    low, high : float                     limits in sigma
+    out : (rows, columns) float32 or None     written when given
+
+    Returns
+    -------
+    (rows, columns) float32
+        NaN where a pixel has no sample
+
+    Examples
+    --------
+    >>> samples = np.array([99, 100, 101, 100, 500], np.float32)
+    >>> combine_winsorized(samples[None, :, None], low=3, high=3)
+    array([[100.]], dtype=float32)
+    """
+    if out is None:
+        out = np.empty((stack.shape[0], stack.shape[2]), np.float32)
+    # wider than its lanes: columns would otherwise fall into few sets of the cache
+    block = np.empty((stack.shape[1], LANES + 16), np.float32)
+    _combine(np.ascontiguousarray(stack, np.float32), float(low), float(high), block, out)
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _combine(stack, low, high, block, out):
+    """All pixels, in blocks of `LANES` pixels of a row."""
+    n, columns = stack.shape[1:]
+    lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+    proven = np.empty(LANES, np.bool_)
+    sums, counts = np.empty((4, LANES), np.float32), np.empty(LANES, np.int32)
+    total, kept = np.empty(LANES), np.empty(LANES, np.int32)
+    column, running = np.empty(n), np.empty((2, n + 1))
+    for y in range(stack.shape[0]):
+        for x0 in range(0, columns, LANES):
+            width = min(LANES, columns - x0)
+            _gather(stack[y], x0, width, block, counts)
+            sort_rows(block)
+            _prove(block, np.float32(low), np.float32(high), sums, proven)
+            for i in range(width):
+                m = counts[i]
+                if m == n and proven[i]:
+                    lowest[i], highest[i] = block[0, i], block[n - 1, i]
+                elif m == 0:
+                    lowest[i], highest[i] = np.inf, -np.inf
+                else:
+                    for k in range(m):
+                        column[k] = block[k, i]
+                    a, b = _kept(column[:m], low, high, running)
+                    lowest[i], highest[i] = block[a, i], block[b - 1, i]
+            _mean_between(stack[y], x0, width, lowest, highest, total, kept, out[y])
+
+
+@njit(nogil=True, error_model="numpy")
+def _gather(row, x0, width, block, counts):
+    """Copy a block of pixels, samples that are not there as `_MISSING`, and count those that are."""
+    counts[:] = 0
+    for k in range(row.shape[0]):
+        source, to = row[k, x0 : x0 + width], block[k]
+        for i in range(width):
+            v = source[i]
+            there = (v < _PRESENT) & (v >= -_LARGEST)
+            to[i] = v if there else _MISSING
+            counts[i] += np.int32(there)
+        for i in range(width, LANES):
+            to[i] = np.float32(0.0)
+
+
+@njit(nogil=True, error_model="numpy", fastmath=_FAST)
+def _prove(block, low, high, sums, proven):
+    """Mark the pixels whose farthest samples certainly stay; only for those without missing samples.
+
+    Sums of deviations from the median and of their squares, as they are and clamped at 1.5 s, where s is the sigma that
+    would put the farthest sample at its limit.
+    """
+    n = block.shape[0]
+    count = np.float32(n)
+    bottom, top, lower, upper = block[0], block[n - 1], block[(n - 1) // 2], block[n // 2]
+    s1, s2, c1, c2 = sums[0], sums[1], sums[2], sums[3]
+    for i in range(LANES):
+        s1[i], s2[i], c1[i], c2[i] = np.float32(0.0), np.float32(0.0), np.float32(0.0), np.float32(0.0)
+    for k in range(n):
+        row = block[k]
+        for i in range(LANES):
+            middle = np.float32(0.5) * (lower[i] + upper[i])
+            bound = np.float32(1.5) * max((middle - bottom[i]) / low, (top[i] - middle) / high)
+            d = row[i] - middle
+            s1[i] += d
+            s2[i] += d * d
+            d = d if d < bound else bound
+            d = d if d > -bound else -bound
+            c1[i] += d
+            c2[i] += d * d
+    for i in range(LANES):
+        middle = np.float32(0.5) * (lower[i] + upper[i])
+        s = max((middle - bottom[i]) / low, (top[i] - middle) / high)
+        least = s * s * _MARGIN * (count - np.float32(1.0))
+        plain = s2[i] - s1[i] * s1[i] / count
+        clamped = np.float32(_WINSOR * _WINSOR) * (c2[i] - c1[i] * c1[i] / count)
+        proven[i] = (n < 3) | ((plain >= least) & (clamped >= least))
+
+
+@njit(nogil=True, error_model="numpy")
+def _mean_between(row, x0, width, lowest, highest, total, kept, out):
+    """Mean of the samples between bounds."""
+    total[:] = 0.0
+    kept[:] = 0
+    for k in range(row.shape[0]):
+        source = row[k, x0 : x0 + width]
+        for i in range(width):
+            v = source[i]
+            keep = (v >= lowest[i]) & (v <= highest[i])
+            total[i] += v if keep else np.float32(0.0)
+            kept[i] += np.int32(keep)
+    for i in range(width):
+        out[x0 + i] = total[i] / kept[i] if kept[i] > 0 else np.nan
+
+
+# --------------------------------------------------------------------------------------------------------- one pixel
+
+
+@njit(nogil=True, error_model="numpy")
+def _kept(v, low, high, running):
+    """Kept slice [a, b) of the sorted samples `v` (float64)."""
+    a, b = np.int64(0), v.size  # a bare 0 would be a type of its own, for which all below is compiled as well
+    if b < 3:
+        return a, b
+    _running_sums(v, running)
+    center = _middle(v, a, b)
+    while b - a >= 3:
+        c, d = _inside(v, running, center, a, b, low, high)
+        if (c == a and d == b) or c == d:
+            break
+        a, b = c, d
+    return a, b
+
+
+@njit(nogil=True, error_model="numpy")
+def _inside(v, running, center, a, b, low, high):
+    """Those of v[a:b] within `low` and `high` winsorized sigma of their median."""
+    middle = _middle(v, a, b)
+    floor = 1e-12 * max(abs(v[a]), abs(v[b - 1]))
+    least = 1e-6 * abs(middle)
+    sigma, bound = _deviation(running, a, b), np.inf
+    e, f = a, b  # not clamped
+    c, d, tested = a, b, 0
+    for _ in range(100):
+        if sigma <= floor:
+            break
+        bound = min(bound, 1.5 * sigma)
+        now, e, f = _clamped_sigma(v, running, center, a, b, middle, bound, e, f)
+        settled = abs(now - sigma) <= 5e-4 * sigma
+        sigma = now
+        if settled:
+            break
+        # What is beyond this sigma is beyond every later one; is the rest within every later one?
+        limit = max(sigma, least)
+        while c < d and middle - v[c] > low * limit:
+            c += 1
+        while d > c and v[d - 1] - middle > high * limit:
+            d -= 1
+        if c == d:
+            return c, d
+        if d - c != tested:
+            tested = d - c
+            s = max((middle - v[c]) / low, (v[d - 1] - middle) / high)
+            if 1.5 * s <= bound and _clamped_sigma(v, running, center, a, b, middle, 1.5 * s, e, f)[0] > s * (1 + 1e-9):
+                return c, d
+    sigma = max(sigma, least)
+    c, d = a, b
+    while c < d and middle - v[c] > low * sigma:
+        c += 1
+    while d > c and v[d - 1] - middle > high * sigma:
+        d -= 1
+    return c, d
+
+
+@njit(nogil=True, error_model="numpy")
+def _clamped_sigma(v, running, center, a, b, middle, bound, e, f):
+    """1.134 standard deviations of v[a:b] clamped at +- bound, and the slice within; v[e:f] holds that slice."""
+    while e < f and v[e] < middle - bound:
+        e += 1
+    while f > e and v[f - 1] > middle + bound:
+        f -= 1
+    n = b - a
+    low, high = middle - bound - center, middle + bound - center
+    s = running[0, f] - running[0, e] + (e - a) * low + (b - f) * high
+    q = running[1, f] - running[1, e] + (e - a) * low * low + (b - f) * high * high
+    return _WINSOR * np.sqrt(max(q - s * s / n, 0.0) / (n - 1)), e, f

@@ -1,0 +1,111 @@
+"""Kernels of the later stages, compiled in a process of their own while the earlier stages already run.
+
+The first run after an install compiles some fifty kernels. numba compiles one at a time in a process, whatever its
+threads; two processes that share the cache on disk compile two. This one (`python -m lerar_dask.kernels.compiled.ahead`) begins
+with what a run needs last and goes backwards; where both meet, each finds in the cache what the other has done.
+
+A kernel is compiled for the types that a run gives it. A table says them, for runs with all defaults on 16 bit frames
+of one color; a kernel that is called with other types is compiled when it is called, as ever.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from numba.core.sigutils import normalize_signature
+
+__all__ = ["AHEAD", "COMPILER_BYTES", "compile_ahead", "is_compiled"]
+
+COMPILER_BYTES = 450 << 20
+"""Most memory that the process takes."""
+# fmt: off
+AHEAD = (
+    ("reject.noise_model._auto",
+     "f4[:,:,::1], i8, f4[::1], f4[:,:,:,::1], f4[:,::1], i8, i8[::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1]"),
+    ("resample.sample.sample_plane",
+     "f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), f8[:,::1], b1, i8, f4, f4, f4, f4[:,::1], UniTuple(i8, 2), "
+     "f4[:,:,::1], i8, UniTuple(i8, 2), i8, i8, f4[:,::1], i8[:,::1], f8[:,::1], u1[:,::1], i4[::1], i4[::1], f8[:,::1], "
+     "f8[:,::1], UniTuple(i8, 5), UniTuple(i8, 2), f8, f8, f8[:,:,::1]"),
+    ("resample.sample.prepare_window",
+     "u2[:,::1], f8, f8, f8, f8, f4[:,::1], f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), UniTuple(i8, 2), "
+     "i4[:,::1], i4[::1], i8, f4, f4[:,::1]"),
+    ("resample.masks.drop_lines", "f8[:,::1], f8[:,::1], f4[:,:,::1], i8, i8, i8, i8, i8, f8, f8, i4[:,::1], f8[:,:,::1]"),
+    ("resample.window.take_plane", "f4[:,::1], i8, i8, i8, i8, i8, i8, i8, b1, b1, b1, f4[:,::1], i8, i8"),
+    ("combine.planes.finish_planes", "f4[:,:,::1], i4[:,::1], f8[:,:,::1], i8, f4"),
+    ("normalize.surface._evaluate_all", "f8[:,:,::1], f8, f8, f8[:,::1], f8[:,::1], f4[:,::1]"),
+    ("normalize.surface._evaluate", "f8[:,::1], f8, f8, f8[::1], f8[::1], f4[::1]"),
+    ("output.binning._area_means", "f4[:,::1], i8, f4[:,::1]"),
+    ("output.words._turn", "u4[:,::1], u4[:,::1]"),
+    ("trails.fit._means_across", "f8[:,::1], f8, f8, f8, f8, f8[::1]"),
+    ("trails.fit._means_across", "f8[::1,:], f8, f8, f8, f8, f8[::1]"),
+    ("trails.search._search", "f4[:,::1], f8, f8, i8, f8"),
+    ("trails.search._peak", "f4[:,:,::1], i8"),
+    ("trails.search._radon_level", "f4[:,::1], i8, f4[:,::1]"),
+    ("normalize.block_scene._excess",
+     "f4[:,:,::1], b1[:,::1], f4[:,::1], f8[:,::1], f4[:,::1], f8, f4[:,::1], i8, f8, f8, f4[:,::1]"),
+    ("normalize.block_scene._touch", "f4[:,:,::1], b1[:,::1], f8[:,::1], f8, f8, b1[:,::1], b1[:,::1]"),
+    ("normalize.block_scene._splat",
+     "f4[:,:,::1], b1[:,::1], f4[:,::1], f8[:,::1], f8, f8, f8, f8, f8[:,::1], b1, f8[:,::1], f8[:,::1]"),
+    ("normalize.cell_loops.sample_scene", "f8[:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:,::1]"),
+    ("normalize.cell_loops.reweight_cells", "f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f8[::1], f8[::1], f8, f8[::1], f4[:,:,::1]"),
+    ("normalize.cell_loops.apply_normal", "f8[:,::1], f4[:,:,::1], f4[:,:,::1], f8[::1], f4[:,:,::1], f4[:,:,::1], f8[:,::1]"),
+    ("normalize.cell_loops.gather_gradient", "f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f4[:,:,::1], f8[::1], f8[:,::1], f8[:,::1]"),
+    ("normalize.cell_loops.subtract_model", "f4[:,:,::1], f8[:,::1], f4[:,:,::1], f4[:,:,::1], f8[::1], f4[:,:,::1]"),
+    ("normalize.slab._place", "f8[:,:,::1], f8[::1], f8[::1], f8, f8, f8, f4[:,:,::1], f4[:,:,::1]"),
+    ("normalize.surface._axis_rows", "f8[::1], f8, i8, f8[:,::1]"),
+    ("normalize.cells._bin",
+     "f4[:,:,::1], b1[:,::1], f4[:,::1], i8, i8[::1], i8[::1], f8, f8[::1], i8, i8, f4[:,::1], f4[:,::1]"),
+    ("normalize.cells._cover", "f8[::1], f8[::1], f8[::1], u2[:,::1]"),
+    ("register.transform._robust", "f8[:,::1], f8[:,::1], f8[::1], i8, b1, i8"),
+    ("register.log_odds.best_candidate", "f8[:,::1], f8[:,::1], i8[::1], f8[:,::1], f8, f8, f8, f8"),
+    ("register.asterism._fullest", "f8[:,::1], i8[:,:], i8[:,::1]"),
+    ("register.asterism._vote",
+     "f8[:,::1], i8[:,::1], i8[::1], i8[::1], f8[:,::1], i8[:,::1], f8[:,::1], f8[:,::1], f8[::1], f8, f8, f8, "
+     "b1"),
+    ("register.asterism._hash", "f8[:,::1]"),
+    ("register.asterism._triangles", "f8[:,::1], i8[::1], f8"),
+)
+# fmt: on
+"""Kernels and their types, in the order in which they are compiled; a kernel may have several lines."""
+
+
+def compile_ahead() -> None:
+    """Compile the kernels of `AHEAD` into the cache; those that are there already are only loaded."""
+    for kernel, types in kernels_ahead():
+        kernel.compile(types)
+
+
+def kernels_ahead() -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Kernels of `AHEAD` with the types of their arguments, as a call has them: the cache knows kernels by these."""
+    for name, types in AHEAD:
+        module, _, function = name.rpartition(".")
+        yield (
+            getattr(importlib.import_module(f"lerar_dask.kernels.{module}"), function),
+            normalize_signature(f"({types},)")[0],
+        )
+
+
+def is_compiled() -> bool:
+    """Whether the kernel that is begun with is in the cache (where only those of this program text are: `fresh`)."""
+    kernel, _ = next(kernels_ahead())
+    text = Path(kernel.py_func.__code__.co_filename)
+    return any(Path(kernel.stats.cache_path).glob(f"{text.stem}.{kernel.py_func.__name__}-*.nbi"))
+
+
+def _follow_parent() -> None:
+    """End with the parent, however it ends: the other end of the pipe is closed then."""
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=_follow_parent, daemon=True, name="parent").start()
+    compile_ahead()
+    # Nothing to tidy up, and the other thread may hold the lock of stdin.
+    os._exit(0)

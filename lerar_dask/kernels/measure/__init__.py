@@ -1,0 +1,1 @@
+"""What is to be known of a calibrated sub: background, noise, blocks, stars, their shapes."""

@@ -1,0 +1,270 @@
+"""Block statistics: mean, count and clipped light of 8 px blocks, the data that local normalization works on.
+
+In   a calibrated sub, its background grid, width of its stars
+Out  per channel and block the mean of the pixels that are kept, their number, and the light above the level of those that
+     were clipped high (stars, trails, cosmic rays)
+
+Means, not medians: a mean takes unseen stars and nebula in exactly in proportion to the transparency. Only what is far
+outside is clipped: 6 sigma below; above, 6 sigma and the peak of a star as bright as the faintest that is masked later.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from lerar_dask.kernels.measure.background import lattices
+
+__all__ = ["BLOCK_PX", "block_statistics", "middle_of"]
+
+BLOCK_PX = 8
+"""Side of a block in sensor pixels."""
+_STRIP = 1024
+_CLIP_SIGMA = 6.0
+_STAR_PEAK = 9.0
+"""Peak over noise of a star at twice the detection limit, times its FWHM."""
+
+
+def block_statistics(
+    image: np.ndarray, grid: np.ndarray, *, cfa: str | None, cell_px: int = 64, fwhm_px: float = 3.0
+) -> np.ndarray:
+    """Blocks of a sub.
+
+    Parameters
+    ----------
+    image : (y, x) float32                      calibrated, C-contiguous; NaN = no data, defects
+    grid : (channel, gy, gx, 2) float32         from `background.background_grid`
+    cell_px : int                               cell of the grid, a multiple of 8
+    fwhm_px : float                             typical width of the stars
+
+    Returns
+    -------
+    blocks : (channel, by, bx, 3) float32       mean (NaN = none), count, light clipped high in ADU
+    """
+    parts = lattices(cfa)
+    shape = -(-image.shape[0] // BLOCK_PX), -(-image.shape[1] // BLOCK_PX)
+    blocks = np.empty((grid.shape[0], *shape, 3), np.float32)
+    high = np.float32(_CLIP_SIGMA + _STAR_PEAK / max(fwhm_px, 1.0))
+    noise = np.ascontiguousarray(grid[..., 1])
+    low = np.float32(_CLIP_SIGMA)
+    if cfa is None:
+        _mono(image, parts, noise[0], cell_px, low, high, blocks[0])
+    else:
+        for channel in range(grid.shape[0]):
+            own = np.ascontiguousarray(parts[parts[:, 0] == channel])
+            _lattice(image, own, noise[channel], cell_px, low, high, blocks[channel])
+    return blocks
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mono(image, parts, noise, cell_px, low, high, blocks):
+    """Blocks of a sub of one channel; what a row of blocks needs of the sub is still in the cache when it is clipped."""
+    values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
+    columns = np.empty((3, _STRIP), np.float32)
+    level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
+    for by in range(blocks.shape[0] + 1):
+        if by < blocks.shape[0]:
+            _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks)
+        if by > 0:
+            _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks):
+    """Mean and count of a row of blocks; a block with outliers gets count -1 and, as its level, its median."""
+    total, most, least = columns[0], columns[1], columns[2]
+    y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
+    # Columns of a strip stay in the fastest cache.
+    for left in range(0, image.shape[1], _STRIP):
+        n_columns = min(_STRIP, image.shape[1] - left)
+        _columns(image[y0:y1, left : left + n_columns], total, most, least)
+        for x0 in range(0, n_columns, BLOCK_PX):
+            x1, bx = min(x0 + BLOCK_PX, n_columns), (left + x0) // BLOCK_PX
+            sum_, top, bottom = total[x0], most[x0], least[x0]
+            for x in range(x0 + 1, x1):
+                sum_ += total[x]
+                top = _max(top, most[x])
+                bottom = _min(bottom, least[x])
+            n = np.float32((y1 - y0) * (x1 - x0))
+            mean = sum_ / n
+            sigma = noise[y0 // cell_px, (left + x0) // cell_px]
+            level[by, bx] = mean
+            blocks[by, bx, 0] = mean
+            blocks[by, bx, 1] = n
+            blocks[by, bx, 2] = 0.0
+            # Written so that NaN in the block goes the slow way.
+            if not (top - mean <= high * sigma and mean - bottom <= low * sigma):
+                level[by, bx] = _rough_median(image[y0:y1, left + x0 : left + x1], values)
+                blocks[by, bx, 1] = -1.0
+
+
+@njit(nogil=True, error_model="numpy")
+def _columns(band, total, most, least):
+    """Sum, maximum and minimum of the columns of a band."""
+    n_rows, width = band.shape
+    if n_rows == 8:
+        # One pass with eight loads, so that what is gathered stays in registers.
+        a, b, c, d, e, f, g, h = band[0], band[1], band[2], band[3], band[4], band[5], band[6], band[7]
+        for x in range(width):
+            total[x] = ((a[x] + b[x]) + (c[x] + d[x])) + ((e[x] + f[x]) + (g[x] + h[x]))
+        for x in range(width):
+            most[x] = _max(_max(_max(a[x], b[x]), _max(c[x], d[x])), _max(_max(e[x], f[x]), _max(g[x], h[x])))
+        for x in range(width):
+            least[x] = _min(_min(_min(a[x], b[x]), _min(c[x], d[x])), _min(_min(e[x], f[x]), _min(g[x], h[x])))
+        return
+    total[:width] = 0.0
+    most[:width] = -np.inf
+    least[:width] = np.inf
+    for y in range(n_rows):
+        row = band[y]
+        for x in range(width):
+            total[x] += row[x]
+            most[x] = _max(most[x], row[x])
+            least[x] = _min(least[x], row[x])
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _max(a, b):
+    return a if a > b else b
+
+
+@njit(nogil=True, error_model="numpy", inline="always")
+def _min(a, b):
+    return a if a < b else b
+
+
+@njit(nogil=True, error_model="numpy")
+def _rough_median(block, values):
+    """Median of every second pixel of every second row; of all where these are missing."""
+    m = np.int64(0)  # a bare 0 would be a type of its own, and compiled as well
+    for y in range(0, block.shape[0], 2):
+        for x in range(0, block.shape[1], 2):
+            m = _insert(values, m, block[y, x])
+    if m == 0:
+        for y in range(block.shape[0]):
+            for x in range(block.shape[1]):
+                m = _insert(values, m, block[y, x])
+    return _middle(values, m)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _lattice(image, parts, noise, cell_px, low, high, blocks):
+    """As `_mono`, for one channel of a CFA sub."""
+    values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
+    level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
+    for by in range(blocks.shape[0] + 1):
+        if by < blocks.shape[0]:
+            _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks)
+        if by > 0:
+            _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
+
+
+@njit(nogil=True, error_model="numpy")
+def _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks):
+    """As `_sum_row`, for one channel of a CFA sub."""
+    y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
+    for bx in range(blocks.shape[1]):
+        x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
+        sum_, n = np.float32(0.0), 0
+        top, bottom = np.float32(-np.inf), np.float32(np.inf)
+        for p in range(parts.shape[0]):
+            for y in range(y0 + parts[p, 1], y1, 2):
+                for x in range(x0 + parts[p, 2], x1, 2):
+                    v = image[y, x]
+                    sum_ += v
+                    top = v if v > top else top
+                    bottom = v if v < bottom else bottom
+                    n += 1
+        mean = sum_ / np.float32(max(n, 1))
+        sigma = noise[y0 // cell_px, x0 // cell_px]
+        level[by, bx] = mean
+        blocks[by, bx, 0] = mean
+        blocks[by, bx, 1] = n
+        blocks[by, bx, 2] = 0.0
+        if not (n > 0 and top - mean <= high * sigma and mean - bottom <= low * sigma):
+            m = np.int64(0)
+            for p in range(parts.shape[0]):
+                for y in range(y0 + parts[p, 1], y1, 2):
+                    for x in range(x0 + parts[p, 2], x1, 2):
+                        m = _insert(values, m, image[y, x])
+            level[by, bx] = _middle(values, m)
+            blocks[by, bx, 1] = -1.0
+
+
+@njit(nogil=True, error_model="numpy")
+def middle_of(values):
+    """Median of numbers, which are put in another order (`np.median` takes two seconds to compile)."""
+    low, high, k = 0, values.size - 1, values.size // 2
+    while low < high:
+        pivot, i, j = values[(low + high) // 2], low, high
+        while i <= j:
+            while values[i] < pivot:
+                i += 1
+            while values[j] > pivot:
+                j -= 1
+            if i <= j:
+                values[i], values[j] = values[j], values[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            high = j
+        elif k >= i:
+            low = i
+        else:
+            break
+    if values.size % 2 == 1:
+        return np.float64(values[k])
+    below = values[0]
+    for i in range(1, k):
+        below = max(below, values[i])
+    return np.float64((below + values[k]) / 2)
+
+
+@njit(nogil=True, error_model="numpy")
+def _insert(values, n, v):
+    """Insert a value into the first n, kept sorted; NaN is left out."""
+    if not np.isfinite(v):
+        return n
+    at = n
+    while at > 0 and values[at - 1] > v:
+        values[at] = values[at - 1]
+        at -= 1
+    values[at] = v
+    return n + 1
+
+
+@njit(nogil=True, error_model="numpy")
+def _middle(values, n):
+    if n == 0:
+        return np.float32(np.nan)
+    return np.float32(0.5) * (values[(n - 1) // 2] + values[n // 2])
+
+
+@njit(nogil=True, error_model="numpy")
+def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks):
+    """Mean of the kept pixels of the blocks that have outliers, around the median of the 3x3 blocks' levels."""
+    y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
+    for bx in range(blocks.shape[1]):
+        if blocks[by, bx, 1] >= 0:
+            continue
+        n = np.int64(0)
+        for j in range(max(by - 1, 0), min(by + 2, blocks.shape[0])):
+            for i in range(max(bx - 1, 0), min(bx + 2, blocks.shape[1])):
+                n = _insert(around, n, level[j, i])
+        center = _middle(around, n)
+        x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
+        sigma = noise[y0 // cell_px, x0 // cell_px]
+        sum_, count, above = 0.0, 0, 0.0
+        for p in range(parts.shape[0]):
+            stride = parts[p, 3]
+            for y in range(y0 + parts[p, 1], y1, stride):
+                for x in range(x0 + parts[p, 2], x1, stride):
+                    excess = image[y, x] - center
+                    if excess > high * sigma:
+                        above += excess
+                    elif excess >= -low * sigma:
+                        sum_ += excess
+                        count += 1
+        blocks[by, bx, 0] = center + sum_ / count if count > 0 else np.nan
+        blocks[by, bx, 1] = count
+        blocks[by, bx, 2] = above

@@ -1,0 +1,1 @@
+"""How star lists and frames lie on one another."""

@@ -1,0 +1,196 @@
+"""Joint pass: all transforms refitted against the mean catalogue of all frames, with the model that suffices.
+
+In: star lists (n, 4: x, y, position error, flux) of all frames and a first transform of each (NaN where none is known).
+Out: refined transforms, their residuals, the model of each group, the mean catalogue. A frame's own stars are left out
+of the mean that it is fitted to; the frame `home` keeps the identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from lerar_dask.kernels.register.log_odds import MIN_PAIRS
+from lerar_dask.kernels.register.transform import MODELS, aicc, apply, compose, invert, robust_fit
+
+__all__ = ["Catalogue", "Joint", "joint_pass", "mean_catalogue"]
+
+_ROUNDS = ((6.0, 10.0, 20), (2.5, 5.0, 20), (1.0, 1.5, 100))
+"""Per round: stars nearer than this in the plane are one; a star is looked for this far from where it should be; frames of
+a group that choose its model."""
+_CATALOGUE_FRAMES = 200
+"""The mean of more frames is no better: its error is far below that of one frame."""
+_MODEL_PAIRS = 12
+"""Frames with fewer pairs have no say in the model."""
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Mean positions of stars in the reference plane."""
+
+    xy: np.ndarray
+    """(m, 2) float64"""
+    weight: np.ndarray
+    """(m,) float64: inverse variances, px^-2"""
+    flux: np.ndarray
+    """(m,) float64, of the frame that showed the star first"""
+    entry: Mapping[int, np.ndarray]
+    """Per frame that is in the mean: index of each of its stars, -1 where it was not used."""
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What the frames agree on."""
+
+    transforms: np.ndarray
+    """(n, 3, 3) float64; NaN where none is known"""
+    rms_px: np.ndarray
+    n_pairs: np.ndarray
+    model: dict[str, str]
+    """Model of each group."""
+
+
+def joint_pass(
+    first: np.ndarray, stars: Sequence[np.ndarray], groups: Sequence[str], *, home: int, model: str = "auto"
+) -> Joint:
+    """Refine all transforms together.
+
+    Parameters
+    ----------
+    first : (n, 3, 3) float64     reference plane to frame; NaN where none is known
+    stars : (k, 4) float64 per frame     x, y, position error in px, flux
+    groups : frames of one group share a model
+    home : the frame whose pixels are the reference plane
+    model : one of MODELS, or `auto`: the smallest corrected Akaike criterion, summed over a group
+    """
+    n = len(first)
+    transforms, rms, n_pairs = first.copy(), np.full(n, np.nan), np.zeros(n, np.int64)
+    models: dict[str, str] = {}
+    for merge_px, search_px, n_voters in _ROUNDS:
+        catalogue = mean_catalogue(transforms, stars, home=home, merge_px=merge_px)
+        known = [i for i in range(n) if np.isfinite(transforms[i, 0, 0])]
+        tree = cKDTree(catalogue.xy) if len(catalogue.xy) else None
+        linked = {i: _linked(i, transforms[i], stars[i], catalogue, tree, search_px) for i in known}
+        models = _models(groups, linked, transforms, model, n_voters)
+        refined = {}
+        for i, (a, b, sigma) in linked.items():
+            if len(a) < MIN_PAIRS:
+                if i != home:
+                    transforms[i] = np.nan
+                continue
+            chosen = _affordable(models[groups[i]], len(a))
+            found, residual = robust_fit(a, b, sigma, model=chosen, mirrored=_mirrored(transforms[i]))
+            if np.isfinite(found).all():
+                refined[i] = found
+                n_pairs[i], rms[i] = _quality(found, a, b, sigma, residual)
+        # Two frames hold each other: one of them must stand still. More of them move together, and then home is set back.
+        gauge = invert(refined[home]) if home in refined and len(refined) > 2 else np.eye(3)
+        for i, found in refined.items():
+            transforms[i] = compose(found, gauge)
+        transforms[home] = np.eye(3)
+    return Joint(transforms, rms, n_pairs, models)
+
+
+def mean_catalogue(transforms: np.ndarray, stars: Sequence[np.ndarray], *, home: int, merge_px: float) -> Catalogue:
+    """Mean positions of the stars of all registered frames, `home` first; of many frames, every k-th."""
+    known = [i for i in range(len(stars)) if i != home and np.isfinite(transforms[i, 0, 0])]
+    sums, flux, entry = np.zeros((0, 3)), np.zeros(0), {}
+    for i in [home, *known[:: len(known) // _CATALOGUE_FRAMES + 1]]:
+        back = apply(invert(transforms[i]), stars[i][:, :2])
+        weight = (_scale(transforms[i]) / stars[i][:, 2]) ** 2
+        own = np.column_stack([back * weight[:, None], weight])
+        where = sums[:, :2] / sums[:, 2:]
+        tree = cKDTree(where) if len(where) else None
+        a, b = _pairs(where, tree, back, merge_px)
+        sums[a] += own[b]
+        fresh = np.setdiff1d(np.arange(len(back)), b)
+        if tree is not None and len(fresh):
+            fresh = fresh[tree.query(back[fresh])[0] > 2 * merge_px]
+        index = np.full(len(back), -1)
+        index[b], index[fresh] = a, len(sums) + np.arange(len(fresh))
+        entry[i] = index
+        sums = np.concatenate([sums, own[fresh]])
+        flux = np.concatenate([flux, stars[i][fresh, 3]])
+    return Catalogue(sums[:, :2] / sums[:, 2:], sums[:, 2], flux, entry)
+
+
+def _linked(
+    i: int, transform: np.ndarray, stars: np.ndarray, catalogue: Catalogue, tree: cKDTree | None, search_px: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of a frame and the others' mean: plane positions (k, 2), frame positions (k, 2), errors (k,) in frame px."""
+    scale = _scale(transform)
+    back = apply(invert(transform), stars[:, :2])
+    a, b = _pairs(catalogue.xy, tree, back, search_px / scale)
+    xy, weight = catalogue.xy[a], catalogue.weight[a]
+    if i in catalogue.entry:
+        own = np.where(catalogue.entry[i][b] == a, (scale / stars[b, 2]) ** 2, 0.0)
+        left = weight - own
+        others = left > 1e-6 * weight
+        a, b, xy, weight, own, left = a[others], b[others], xy[others], weight[others], own[others], left[others]
+        xy, weight = (xy * weight[:, None] - back[b] * own[:, None]) / left[:, None], left
+    return xy, stars[b, :2], np.hypot(stars[b, 2], scale / np.sqrt(weight))
+
+
+def _pairs(where: np.ndarray, tree: cKDTree | None, points: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of those that are each other's nearest within `radius`."""
+    if tree is None or not len(points):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    distance, at = tree.query(points, distance_upper_bound=radius)
+    b = np.nonzero(np.isfinite(distance))[0]
+    # Of several points that share a nearest one, the nearest of them has it.
+    b = b[np.lexsort((b, distance[b]))]
+    a, first = np.unique(at[b], return_index=True)
+    return a, b[first]
+
+
+def _models(
+    groups: Sequence[str],
+    linked: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    transforms: np.ndarray,
+    model: str,
+    n_voters: int,
+) -> dict[str, str]:
+    """Model of each group: the one that is asked for, or the least sum of the criterion over some of its frames."""
+    chosen = {}
+    for group in sorted(set(groups)):
+        voters = [i for i, pairs in linked.items() if groups[i] == group and len(pairs[0]) >= _MODEL_PAIRS]
+        totals = dict.fromkeys(MODELS, 0.0)
+        for i in voters[:: -(-len(voters) // n_voters) or 1]:
+            for name, n_parameters in MODELS.items():
+                _, residual = robust_fit(*linked[i], model=name, mirrored=_mirrored(transforms[i]), rounds=4)
+                worth = aicc(residual, n_parameters)
+                totals[name] += worth if np.isfinite(worth) else 1e12
+        chosen[group] = min(totals, key=lambda name: totals[name]) if voters else "similarity"
+        if model != "auto":
+            chosen[group] = model
+    return chosen
+
+
+def _affordable(model: str, n_pairs: int) -> str:
+    """The group's model, or a simpler one for a frame with few stars; never simpler than a similarity."""
+    order = list(MODELS)
+    while order.index(model) > order.index("similarity") and n_pairs < MODELS[model] / 2 + 4:
+        model = order[order.index(model) - 1]
+    return model
+
+
+def _quality(
+    transform: np.ndarray, source: np.ndarray, target: np.ndarray, sigma: np.ndarray, residual: np.ndarray
+) -> tuple[int, float]:
+    """Pairs that agree, and their weighted rms per axis in px."""
+    good = residual < 4
+    if not good.any():
+        return 0, np.nan
+    away = ((apply(transform, source) - target) ** 2).sum(axis=1)
+    return int(good.sum()), float(np.sqrt(np.average(away[good], weights=1 / sigma[good] ** 2) / 2))
+
+
+def _scale(transform: np.ndarray) -> float:
+    return float(abs(np.linalg.det(transform[:2, :2])) ** 0.5)
+
+
+def _mirrored(transform: np.ndarray) -> bool:
+    return bool(np.linalg.det(transform[:2, :2]) < 0)

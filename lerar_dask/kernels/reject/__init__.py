@@ -1,0 +1,1 @@
+"""Which samples of a pixel are left out."""

@@ -1,0 +1,1 @@
+"""A window of a sub on rows of the canvas: calibrated, repaired, interpolated, masked."""

@@ -1,0 +1,1 @@
+"""Order and middle of many values, and the constants that make them comparable with a normal distribution's."""

@@ -1,0 +1,1 @@
+"""Straight lines of satellites and planes in single subs."""
