@@ -1,4 +1,4 @@
-"""The only home of defaults: one frozen dataclass per stage, TOML in and out, digests.
+"""The only home of defaults: one frozen dataclass per stage, TOML in and out.
 
 The text under each field is its help on the command line, its comment in `lerar.toml` and its documentation. Field
 names are unique over all classes, so that `--reject` or `LERAR_REJECT` need no prefix. `Run` says where and how; it
@@ -7,8 +7,6 @@ never enters a digest. All others are science: a changed value redoes what depen
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -29,7 +27,6 @@ __all__ = [
     "Register",
     "Run",
     "Settings",
-    "digest",
     "field_texts",
     "from_toml",
     "places_from_toml",
@@ -62,6 +59,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "threads": (0, 4096),
 }
 """Least and largest value of every setting that is a number."""
+_COSMETIC = {"only": {"cosmetic": (True,)}}
+_IN_SIGMA = {"only": {"reject": ("auto", "sigma", "winsorized", "mad")}}
+"""Values of other settings beside which a setting has an effect: only then does it enter a digest (identity.py)."""
 Rejection = Literal["auto", "none", "minmax", "percentile", "sigma", "winsorized", "mad"]
 
 
@@ -111,9 +111,9 @@ class Ingest:
     """The brightest stars kept per sub."""
     cosmetic: bool = True
     """Find hot and cold pixels and bad columns, and leave them out where other subs know better."""
-    hot_sigma: float = 8.0
+    hot_sigma: float = field(default=8.0, metadata=_COSMETIC)
     """Pixels of the master dark this far above their neighbors are hot."""
-    cold_sigma: float = 8.0
+    cold_sigma: float = field(default=8.0, metadata=_COSMETIC)
     """Pixels of the master flat this far from their neighbors are bad."""
 
 
@@ -149,21 +149,21 @@ class Integrate:
 
     reject: Rejection = "auto"
     """Rejection; `auto` tests each sample against its measured noise."""
-    sigma_low: float = 3.0
+    sigma_low: float = field(default=3.0, metadata=_IN_SIGMA)
     """Low limit, in sigma."""
-    sigma_high: float = 3.0
+    sigma_high: float = field(default=3.0, metadata=_IN_SIGMA)
     """High limit, in sigma."""
-    reject_low_count: int = 1
+    reject_low_count: int = field(default=1, metadata={"only": {"reject": ("minmax",)}})
     """Samples that `minmax` drops at the low end."""
-    reject_high_count: int = 1
+    reject_high_count: int = field(default=1, metadata={"only": {"reject": ("minmax",)}})
     """Samples that `minmax` drops at the high end."""
-    percentile_low: float = 0.2
+    percentile_low: float = field(default=0.2, metadata={"only": {"reject": ("percentile",)}})
     """Low limit of `percentile`, as a fraction of the median."""
-    percentile_high: float = 0.1
+    percentile_high: float = field(default=0.1, metadata={"only": {"reject": ("percentile",)}})
     """High limit of `percentile`, as a fraction of the median."""
     interpolation: Literal["lanczos3", "bilinear"] = "lanczos3"
     """How subs are sampled onto the grid."""
-    clamping: float = 0.3
+    clamping: float = field(default=0.3, metadata={"only": {"interpolation": ("lanczos3",)}})
     """Negative lobes of Lanczos that make a ring are held below this share of the positive part (1 = no clamping)."""
     weights: Literal["inverse-variance", "noise", "psf", "none"] = "inverse-variance"
     """inverse-variance: per tile, after scaling; noise: one number per sub; psf: favors sharp subs as well."""
@@ -225,13 +225,6 @@ class Settings:
         for name, value in values.items():
             tables.setdefault(_table_of(name), {})[name] = value
         return _settings(tables)
-
-
-def digest(*parts: Any) -> str:
-    """Hash of settings objects and plain values, the same in every process: 32 hex digits."""
-    plain = [dataclasses.asdict(p) if dataclasses.is_dataclass(p) else p for p in parts]  # type: ignore[arg-type]
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def field_texts(stage: type) -> dict[str, str]:

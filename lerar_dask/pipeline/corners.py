@@ -7,16 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.corners import Corners, gain_cells, over_corrected
 from lerar_dask.pipeline.prepare import Light
 from lerar_dask.pipeline.session import Session
 from lerar_dask.run import Sub
-from lerar_dask.settings import digest
 from lerar_dask.stages.ingest import calibration_maps
 
 __all__ = ["corner_notes"]
 
-CODE_VERSION = 1
 _SUBS = 15
 """So many subs of a group tell."""
 _SEEN = 0.01
@@ -39,7 +38,7 @@ def corner_notes(session: Session, lights: Sequence[Light], subs: Sequence[Sub])
     for (group, flat, geometry, calibration, bottom_up), members in sorted(alike.items()):
         some = [members[i] for i in np.unique(np.linspace(0, len(members) - 1, _SUBS).round().astype(int))]
         key = f"corners/{group}/{geometry}/{calibration}/{'up' if bottom_up else 'down'}"
-        value = digest("corners", CODE_VERSION, flat, [(s.id, s.measure) for s in some])
+        value = digest("corners", code_of(__name__), flat, [(s.id, s.measure) for s in some])
         known = session.known.get(key)
         if known is None or known["digest"] != value:
             found = _look(session, some)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session
-from lerar_dask.settings import digest
 from lerar_dask.tasks import Task, step_to_plain
 
 __all__ = ["is_kept", "is_whole", "keep_file", "keep_steps", "told_of"]

@@ -17,6 +17,7 @@ import numpy as np
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.wcs import Solution
 from lerar_dask.grid import CHUNK_SHAPE
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.normalize.surface import evaluate_surface, surface_shape
 from lerar_dask.kernels.register.transform import apply, invert
 from lerar_dask.pipeline.files import told_of
@@ -25,7 +26,7 @@ from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits, plots, preview, provenance, report
 from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState, Sub
-from lerar_dask.settings import Settings, digest
+from lerar_dask.settings import Settings
 from lerar_dask.stages.register import grid_scale, load
 from lerar_dask.stages.stack_table import load_table
 from lerar_dask.store.access import Store, open_store
@@ -43,7 +44,6 @@ __all__ = [
     "write_run_report",
 ]
 
-CODE_VERSION = 2
 _SURFACES_SHOWN = 60
 _COUNTS = [fits.PLANES.index(plane) for plane in ("coverage", "rejlow", "rejhigh")]
 
@@ -58,7 +58,7 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
     tasks = []
     for name, group in state.groups.items():
         common = {"store_url": store.url, "name": name}
-        digests = (CODE_VERSION, group.master, settings.products, facts[name])
+        digests = (code_of(__name__), group.master, settings.products, facts[name])
         rows = [row for row in state.frames if row["group"] == name]
         master = {**common, "path": str(out / f"{name}.fits"), "facts": facts[name], "settings": settings}
         tasks.append(
@@ -280,7 +280,7 @@ def draw(store: Store, state: RunState) -> Drawing:
 
 def report_digest(state: RunState, problems: Mapping[str, str]) -> str:
     """Identity of what the report tells, but for what the run cost."""
-    return digest("report", CODE_VERSION, state.to_json(), dict(problems), provenance.versions())
+    return digest("report", code_of(__name__), state.to_json(), dict(problems), provenance.versions())
 
 
 def timings(session: Session, page: Path) -> list[report.StageTiming]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import LerarError, UsageError
+from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.target_grid import member_of
 from lerar_dask.run import Sub
 from lerar_dask.runtime.events import Note
-from lerar_dask.settings import digest
 from lerar_dask.stages import ln_reference, normalize, register
 from lerar_dask.stages.normalize import LnReference
 from lerar_dask.stages.register import Registration
@@ -148,8 +148,8 @@ def _match(session: Session, target: str, image: register.Member, first: registe
     found = record["result"]["found"]
     if found[0] is None:
         return None
-    key = digest("agree", register.CODE_VERSION, image, first, found, settings)[:20]
-    step = register.plan_agree(url, [image], first, found, settings, key)
+    key = register.agree_key([image], first, found, settings)
+    step = register.plan_agree(url, [image], first, found, settings)
     (record,) = session.run(step, keep=lambda _: session.store.has(f"registration/{key}/transforms")).values()
     if record["state"] != "done":
         raise LerarError(f"{record['key']}: {record['reason']}")

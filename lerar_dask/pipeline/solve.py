@@ -10,6 +10,7 @@ import numpy as np
 
 from lerar_dask.errors import LerarError
 from lerar_dask.grid import Canvas
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.register.transform import describe
 from lerar_dask.pipeline.ln_reference import find_reference, tell
 from lerar_dask.pipeline.session import Session, stop_on_failure
@@ -17,7 +18,6 @@ from lerar_dask.pipeline.site import site_of
 from lerar_dask.pipeline.target_grid import best_first, canvas_of, register_target, sampling_notes
 from lerar_dask.run import GroupState, Sub, TargetState
 from lerar_dask.runtime.events import Note
-from lerar_dask.settings import digest
 from lerar_dask.stages import integrate, masters, normalize, register, trails
 from lerar_dask.stages.group_cells import Member
 from lerar_dask.stages.normalize import LnReference, Normalization
@@ -115,7 +115,7 @@ def _solve_group(session: Session, solved: Solved, group: str, members: list[int
     calibration = _found_defects(session, solved, members)
     table = _table(session, solved, members, normalization, calibration)
     table_key = digest(
-        "table", integrate.CODE_VERSION, [(s.id, s.geometry, s.slot, s.measure) for s in subs], calibration,
+        "table", code_of(__name__), [(s.id, s.geometry, s.slot, s.measure) for s in subs], calibration,
         solved.target.registration, members, key, settings.integrate.weights,
     )[:20]  # fmt: skip
     save_table(store, table_key, table)

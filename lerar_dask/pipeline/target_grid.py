@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.grid import Canvas
+from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.run import Sub
-from lerar_dask.settings import digest
 from lerar_dask.stages import guide, register
 from lerar_dask.stages.register import Registration
 
@@ -62,8 +62,8 @@ def register_target(
         finer, more = _finer(session, name, members, order, found)
         if finer is not None:
             kept, home, found = None, finer, more
-    key = digest("agree", register.CODE_VERSION, members, home, found, settings)[:20]
-    step = register.plan_agree(store.url, members, home, found, settings, key)
+    key = register.agree_key(members, home, found, settings)
+    step = register.plan_agree(store.url, members, home, found, settings)
     stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
     if home in members and not kept:
         session.note(f"reference/{name}", subs[members.index(home)].id)

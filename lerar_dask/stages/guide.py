@@ -12,14 +12,13 @@ import numpy as np
 
 from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.picture import Picture, light_of, open_picture
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.voids import find_voids
 from lerar_dask.kernels.measure.sub import measure
-from lerar_dask.settings import Ingest, digest
+from lerar_dask.settings import Ingest
 from lerar_dask.store.access import Store
 
-__all__ = ["CODE_VERSION", "measure_guide"]
-
-CODE_VERSION = 1
+__all__ = ["measure_guide"]
 
 
 def measure_guide(store: Store, path: Path, settings: Ingest) -> tuple[str, tuple[int, int]]:
@@ -39,7 +38,7 @@ def measure_guide(store: Store, path: Path, settings: Ingest) -> tuple[str, tupl
 
 def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> tuple[str, tuple[int, int]]:
     frame = picture.frame
-    key = digest("guide", CODE_VERSION, str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
+    key = digest("guide", code_of(__name__), str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
     at = f"registration/guides/{key}/stars"
     if not store.has(at):
         image = light_of(picture.planes())

@@ -20,11 +20,12 @@ import xxhash
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.fits import read_cards
 from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, has_words, read_pixels, read_words
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.light import calibrate, unpack_and_calibrate
 from lerar_dask.kernels.calibrate.saturation import top_of
 from lerar_dask.kernels.calibrate.voids import find_voids, valid_box
 from lerar_dask.kernels.measure.sub import measure, measure_shapes
-from lerar_dask.settings import Ingest, digest
+from lerar_dask.settings import Ingest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -39,8 +40,8 @@ __all__ = [
     "saturated_from",
 ]
 
-RAW_VERSION, CODE_VERSION = 4, 7
-"""Of what is stored of a file, and of what is measured."""
+RAW_VERSION = 4
+"""Of what is stored of a file: raised by hand, since nobody wants to read all files again for less."""
 MAX_SPIKES = 2000
 _STRIP_ROWS = 128
 """Rows of a file that are read at once."""
@@ -69,7 +70,7 @@ def geometry_name(frame: Frame) -> str:
 
 def measure_key(calibration: str | None, settings: Ingest) -> str:
     """Identity of measurements beyond the pixels themselves."""
-    return digest("measure", CODE_VERSION, calibration, settings)[:20]
+    return digest("measure", code_of(__name__), calibration, settings)[:20]
 
 
 def raw_digest(frame: Frame) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.grid import NOISE_CELL_PX, Canvas, Window
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.combine.planes import combine_between, finish_planes
 from lerar_dask.kernels.reject.classic import reject_bounds
 from lerar_dask.kernels.reject.noise_model import combine_auto
@@ -24,7 +25,7 @@ from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
 from lerar_dask.kernels.resample.window import MISSING
-from lerar_dask.settings import Integrate, digest
+from lerar_dask.settings import Integrate
 from lerar_dask.stages.chunk_terms import noise_models, skies
 from lerar_dask.stages.sources import (
     Source,
@@ -41,13 +42,12 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
 
-CODE_VERSION = 7
 _PLANES = 5
 
 
 def master_key(table_key: str, canvas: Canvas, settings: Integrate) -> str:
     """Identity of a master."""
-    return digest("master", CODE_VERSION, table_key, canvas, settings)[:20]
+    return digest("master", code_of(__name__), table_key, canvas, settings)[:20]
 
 
 def plan(

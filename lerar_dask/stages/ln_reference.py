@@ -15,14 +15,14 @@ import numpy as np
 from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.picture import Picture, light_of, open_picture
 from lerar_dask.frames.reader import Frame
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.voids import find_voids
 from lerar_dask.kernels.measure.sub import Measures, measure
-from lerar_dask.settings import Ingest, digest
+from lerar_dask.settings import Ingest
 from lerar_dask.store.access import Store
 
-__all__ = ["CODE_VERSION", "MeasuredImage", "measure_reference"]
+__all__ = ["MeasuredImage", "measure_reference"]
 
-CODE_VERSION = 1
 MIN_STARS = 6
 
 
@@ -55,7 +55,7 @@ def measure_reference(store: Store, path: Path, settings: Ingest) -> MeasuredIma
 def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> MeasuredImage:
     frame, n_planes, cfa = picture.frame, picture.n_planes, picture.cfa
     height, width = frame.shape
-    key = digest("ln-reference", CODE_VERSION, str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
+    key = digest("ln-reference", code_of(__name__), str(path.resolve()), frame.size, frame.mtime_ns, settings)[:20]
     geometry = f"ln-reference_{width}x{height}_{cfa or ('mono' if n_planes == 1 else 'color')}"
     measures = store.measures(geometry, key)
     if not measures.has(0):

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.frames.reader import Frame
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate import defects as cosmetic
 from lerar_dask.link.match import Links, MasterSpec
-from lerar_dask.settings import Ingest, Masters, digest
+from lerar_dask.settings import Ingest, Masters
 from lerar_dask.stages.bands import BAND_ROWS, band_bytes, combine_rows, has_band, read_band, read_master, write_band
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
@@ -40,8 +41,6 @@ __all__ = [
     "plan_sets",
     "plan_stacks",
 ]
-
-CODE_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +73,7 @@ def master_key(spec: MasterSpec, links: Links, settings: Masters) -> str:
     below = master_key(links.masters[spec.pedestal], links, settings) if spec.pedestal else None
     files: list[object] = [(str(f.path), f.size, f.mtime_ns) for f in spec.files]
     files += [spec.unit] if spec.unit else []
-    return digest("master", CODE_VERSION, spec.kind, files, below, settings)[:20]
+    return digest("master", code_of(__name__), spec.kind, files, below, settings)[:20]
 
 
 def set_key(chosen: CalibrationSet, links: Links, masters: Masters, ingest: Ingest) -> str:
@@ -84,7 +83,7 @@ def set_key(chosen: CalibrationSet, links: Links, masters: Masters, ingest: Inge
     ]
     cosmetics = (ingest.cosmetic, ingest.hot_sigma, ingest.cold_sigma)
     use = (round(chosen.dark_scale, 6), chosen.dark_less_bias, chosen.turned, chosen.bare)
-    return digest("set", CODE_VERSION, keys, use, chosen.cfa, cosmetics)[:20]
+    return digest("set", code_of(__name__), keys, use, chosen.cfa, cosmetics)[:20]
 
 
 # --------------------------------------------------------------------------------------------------- combining frames
@@ -275,7 +274,7 @@ def plan_found(
     places : (n, 2) float64     where each sub points, in pixels
     base : key of the set that calibrated them, or None
     """
-    key = digest("found", CODE_VERSION, list(subs), places.round(1).tolist(), base)[:20]
+    key = digest("found", code_of(__name__), list(subs), places.round(1).tolist(), base)[:20]
     arguments = {
         "store_url": store_url,
         "key": key,

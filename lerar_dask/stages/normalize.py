@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import LerarError
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.normalize.cells import cell_size
 from lerar_dask.kernels.normalize.channel import Site, Skies, linear_fit_skies, solve_skies
 from lerar_dask.kernels.normalize.ln_reference import adopt_reference
 from lerar_dask.kernels.normalize.surface import surface_shape
-from lerar_dask.settings import Normalize, digest
+from lerar_dask.settings import Normalize
 from lerar_dask.stages.group_cells import GroupCells, Member
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
@@ -36,8 +37,6 @@ __all__ = [
     "solve_bytes",
     "solve_group",
 ]
-
-CODE_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ def normalization_key(
     members: Sequence[Member], registration: str, settings: Normalize, trails: bool, order: Any
 ) -> str:
     """Identity of a group's normalization."""
-    return digest("normalize", CODE_VERSION, list(members), registration, settings, trails, order)[:20]
+    return digest("normalize", code_of(__name__), list(members), registration, settings, trails, order)[:20]
 
 
 def plan(

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.register.asterism import Match, StarList, match_stars
 from lerar_dask.kernels.register.joint import joint_pass, mean_catalogue
 from lerar_dask.kernels.register.log_odds import MIN_PAIRS
 from lerar_dask.kernels.register.transform import compose
-from lerar_dask.settings import Register, digest
+from lerar_dask.settings import Register
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -31,6 +32,7 @@ __all__ = [
     "Registration",
     "agree",
     "agree_bytes",
+    "agree_key",
     "choose_reference",
     "finest_group",
     "grid_scale",
@@ -40,7 +42,6 @@ __all__ = [
     "plan_match",
 ]
 
-CODE_VERSION = 3
 BATCH = 50
 SATURATED, BLENDED = 2, 16
 S0_PX = 0.03
@@ -153,7 +154,7 @@ def plan_match(store_url: str, members: Sequence[Member], reference: Member, set
         tasks.append(
             Task(
                 key=f"register/{key}/{start}",
-                digest=digest("match", CODE_VERSION, batch, reference, settings.accept_log_odds),
+                digest=digest("match", code_of(__name__), batch, reference, settings.accept_log_odds),
                 function=match_batch,
                 arguments={"store_url": store_url, "members": batch, "reference": reference, "settings": settings},
             )
@@ -194,9 +195,10 @@ def plan_agree(
     reference: Member,
     matches: Sequence[dict[str, Any] | None],
     settings: Register,
-    key: str,
 ) -> Step:
-    """The one task that brings all matches together."""
+    """The one task that brings all matches together, under `agree_key`."""
+    value = _agree_digest(members, reference, matches, settings)
+    key = value[:20]
     arguments = {
         "store_url": store_url,
         "members": tuple(members),
@@ -205,9 +207,21 @@ def plan_agree(
         "settings": settings,
         "key": key,
     }
-    value = digest("agree", CODE_VERSION, list(members), reference, list(matches), settings)
     task = Task(key=f"register/{key}/agree", digest=value, function=agree, arguments=arguments)
     return Step(name="register: agree", tasks=[task], task_bytes=agree_bytes(len(members)))
+
+
+def agree_key(
+    members: Sequence[Member], reference: Member, matches: Sequence[dict[str, Any] | None], settings: Register
+) -> str:
+    """Key of the registration of subs, in the store."""
+    return _agree_digest(members, reference, matches, settings)[:20]
+
+
+def _agree_digest(
+    members: Sequence[Member], reference: Member, matches: Sequence[dict[str, Any] | None], settings: Register
+) -> str:
+    return digest("agree", code_of(__name__), list(members), reference, list(matches), settings)
 
 
 def agree_bytes(n: int) -> int:

@@ -15,9 +15,10 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.soundness import Look, flat_misfits, look_at, misfits, over_the_lights
 from lerar_dask.link.match import Links, MasterSpec
-from lerar_dask.settings import Masters, digest
+from lerar_dask.settings import Masters
 from lerar_dask.stages.bands import read_master
 from lerar_dask.stages.masters import is_turned, master_key
 from lerar_dask.store.access import Store, open_store
@@ -25,7 +26,6 @@ from lerar_dask.tasks import Step, Task
 
 __all__ = ["check_frames", "flat_levels", "look_over", "plan_checks", "plan_levels", "plan_looks"]
 
-CODE_VERSION = 1
 _ROWS = 64
 """So many rows, spread over the height and with the last one, tell a frame's level: to 1e-4 and better."""
 _LIGHTS = 5
@@ -40,7 +40,7 @@ def plan_looks(store_url: str, links: Links, settings: Masters) -> Step:
             lights = _lights_of(spec, links)
             arguments = {"frames": tuple(spec.files), "lights": tuple(lights)}
             files = [(str(f.path), f.size, f.mtime_ns) for f in lights]
-            key = digest("look", CODE_VERSION, master_key(spec, links, settings), files)
+            key = digest("look", code_of(__name__), master_key(spec, links, settings), files)
             tasks.append(Task(key=f"look/{name}", digest=key, function=look_over, arguments=arguments))
     return Step(name="look over", tasks=tasks, task_bytes=64 << 20)
 
@@ -78,7 +78,7 @@ def plan_levels(store_url: str, links: Links, settings: Masters) -> Step:
     for name, spec in links.masters.items():
         if spec.kind == "flat" and spec.files:
             arguments = {"frames": tuple(spec.files), **_pedestal(store_url, spec, links, settings)}
-            key = digest("levels", CODE_VERSION, master_key(spec, links, settings))
+            key = digest("levels", code_of(__name__), master_key(spec, links, settings))
             tasks.append(Task(key=f"levels/{name}", digest=key, function=flat_levels, arguments=arguments))
     return Step(name="flat levels", tasks=tasks, task_bytes=64 << 20)
 
@@ -100,7 +100,7 @@ def plan_checks(store_url: str, links: Links, settings: Masters, names: Sequence
     tasks, task_bytes = [], 0
     for name in names:
         spec = links.masters[name]
-        key = digest("check", CODE_VERSION, master_key(spec, links, settings))
+        key = digest("check", code_of(__name__), master_key(spec, links, settings))
         arguments = {"frames": tuple(spec.files)}
         tasks.append(Task(key=f"check/{name}", digest=key, function=check_frames, arguments=arguments))
         task_bytes = max(task_bytes, 16 * spec.sample.shape[0] * spec.sample.shape[1])

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.identity import digest
 from lerar_dask.kernels.normalize import block_scene
 from lerar_dask.kernels.normalize.cells import BLOCK_PX
 from lerar_dask.kernels.normalize.slab import Scene, scene_canvas
@@ -22,7 +23,6 @@ from lerar_dask.kernels.normalize.surface import surface_on_grid, surface_shape
 from lerar_dask.kernels.register.transform import apply
 from lerar_dask.kernels.trails import fit as trail_fit
 from lerar_dask.kernels.trails import search as kernel
-from lerar_dask.settings import digest
 from lerar_dask.stages.group_cells import Member, masked_blocks
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task

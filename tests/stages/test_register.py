@@ -6,7 +6,7 @@ import pytest
 from lerar_dask.kernels.measure.sub import measure_shapes
 from lerar_dask.kernels.register.transform import apply
 from lerar_dask.settings import Register
-from lerar_dask.stages.register import Member, choose_reference, load, plan_agree, plan_match
+from lerar_dask.stages.register import Member, agree_key, choose_reference, load, plan_agree, plan_match
 from lerar_dask.store.access import Store
 
 SHAPE = (900, 1200)
@@ -42,9 +42,9 @@ def register(store, members, reference, settings=SETTINGS, key="k"):
     """Run both rounds here."""
     step = plan_match(store.url, members, reference, settings, key)
     found = [f for task in step.tasks for f in task.function(**task.arguments)["found"]]
-    (task,) = plan_agree(store.url, members, reference, found, settings, key).tasks
+    (task,) = plan_agree(store.url, members, reference, found, settings).tasks
     task.function(**task.arguments)
-    return load(store.url, key)
+    return load(store.url, agree_key(members, reference, found, settings))
 
 
 def sky(seed=0, n=800, reach=3000):
