@@ -193,6 +193,7 @@ def _steps_of(value: Any) -> str | None:
 def _kind(found: _Found, path: PurePath, comments: str) -> None:
     cards = found.cards
     history = " ".join(cards.get("HISTORY", ()))
+    strange = ""
     for word in _KIND_CARDS:
         if not isinstance(cards.get(word), str):
             continue
@@ -206,7 +207,9 @@ def _kind(found: _Found, path: PurePath, comments: str) -> None:
             found.put("kind", "light", word)
             found.values["is_stack"] = True
             break
+        strange = strange or ((text_of(cards[word]) or "")[:40] if "TYP" in word else "")
     else:
+        found.values["strange_kind"] = strange
         if count_of(cards.get("PICTTYPE")) in _PICTTYPE:
             found.put("kind", _PICTTYPE[count_of(cards["PICTTYPE"]) or 1], "PICTTYPE")
     named = names.kind_of(path)
@@ -319,3 +322,5 @@ def _from_names(found: _Found, path: PurePath) -> None:
         found.put("object", names.object_of(path), "folder")
     if found.values.get("kind") in ("dark", "bias", "flat-dark"):
         found.values["filter"] = None
+    elif found.values.get("filter") is None and found.values.get("cfa") is None:
+        found.put("filter", names.filter_of(path, found.values.get("object") or ""), "name")

@@ -65,6 +65,8 @@ class Header:
     """A result of a stacking program: no sub."""
     named_kind: Kind | None = None
     """What folder or file name call it, where that is not what the header says."""
+    strange_kind: str = ""
+    """What the header calls it, where that is no kind we know."""
     is_named_result: bool = False
     """Its header says light, its name that it is a result of stacking."""
     exposure_s: float | None = None

@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "copy_marks",
     "facts_of",
+    "filter_of",
     "is_calibrated",
     "is_perhaps_result",
     "is_result",
@@ -49,6 +50,11 @@ _NAME_KINDS = (
     ("bias", r"(^|[_\W])(master_?)?bias([_\W\d]|$)"),
     ("light", r"(^|[_\W])lights?([_\W\d]|$)"),
 )
+_FILTER_WORDS = {
+    *("h[_-]?alpha", "ha", "h[_-]?beta", "hb", "oiii", "o3", "sii", "s2", "nii"),
+    *("lum", "luminance", "luminosity", "red", "green", "blue"),
+}
+_FILTER = re.compile(rf"(?:^|(?<=[_\-\s]))(?:({'|'.join(sorted(_FILTER_WORDS))})|([LRGB]))(?=[_\-\s]|$)", re.IGNORECASE)
 _RESULT = (
     r"(^|[_\W])(master_?(light|dark|flat|bias)|stack|stacked|autosave\d*|stack_\d+|dso_stacked|result)([_\W]|$)|_thn$"
 )
@@ -146,6 +152,20 @@ def facts_of(path: PurePath) -> dict[str, Any]:
     if match := re.search(r"(?:^|_)bin_?(\d)", name, re.IGNORECASE):
         facts["binning"] = (int(match[1]), int(match[1]))
     return facts
+
+
+def filter_of(path: PurePath, target: str) -> str | None:
+    """Filter that the file's name tells, or the nearest folder that tells one; a single letter must be a capital.
+
+    None where one name tells several, as `Ha_OIII`. A color that is part of the target's name (`Blue Horsehead`) is none.
+    """
+    colors = {"red", "green", "blue"} & set(re.findall(r"[^\W\d_]+", target.lower()))
+    for part in (path.stem, *reversed(path.parent.parts[-3:])):
+        found = {word or letter for word, letter in _FILTER.findall(part) if word or letter.isupper()}
+        found = {word for word in found if word.lower() not in colors}
+        if found:
+            return found.pop() if len(found) == 1 else None
+    return None
 
 
 def moment_of(path: PurePath) -> datetime | None:

@@ -125,6 +125,7 @@ def _as_pinned(frame: Frame, pins: Pins) -> Frame:
         is_master=master,
         is_stack=False,
         is_named_result=False,
+        strange_kind="",
         sources={**header.sources, "kind": "pin"},
     )
     return replace(frame, header=pinned)

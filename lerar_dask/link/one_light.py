@@ -18,6 +18,8 @@ _NEAR_COST = 4.0
 """Masters that do not fit and cost less than this are near misses."""
 _EXPOSURE_UNKNOWN = 0.05
 """What a dark of unknown exposure counts as, in relative difference; up to here no scaling is needed."""
+_MOST_SCALED = 4.0
+"""Exposure of a light over that of its dark: beyond it the dark's noise, and what is not linear in it, count for more."""
 _SHORT_DARK = 0.1
 """A dark of at most this part of a light's exposure holds hardly more than the bias."""
 
@@ -173,10 +175,16 @@ class _OneLight:
         if apart <= _EXPOSURE_UNKNOWN or self.pins.pins(self.light.path, "dark") or not exposure or wanted is None:
             return choice, 1.0
         text = f"dark of {exposure:g} s for lights of {wanted:g} s: nearest there is"
-        if (bias is not None or "B" in spec.done) and self.settings.scale_darks:
-            return replace(choice, reason=f"{text}, {reason}"), wanted / exposure
-        self.notes.append(f"{spec.name} is not used: {text}, and without a bias it cannot be scaled")
-        return None, 1.0
+        if (bias is None and "B" not in spec.done) or not self.settings.scale_darks:
+            self.notes.append(f"{spec.name} is not used: {text}, and without a bias it cannot be scaled")
+            return None, 1.0
+        if wanted > _MOST_SCALED * exposure:
+            self.notes.append(
+                f"{spec.name} is not used: {text}, and more than {_MOST_SCALED:g} times its dark is noise"
+            )
+            return None, 1.0
+        self.notes.append(f"{text}: scaled by {wanted / exposure:.3g}")
+        return replace(choice, reason=f"{text}, {reason}"), wanted / exposure
 
     def _is_bare(self, dark: Choice) -> bool:
         """Whether a dark is without its bias."""

@@ -99,6 +99,10 @@ class Units:
         ----------
         fraction : whether these lights are in fractions
         """
+        lights = [light for light in lights if "D" not in light.header.calibrated]
+        if not lights and (raw := [s.sample for s in masters.values() if s.kind == "flat" and s.frames]):
+            # Lights without dark current need no pedestal any more; those of the flats are brought to the flats.
+            lights, fraction = raw, self.is_fraction(raw[0])
         fitting: dict[str, MasterSpec] = {}
         refused: list[tuple[Frame, str]] = []
         for name, whole in masters.items():

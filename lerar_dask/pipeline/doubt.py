@@ -96,6 +96,8 @@ def _is_float(frame: Frame) -> bool:
 def _what_it_is_called(frame: Frame) -> str:
     """What stands against a frame's being a light; empty: nothing."""
     header = frame.header
+    if header.strange_kind:
+        return f"header says {header.strange_kind!r}"
     if header.kind == "unknown":
         return "neither header nor folder says what it is"
     if header.named_kind and header.named_kind != "light":

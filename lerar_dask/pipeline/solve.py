@@ -171,7 +171,8 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         for s in subs
     ]
     summaries = [solved.summaries[i] for i in members]
-    reference = register.choose_reference(summaries)[0]
+    usual = register.of_usual_exposure([s.exposure_s for s in subs])
+    reference = next(i for i in register.choose_reference(summaries) if usual[i])
     site, text = site_of(store, subs, solved.registration.transforms[members])
     given = solved.ln_reference
     place = given and (given.member, given.pull.tolist(), given.name)

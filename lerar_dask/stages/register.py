@@ -38,6 +38,7 @@ __all__ = [
     "grid_scale",
     "load",
     "match_batch",
+    "of_usual_exposure",
     "plan_agree",
     "plan_match",
 ]
@@ -107,6 +108,22 @@ def choose_reference(summaries: Sequence[dict[str, Any]], pixel_sizes: np.ndarra
     finest = np.sort(size)[_enough(len(size)) - 1] if len(size) else 1.0
     other = (size > FINER * finest) | (size < finest / FINER)
     return [int(i) for i in np.lexsort((np.arange(len(size)), -score, other))]
+
+
+def of_usual_exposure(exposure_s: Sequence[float]) -> np.ndarray:
+    """(n,) bool: subs whose exposure most subs have, of two equally frequent ones the shorter. The master has their scale.
+
+    Parameters
+    ----------
+    exposure_s : exposures that differ by less than 2 % from the next one are one
+    """
+    exposure = np.asarray(exposure_s, float)
+    order = np.argsort(exposure, kind="stable")
+    ordered = exposure[order]
+    steps = ordered[1:] > 1.02 * np.maximum(ordered[:-1], 1e-6)
+    kind = np.zeros(len(order), int)
+    kind[order] = np.concatenate([[0], np.cumsum(steps)])
+    return np.asarray(kind == np.bincount(kind).argmax())
 
 
 def _enough(n: int) -> int:

@@ -162,3 +162,29 @@ def test_hot_pixels_without_a_dark(tmp_path):
     assert np.isfinite(left).all()
     noise = 1.4826 * np.median(abs(left - np.median(left)))
     assert (abs(left - np.median(left)) > 7 * noise).sum() <= 3
+
+
+def test_a_dark_is_not_scaled_beyond_reason(tmp_path):
+    """EXPOSURE in milliseconds, read as seconds: a dark times 1000 is no dark."""
+    night = Night(tmp_path / "night", 209)
+    night.lights(7, EXPTIME=None, EXPOSURE=60_000.0)
+    night.darks(4)
+    night.darks(4, 0.0, "bias")
+    summary, image = stacked(night, tmp_path / "out")
+    assert any("60 s for lights of 60000 s" in note for note in summary.notes)
+    assert rates(night, image, vignetted=True).mean() == pytest.approx(60.0, rel=0.02)
+
+
+@pytest.mark.parametrize(("short", "long", "of"), [(2, 7, 60.0), (7, 3, 2.0)])
+def test_the_master_has_the_scale_of_the_usual_exposure(tmp_path, short, long, of):
+    """A few snapshots among the subs do not set its numbers."""
+    night = Night(tmp_path / "night", 210)
+    for i in range(short + long):
+        exposure_s = 2.0 if i < short else 60.0
+        data = adu(night.light(exposure_s))
+        night.put("light", f"l{i}.fits", data, EXPTIME=exposure_s, DATE_OBS=stamp(i))
+    night.darks(4)
+    night.darks(4, 2.0)
+    summary, image = stacked(night, tmp_path / "out")
+    assert summary.groups[0].n_used == short + long
+    assert rates(night, image, least=400.0, vignetted=True).mean() == pytest.approx(of, rel=0.02)

@@ -125,3 +125,40 @@ def test_a_mosaic_that_begins_elsewhere(tmp_path, pattern, offset):
     assert sky / sky[1] == pytest.approx([5 / 8, 1.0, 3 / 8], rel=0.03)
     sums = [np.median(rates(night, band)) for band in image]
     assert np.array(sums) / sums[1] == pytest.approx([0.5, 1.0, 0.7], rel=0.04)
+
+
+@pytest.mark.parametrize("narrow", ["Ha", "SII", "B"])
+def test_filters_in_names_alone(tmp_path, narrow):
+    """No FILTER in any header: names tell, and flats of another filter are not mixed in."""
+    night = Night(tmp_path / "night", 226)
+    for i in range(7):
+        when = {"EXPTIME": 60.0, "DATE_OBS": stamp(i), "FILTER": None, "OBJECT": "M42"}
+        night.put("light", f"M42_Light_{narrow}_60s_{i:03d}.fits", adu(night.light()), **when)
+    night.darks(4)
+    night.darks(3, 2.0, "darkflat")
+    own = night.vignetting
+    for name, vignetting in ((narrow, own), ("OIII", own[::-1] ** 3)):
+        night.vignetting = vignetting
+        for i in range(3):
+            when = {"EXPTIME": 2.0, "DATE_OBS": stamp(i, hour=20), "FILTER": None}
+            night.put("flat", f"Flat_{name}_{i:03d}.fits", adu(night.flat()), **when)
+    night.vignetting = own
+    summary, image = stacked(night, tmp_path / "out")
+    assert summary.groups[0].name == f"M42_{narrow}"
+    assert rates(night, image).std() < 0.02 * rates(night, image).mean()
+    assert np.nanmedian(image) == pytest.approx(60.0 * SKY * night.vignetting.mean(), abs=6)
+
+
+def test_frames_that_are_neither_subs_nor_calibration(tmp_path):
+    """FOCUS and ARC in the lights' folder are set aside by name; a word that nobody knows is said."""
+    night = Night(tmp_path / "night", 227)
+    night.lights(7, IMAGETYP="Imaging")
+    night.darks()
+    for i, word in enumerate(("FOCUS", "Plate-solve", "ARC")):
+        night.put("light", f"x{i}.fits", adu(night.light(2.0)), EXPTIME=2.0, DATE_OBS=stamp(30 + i), IMAGETYP=word)
+    summary, image = stacked(night, tmp_path / "out")
+    assert summary.groups[0].n_used == 7
+    assert sorted(path.rpartition("/")[2] for path, _ in summary.aside) == ["x0.fits", "x1.fits", "x2.fits"]
+    assert all("neither a sub nor a calibration frame" in reason for _, reason in summary.aside)
+    assert any("'Imaging'" in note and "taken for a light" in note for note in summary.notes)
+    assert rates(night, image, vignetted=True).mean() == pytest.approx(60.0, rel=0.02)

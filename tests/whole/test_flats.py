@@ -116,3 +116,19 @@ def test_dead_pixels_of_flats_and_lights_leave_no_trace(tmp_path):
     assert inner.min() > 0.85 * np.median(inner)
     found = rates(night, image)
     assert found.std() < 0.02 * found.mean()
+
+
+def test_flats_of_calibrated_lights_in_another_unit(tmp_path):
+    """Lights in 0..1, less bias and dark; raw flats and flat-darks in ADU need no unit but their own."""
+    night = Night(tmp_path / "night", 217)
+    for i in range(7):
+        data = (night.light() - night.bias - 60.0 * night.rate + 100) / 65535
+        when = {"EXPTIME": 60.0, "DATE_OBS": stamp(i), "CALSTAT": "BD", "PEDESTAL": 100 / 65535}
+        night.put("light", f"l{i}.fits", data.astype(np.float32), **when)
+    night.darks(4)
+    night.flats(3)
+    summary, image = stacked(night, tmp_path / "out")
+    assert not summary.aside
+    found = rates(night, image * 65535)
+    assert found.std() < 0.02 * found.mean()
+    assert slope(image) == pytest.approx(1.0, abs=0.03)
