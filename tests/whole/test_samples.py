@@ -157,3 +157,23 @@ def test_a_frame_without_a_single_row_of_its_own_is_set_aside(tmp_path):
     assert dict(summary.aside)[str(night.folder / "lights" / "ramp.fits")].startswith("it holds no picture")
     with fits.open(master_of(summary)) as hdus:
         assert len(hdus["FRAMES"].data) >= 4
+
+
+def test_a_plane_over_a_field_of_few_stars_costs_no_sub(tmp_path):
+    """Its beads are brighter than all stars: neither the width of the stars nor the match is made of them."""
+    night = Night(tmp_path / "night", 58)
+    for i in range(8):
+        data = night.light()
+        if i % 2 == 0:
+            for x in range(night.shape[1]):
+                y = int(0.4 * x + 20 * i)
+                if 1 < y < night.shape[0] - 2:
+                    data[y - 1 : y + 2, x] += 800
+        night.put("light", f"l{i}.fits", adu(data), EXPTIME=60.0, DATE_OBS=stamp(i))
+    night.darks()
+    summary, image = stacked(night, tmp_path / "out")
+    assert not summary.aside
+    assert summary.groups[0].n_used == 8
+    found = rates(night, image, vignetted=True) / 60.0
+    assert found.std() < 0.02
+    assert found.mean() == pytest.approx(1.0, abs=0.02)

@@ -17,6 +17,7 @@ from numba import njit
 
 from lerar_dask.kernels.measure.background import interpolate_grid, smooth_grid
 from lerar_dask.kernels.measure.detection import SINGLE, detect_peaks
+from lerar_dask.kernels.measure.lines import off_lines
 from lerar_dask.kernels.measure.moments import adaptive_moments, aperture_flux, weighted_flux
 from lerar_dask.kernels.measure.psf import fit_centers
 from lerar_dask.kernels.measure.rings import ring_levels
@@ -112,6 +113,7 @@ def find_stars(
     single = peaks[:, 3] < SINGLE
     spikes = [peaks[single][:, [0, 1, 4]]]
     peaks = peaks[~single]
+    peaks = peaks[off_lines(peaks[:, :2])]
     found = _measure(image, peaks, noise, cell_px, typical)
     _flag_saturated(found, raw, saturation, raw_step)
     like, narrow, typical = _choose(found, typical)
@@ -165,6 +167,7 @@ def _detect(
         peaks = peaks[single | (np.cumsum(~single) <= most)]
         peaks = _over_surroundings(image, peaks, level, noise, cell_px, width, sigma)
         bright = peaks[peaks[:, 3] >= SINGLE][:400]
+        bright = bright[off_lines(bright[:, :2])]
         if len(bright) < 3:
             return peaks, width, 0
         found = _measure(image, bright, noise, cell_px, width)
