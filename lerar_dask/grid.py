@@ -13,16 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["CHUNK_SHAPE", "NODE_PX", "NOISE_CELL_PX", "SURFACE_NODE_PX", "Canvas", "Window", "source_window"]
+__all__ = ["CHUNK_SHAPE", "SURFACE_NODE_PX", "Canvas", "Window", "source_window"]
 
 CHUNK_SHAPE = (256, 512)
 """Rows and columns of a master chunk = one integrate task. Never derived from memory or the number of subs."""
-NODE_PX = 64
-"""Source positions are computed at canvas columns that are multiples of this, and are linear between."""
 SURFACE_NODE_PX = 32
 """Sky surfaces are evaluated at canvas rows and columns that are multiples of this, and are bilinear between."""
-NOISE_CELL_PX = 128
-"""Noise and weights of a sub are constant on canvas cells of this size."""
 
 
 @dataclass(frozen=True)

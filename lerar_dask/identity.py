@@ -17,7 +17,7 @@ __all__ = ["code_of", "digest"]
 
 _PACKAGE = "lerar_dask"
 _ROOT = Path(__file__).parent
-_SCIENCE = ("grid", "kernels", "products", "stages")
+_SCIENCE = ("constants", "grid", "kernels", "products", "stages")
 """Modules and packages whose text decides what comes out; where things lie and who runs them does not."""
 _IMPORT = re.compile(rf"^\s*from ({_PACKAGE}[\w.]*) import (\([^)]*\)|.+)$", re.MULTILINE)
 _NO_CODE = re.compile(r"^\s*(#.*)?\n", re.MULTILINE)

@@ -20,8 +20,8 @@ __all__ = ["known_names", "steps_of"]
 @lru_cache(maxsize=1)
 def known_names() -> dict[str, Any]:
     """Task functions, and the dataclasses of their arguments, by name."""
+    from lerar_dask.frames.frame import Frame, PixelSource
     from lerar_dask.frames.header import Header
-    from lerar_dask.frames.reader import Frame, PixelSource
     from lerar_dask.frames.wcs import Solution
     from lerar_dask.kernels.normalize.slab import Scene
     from lerar_dask.stages import ingest, integrate, masters, normalize, register, soundness, trails

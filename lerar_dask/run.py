@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lerar_dask.constants import PLANES
 from lerar_dask.errors import StoreError, UsageError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.replay import steps_of
 from lerar_dask.settings import Integrate, from_toml
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.store.layout import PLANES
 from lerar_dask.tasks import Step, Task
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState", "store_of"]
 
-BLOCK_PX = 1024
+_SIDE_PX = 1024
 """Side of a block of the lazy arrays of single subs."""
 
 
@@ -308,7 +308,7 @@ class Run:
 
         state, subs = self._group(group)
         canvas = self._canvas(state)
-        chunks = ((1,) * len(subs), (state.n_channels,), *(_axis_chunks(n, BLOCK_PX) for n in canvas.shape))
+        chunks = ((1,) * len(subs), (state.n_channels,), *(_axis_chunks(n, _SIDE_PX) for n in canvas.shape))
         make = partial(_canvas_block, self._block_function(group, what), canvas.shape)
         return da.map_blocks(make, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32))
 
@@ -326,18 +326,18 @@ def _axis_chunks(length: int, size: int) -> tuple[int, ...]:
 
 
 def _per_sub(make: Any, n: int, shape: tuple[int, int], dtype: np.dtype) -> da.Array:
-    """Array (sub, y, x) with one block per sub and BLOCK_PX square."""
+    """Array (sub, y, x) with one block per sub and _SIDE_PX square."""
     import dask.array as da
 
-    chunks = ((1,) * n, _axis_chunks(shape[0], BLOCK_PX), _axis_chunks(shape[1], BLOCK_PX))
+    chunks = ((1,) * n, _axis_chunks(shape[0], _SIDE_PX), _axis_chunks(shape[1], _SIDE_PX))
     return da.map_blocks(
         partial(_plain_block, make, shape), chunks=chunks, dtype=dtype, meta=np.empty((0, 0, 0), dtype)
     )
 
 
 def _window(block_id: tuple[int, ...], shape: tuple[int, int]) -> Window:
-    y0, x0 = block_id[-2] * BLOCK_PX, block_id[-1] * BLOCK_PX
-    return Window(y0, min(y0 + BLOCK_PX, shape[0]), x0, min(x0 + BLOCK_PX, shape[1]))
+    y0, x0 = block_id[-2] * _SIDE_PX, block_id[-1] * _SIDE_PX
+    return Window(y0, min(y0 + _SIDE_PX, shape[0]), x0, min(x0 + _SIDE_PX, shape[1]))
 
 
 def _plain_block(make: Any, shape: tuple[int, int], block_id: tuple[int, ...] = ()) -> np.ndarray:

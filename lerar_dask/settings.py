@@ -80,7 +80,7 @@ class Link:
     rotator_tolerance_deg: float = 5.0
     """Flats taken at a rotator angle this close count as equal."""
     session_gap_h: float = 6.0
-    """Frames with a pause shorter than this belong to one session."""
+    """Plots of the report begin a new session after a pause longer than this."""
     scale_darks: bool = True
     """Scale a dark of another exposure when a bias allows it."""
     pins: Path | None = None
@@ -193,7 +193,7 @@ class Run:
     """threads, processes, or the address of a dask scheduler (tcp://host:port, tls://host:port)."""
     store: str = ""
     """Where the store lies; default OUT/store.zarr."""
-    codec: Literal["auto", "none", "lz4"] = "none"
+    codec: Literal["none", "lz4"] = "none"
     """How raw pixels are packed in the store."""
     resolve: bool = False
     """Choose reference, grid origin and links afresh, although subs were measured before."""

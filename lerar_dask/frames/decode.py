@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, PixelSource
+from lerar_dask.frames.frame import Frame, PixelSource
 
 __all__ = ["close", "decoded_rows", "unzipped_rows"]
 
@@ -145,7 +145,7 @@ close = _pool.close
 atexit.register(close)
 
 
-def decoded_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int = 1) -> np.ndarray:
+def decoded_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int = 1, plane: int = 0) -> np.ndarray:
     """Rows y0, y0 + step, ... below y1 of a tile-compressed or odd file, as they lie in the file.
 
     Raises
@@ -155,13 +155,14 @@ def decoded_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int 
     """
     shape = (len(range(y0, y1, step)), frame.shape[1])
     announced = np.dtype(source.dtype)
-    pixels = frame.shape[0] * frame.shape[1]
+    pixels = frame.shape[0] * frame.shape[1] * frame.n_planes
     request = {
         "path": os.fsdecode(frame.path),
         "hdu": source.hdu,
         "y0": y0,
         "y1": y1,
         "step": step,
+        "plane": plane,
         "memory_bytes": _MEMORY_BYTES + _COPIES * pixels * announced.itemsize,
         "cpu_s": _CPU_S + pixels / _PIXELS_PER_S,
         "most_bytes": shape[0] * shape[1] * announced.itemsize,
@@ -177,7 +178,7 @@ def decoded_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int 
         _pool.put(child)
 
 
-def unzipped_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int = 1) -> np.ndarray:
+def unzipped_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int = 1, plane: int = 0) -> np.ndarray:
     """Rows y0, y0 + step, ... below y1 of a gzipped plain file, as they lie in the file.
 
     Raises
@@ -189,12 +190,12 @@ def unzipped_rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int
     rows = np.empty((y1 - y0, width), dtype)
     try:
         with gzip.open(frame.path) as file:
-            file.seek(source.offset + y0 * width * dtype.itemsize)
+            file.seek(source.offset + (plane * frame.shape[0] + y0) * width * dtype.itemsize)
             view = memoryview(rows).cast("B")  # type: ignore[arg-type]
             got = 0
             while got < len(view) and (n := file.readinto(view[got:])):
                 got += n
-            if y1 == frame.shape[0]:
+            if y1 == frame.shape[0] and plane == frame.n_planes - 1:
                 _check_end(file)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise FrameError(f"it cannot be unpacked ({(str(error).splitlines() or ['damaged'])[0][:120]})") from error

@@ -30,7 +30,8 @@ def main() -> None:
         request = json.loads(line)
         try:
             _limit(request["memory_bytes"], request["cpu_s"])
-            rows = _read(os.fsencode(request["path"]), request["hdu"], request["y0"], request["y1"], request["step"])
+            where = (request[name] for name in ("hdu", "plane", "y0", "y1", "step"))
+            rows = _read(os.fsencode(request["path"]), *where)
             _put(shared, rows, request["most_bytes"])
             answer = {"shape": rows.shape, "dtype": rows.dtype.str}
         except MemoryError:
@@ -60,17 +61,16 @@ def _lower(what: int, wanted: int) -> None:
     resource.setrlimit(what, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
-def _read(path: bytes, number: int, y0: int, y1: int, step: int) -> np.ndarray:
-    """Rows of an image of one plane as stored, (rows, x)."""
+def _read(path: bytes, number: int, plane: int, y0: int, y1: int, step: int) -> np.ndarray:
+    """Rows of a plane of an image as stored, (rows, x)."""
     with warnings.catch_warnings(), open(path, "rb") as file:
         warnings.simplefilter("ignore")
         how: dict[str, Any] = {"memmap": False, "do_not_scale_image_data": True, "lazy_load_hdus": True}
         with fits.open(file, mode="readonly", **how) as opened:
             hdu = opened[number]
-            rows = hdu.section[..., y0:y1, :] if hasattr(hdu, "section") else hdu.data[..., y0:y1, :]
-            if rows.size != rows.shape[-2] * rows.shape[-1]:
-                raise ValueError("it has more than one plane")
-            return np.asarray(rows.reshape(rows.shape[-2:])[::step])
+            before = tuple(plane if n > 1 else 0 for n in hdu.shape[:-2])
+            rows = (hdu.section if hasattr(hdu, "section") else hdu.data)[(*before, slice(y0, y1))]
+            return np.asarray(rows[::step])
 
 
 def _put(shared: int, rows: np.ndarray, most_bytes: int) -> None:

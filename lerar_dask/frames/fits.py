@@ -20,12 +20,12 @@ import numpy as np
 
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.dialects import normalize_header
-from lerar_dask.frames.header import Header
-from lerar_dask.frames.reader import Frame, PixelSource
+from lerar_dask.frames.frame import Frame, PixelSource
 from lerar_dask.frames.values import number_of
 
-__all__ = ["probe_fits", "read_cards"]
+__all__ = ["NAME", "cards", "is_one", "probe", "rows"]
 
+NAME = "FITS"
 _BLOCK = 2880
 _MAX_BLOCKS = 1000
 """36,000 cards; the longest real header seen has 400."""
@@ -39,7 +39,12 @@ _CODECS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "PLIO_1", "HCOMPRESS_1", "N
 _BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
-def probe_fits(path: Path, stat: os.stat_result) -> Frame:
+def is_one(head: bytes) -> bool:
+    """Whether a file begins as FITS files do."""
+    return head.startswith(b"SIMPLE")
+
+
+def probe(path: Path, stat: os.stat_result) -> Frame:
     """Frame of a FITS file, also gzipped and tile-compressed; raises FrameError with the reason for a refusal."""
     zipped = _is_gzip(path)
     with gzip.open(path) if zipped else open(path, "rb") as file:
@@ -48,40 +53,54 @@ def probe_fits(path: Path, stat: os.stat_result) -> Frame:
         merged = {**hdus[0][0], **{k: v for k, v in cards.items()}}
         for word in ("HISTORY", "COMMENT"):
             merged[word] = [*hdus[0][0].get(word, ()), *(cards.get(word, ()) if index else ())]
-        shape, three, source = _describe(cards, hdus[index][1], index, zipped)
-        header = normalize_header(merged, path, shape=(3, *shape) if three else shape)
-        problem = _refusal(three, header)
-        if not problem and not zipped and source.layout == "plain":
-            need = source.offset + shape[0] * shape[1] * np.dtype(source.dtype).itemsize
-            if need > stat.st_size:
-                share = max(0.0, (stat.st_size - source.offset) / (need - source.offset))
-                problem = f"the file is cut short: {share:.0%} of its pixels are there"
-        if not problem and shape[0] * shape[1] > MAX_PIXELS:
-            problem = f"{shape[1]} x {shape[0]} pixels are more than any camera has"
-        if not problem and source.layout != "plain":
-            expansion = shape[0] * shape[1] * 2 / max(stat.st_size, 1)
-            if expansion > _MAX_EXPANSION:
-                problem = f"it would unpack to {expansion:.0f} times its size"
+        shape, n_planes, source = _describe(cards, hdus[index][1], index, zipped)
+    header = normalize_header(merged, path, shape=(n_planes, *shape) if n_planes > 1 else shape)
+    lack = _lack(shape, n_planes, source, stat.st_size)
+    color = n_planes > 1 and not header.is_stack
     return Frame(
         path=path,
         size=stat.st_size,
         mtime_ns=stat.st_mtime_ns,
         header=header,
         shape=shape,
-        pixels=None if problem or three else source,
-        problem=problem,
+        pixels=None if lack else source,
+        n_planes=n_planes,
+        problem=lack or ("it is a color image of three planes, no raw sub" if color else ""),
     )
 
 
-def read_cards(path: Path, hdu: int) -> list[str]:
+def _lack(shape: tuple[int, int], n_planes: int, source: PixelSource, size: int) -> str:
+    """Why the pixels cannot be there, told by the size of the file."""
+    n = shape[0] * shape[1] * n_planes
+    need = source.offset + n * np.dtype(source.dtype).itemsize
+    if source.layout == "plain" and need > size:
+        share = max(0.0, (size - source.offset) / (need - source.offset))
+        return f"the file is cut short: {share:.0%} of its pixels are there"
+    if n > MAX_PIXELS:
+        return f"{shape[1]} x {shape[0]} pixels are more than any camera has"
+    expansion = n * 2 / max(size, 1)
+    if source.layout != "plain" and expansion > _MAX_EXPANSION:
+        return f"it would unpack to {expansion:.0f} times its size"
+    return ""
+
+
+def cards(path: Path, hdu: int) -> list[str]:
     """Cards of the primary and of the image HDU, verbatim (80 characters each)."""
     with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
         size = _MAX_UNPACKED if _is_gzip(path) else os.path.getsize(path)
-        cards: list[str] = []
+        found: list[str] = []
         for number, (_, _, text) in enumerate(_hdus(file, size, last=hdu)):
             if number in (0, hdu):
-                cards += [text[i : i + 80].rstrip() for i in range(0, len(text), 80)]
-        return cards
+                found += [text[i : i + 80].rstrip() for i in range(0, len(text), 80)]
+        return found
+
+
+def rows(frame: Frame, source: PixelSource, y0: int, y1: int, step: int, plane: int) -> np.ndarray:
+    """Rows of a plane of a packed or gzipped file, as they lie in it."""
+    from lerar_dask.frames import decode
+
+    unpack = decode.decoded_rows if source.layout == "packed" else decode.unzipped_rows
+    return unpack(frame, source, y0, y1, step, plane)
 
 
 # ------------------------------------------------------------------------------------------------------------ header
@@ -231,10 +250,8 @@ def _image_hdu(hdus: list[tuple[dict[str, Any], int, str]]) -> tuple[int, dict[s
     return len(hdus) - 1, hdus[-1][0]
 
 
-def _describe(
-    cards: dict[str, Any], offset: int, index: int, zipped: bool
-) -> tuple[tuple[int, int], bool, PixelSource]:
-    """Shape, whether there are three planes, and where the pixels lie."""
+def _describe(cards: dict[str, Any], offset: int, index: int, zipped: bool) -> tuple[tuple[int, int], int, PixelSource]:
+    """Shape, number of planes, and where the pixels lie."""
     packed = cards.get("ZIMAGE") is True
     if packed:
         _check_tiles(cards)
@@ -265,7 +282,7 @@ def _describe(
         blank=blank if isinstance(blank, int) and abs(blank) < 2**63 and bits > 0 else None,
         lossy=lossy,
     )
-    return shape, three, source
+    return shape, long[2] if three else 1, source
 
 
 def _check_tiles(cards: dict[str, Any]) -> None:
@@ -291,12 +308,6 @@ def _refuse_cube(long: list[int]) -> None:
     if len(long) == 3 and long[0] in (3, 4):
         raise FrameError(f"it is a color image with interleaved channels ({long[1]} x {long[2]} x {long[0]}), no sub")
     raise FrameError(f"it is a cube ({' x '.join(map(str, long))}), no single sub")
-
-
-def _refusal(three: bool, header: Header) -> str:
-    if three and not header.is_stack:
-        return "it is a color image of three planes, no raw sub"
-    return ""
 
 
 def _float(value: Any, default: float) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.frames.frame import Frame
+from lerar_dask.frames.reader import band_of
 from lerar_dask.frames.scan import probe
 
 __all__ = ["LIGHT", "Picture", "light_of", "open_picture"]
@@ -39,15 +40,8 @@ class Picture:
         FrameError
             when they cannot be read, or hold nothing.
         """
-        from astropy.io import fits
-
-        try:
-            if self.n_planes == 1:
-                planes = [np.ascontiguousarray(band_of(self.frame, 0, self.frame.shape[0]), np.float32)]
-            else:
-                planes = [np.ascontiguousarray(plane, np.float32) for plane in fits.getdata(self.frame.path)]
-        except (OSError, ValueError, TypeError) as error:
-            raise FrameError(f"its pixels cannot be read ({error})") from error
+        rows = self.frame.shape[0]
+        planes = [np.ascontiguousarray(band_of(self.frame, 0, rows, plane=k)) for k in range(self.n_planes)]
         for plane in planes:
             plane[~np.isfinite(plane)] = np.nan
             if np.isnan(plane).all() or np.nanmin(plane) == np.nanmax(plane):
@@ -64,10 +58,9 @@ def open_picture(path: Path) -> Picture:
         when the file is no image of one plane or of three.
     """
     frame = probe(path)
-    n_planes = 1 if frame.pixels else _count_planes(frame)
-    if not n_planes:
+    if frame.pixels is None or frame.n_planes not in (1, 3):
         raise FrameError(frame.problem or "it is no image of one plane or of three")
-    return Picture(frame, n_planes)
+    return Picture(frame, frame.n_planes)
 
 
 def light_of(planes: Sequence[np.ndarray]) -> np.ndarray:
@@ -75,17 +68,3 @@ def light_of(planes: Sequence[np.ndarray]) -> np.ndarray:
     if len(planes) == 1:
         return planes[0]
     return np.asarray(sum(np.float32(share) * plane for share, plane in zip(LIGHT, planes, strict=True)))
-
-
-def _count_planes(frame: Frame) -> int:
-    """3 for an unpacked color image, which is no frame of a night; 0 for all else that is none."""
-    from astropy.io import fits
-
-    if frame.shape == (0, 0):
-        return 0
-    try:
-        header = fits.getheader(frame.path)
-    except OSError:
-        return 0
-    whole = 3 * frame.shape[0] * frame.shape[1] * abs(header["BITPIX"]) // 8 < frame.size
-    return 3 if header["NAXIS"] == 3 and header["NAXIS3"] == 3 and whole else 0

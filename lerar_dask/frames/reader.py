@@ -1,96 +1,28 @@
-"""Frame: a file, its header, where its pixels lie, or why it cannot be used; and the ways to its pixels.
+"""Reader: the ways to a frame's pixels and cards, whatever format its file has.
 
-A frame is found by `probe(path)` (header only, bounded bytes, no pixel memory); a reader is chosen by magic bytes, the
-suffix serves messages only. Physical value = stored * scale + zero.
+`probe` finds out what a file is (header only, bounded bytes, no pixel memory), by its first bytes; a suffix serves messages
+only. Rows of uncompressed files are read here; all others are unpacked by their format (formats.py).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.header import Header
+from lerar_dask.frames.formats import format_named
+from lerar_dask.frames.frame import Frame, PixelSource, RawPixels
 from lerar_dask.kernels.calibrate.light import swap_words
 
-__all__ = ["Frame", "PixelSource", "RawPixels", "band_of", "fill_band", "has_words", "read_pixels", "read_words"]
+__all__ = ["band_of", "cards_of", "fill_band", "has_words", "read_pixels", "read_words"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PixelSource:
-    """Where the pixels of a frame lie and how they are to be understood."""
-
-    layout: str
-    """plain: uncompressed at `offset`; gzip: the same, in a gzipped file; packed: compressed by tiles."""
-    hdu: int
-    """Number of the HDU that holds the image."""
-    offset: int
-    dtype: str
-    """As stored in the file, big-endian: '>i2', '>f4' ..."""
-    scale: float
-    zero: float
-    blank: int | None
-    lossy: bool = False
-    """Floats that were quantized by tile compression."""
-    factor: float = 1.0
-    """Brings the file's numbers to the unit of the other frames."""
-    less: float = 0.0
-    """A pedestal that a program has added and says so, in the file's numbers: taken off."""
-
-    @property
-    def is_unsigned(self) -> bool:
-        """Integers with the offset that makes them unsigned: kept as unsigned integers."""
-        bits = {">i2": 2.0**15, ">i4": 2.0**31}
-        return self.scale == 1.0 and self.dtype in bits and self.zero == bits[self.dtype]
-
-    @property
-    def stored_dtype(self) -> str:
-        """Type in which the store keeps the pixels."""
-        if self.is_unsigned:
-            return {">i2": "uint16", ">i4": "uint32"}[self.dtype]
-        return np.dtype(self.dtype).newbyteorder("=").name
-
-    @property
-    def stored_scale(self) -> tuple[float, float]:
-        """Scale and zero of the stored pixels."""
-        scale, zero = (1.0, 0.0) if self.is_unsigned else (self.scale, self.zero)
-        return scale * self.factor, (zero - self.less) * self.factor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """A file of the night."""
-
-    path: Path
-    size: int
-    mtime_ns: int
-    header: Header
-    shape: tuple[int, int] = (0, 0)
-    """Rows, columns."""
-    pixels: PixelSource | None = None
-    problem: str = ""
-    """Why it cannot be used, in words; empty when it can."""
-
-    @property
-    def saturation(self) -> float | None:
-        """Saturation level as a header tells it, in the unit of the frame's values; a level of 0 tells nothing."""
-        level, pixels = self.header.saturation_adu, self.pixels
-        return (level - pixels.less) * pixels.factor if level and pixels else None
-
-
-@dataclass(frozen=True)
-class RawPixels:
-    """Pixels as they are stored."""
-
-    data: np.ndarray
-    """(y, x), native byte order."""
-    scale: float
-    zero: float
-    blank: float | None
+def cards_of(frame: Frame) -> list[str]:
+    """Cards of a frame, verbatim."""
+    source = _source(frame)
+    return format_named(source.format).cards(frame.path, source.hdu)
 
 
 def has_words(frame: Frame) -> bool:
@@ -158,10 +90,10 @@ def read_pixels(frame: Frame) -> RawPixels:
     return RawPixels(data, scale, zero, blank)
 
 
-def band_of(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
+def band_of(frame: Frame, y0: int, y1: int, *, step: int = 1, plane: int = 0) -> np.ndarray:
     """Physical values of rows y0, y0 + step, ... below y1, float32; missing ones NaN."""
     source = _source(frame)
-    stored = band_stored(frame, y0, y1, step=step)
+    stored = band_stored(frame, y0, y1, step=step, plane=plane)
     scale, zero = source.stored_scale
     with np.errstate(over="ignore"):
         values = stored.astype(np.float32)
@@ -198,21 +130,19 @@ def fill_band(
     stack[:, i] *= np.float32(factor)
 
 
-def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1) -> np.ndarray:
+def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1, plane: int = 0) -> np.ndarray:
     """Rows as stored, native byte order."""
     source = _source(frame)
     if source.layout == "plain":
         rows = np.empty((len(range(y0, y1, step)), frame.shape[1]), source.dtype)
-        _read_plain(frame, [(y0, rows)] if step == 1 else [(y0 + i * step, row) for i, row in enumerate(rows)])
+        first = plane * frame.shape[0] + y0
+        _read_plain(frame, [(first, rows)] if step == 1 else [(first + i * step, row) for i, row in enumerate(rows)])
     else:
-        from lerar_dask.frames import decode
-
         try:
             _check_unchanged(frame, os.stat(frame.path))
         except OSError as error:
             raise FrameError(f"it can no longer be read ({error.strerror})") from error
-        unpack = decode.decoded_rows if source.layout == "packed" else decode.unzipped_rows
-        rows = unpack(frame, source, y0, y1, step)
+        rows = format_named(source.format).rows(frame, source, y0, y1, step, plane)
     if source.is_unsigned and source.dtype == ">i2":
         return swap_words(np.asarray(rows).view("=u2"), flip=0x8000)
     if source.is_unsigned:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lerar_dask.errors import FrameError, UsageError
-from lerar_dask.frames.fits import probe_fits
+from lerar_dask.frames.formats import format_of
+from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.header import Header
-from lerar_dask.frames.reader import Frame
 
 __all__ = ["Scan", "probe", "scan"]
 
@@ -83,9 +83,12 @@ def probe(path: Path) -> Frame:
     try:
         if stat.st_size == 0:
             return _trouble(path, "the file is empty", stat)
-        if _later(path):
-            return _trouble(path, f"{_later(path)} files cannot be read yet", stat)
-        return _less_pedestal(probe_fits(path, stat))
+        reader = format_of(path)
+        if reader is None:
+            return _trouble(
+                path, f"{_later(path)} files cannot be read yet" if _later(path) else "it is no FITS file", stat
+            )
+        return _less_pedestal(reader.probe(path, stat))
     except FrameError as error:
         return _trouble(path, error.message, stat)
     except OSError as error:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.frames import names
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.link.meaning import camera_classes
 
 __all__ = ["without_copies"]

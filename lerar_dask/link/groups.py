@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.link.meaning import camera_classes, filter_key, most_frequent, target_key
 from lerar_dask.link.pins import Pins
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.settings import Link as LinkSettings
 
 __all__ = ["PIN", "kind_notes", "kind_of", "unusable"]

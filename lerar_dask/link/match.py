@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.header import Kind
-from lerar_dask.frames.reader import Frame
 from lerar_dask.link.copies import without_copies
 from lerar_dask.link.groups import LightGroup, groups_of
 from lerar_dask.link.kinds import kind_notes, kind_of, unusable

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.link.pins import Pins
 from lerar_dask.link.rules import exposure_distance, judge, rules_for
 from lerar_dask.link.sets import MasterSpec

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.link.groups import safe_name
 from lerar_dask.link.rules import Rule, agree_within, exposure_distance, judge, rules_for, temperature_of
 from lerar_dask.settings import Link as LinkSettings

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, PixelSource, band_of
+from lerar_dask.frames.frame import Frame, PixelSource
+from lerar_dask.frames.reader import band_of
 from lerar_dask.link.sets import MasterSpec
 
 __all__ = ["Converted", "Units", "lights_of_one_unit"]

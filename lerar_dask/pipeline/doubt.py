@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.link.kinds import PIN
 from lerar_dask.pipeline.prepare import Light
 from lerar_dask.run import Sub

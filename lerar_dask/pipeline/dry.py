@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lerar_dask.constants import PLANES
 from lerar_dask.errors import StoreError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas
 from lerar_dask.link.match import LightGroup
@@ -16,7 +17,6 @@ from lerar_dask.runtime import memory
 from lerar_dask.settings import Settings
 from lerar_dask.stages.bands import BAND_ROWS
 from lerar_dask.store.access import Store
-from lerar_dask.store.layout import PLANES
 
 __all__ = ["dry_run"]
 

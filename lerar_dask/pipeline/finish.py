@@ -275,7 +275,7 @@ def draw(store: Store, state: RunState) -> Drawing:
     groups = {
         name: {"surfaces": _surfaces(store, state, name), **_group_maps(store, state, name)} for name in state.groups
     }
-    return Drawing(plots.plots(report.in_time(state.frames)), groups)
+    return Drawing(plots.plots(report.in_time(state.frames), gap_h=state.settings["link"]["session_gap_h"]), groups)
 
 
 def report_digest(state: RunState, problems: Mapping[str, str]) -> str:

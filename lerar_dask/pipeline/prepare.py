@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.scan import scan
 from lerar_dask.link.match import LightGroup, LightLink, Links, link_frames
 from lerar_dask.settings import Settings

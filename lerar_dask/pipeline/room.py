@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lerar_dask.errors import MemoryBudgetError
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.runtime.memory import RESERVED_BYTES, format_bytes
 from lerar_dask.settings import Settings

@@ -143,7 +143,7 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
     """Bring lights into the store; subs that can be used, in order of start and id; each picture once."""
     settings, store = session.settings, session.store
     items = items_of(lights, session.known, store.has_sub)
-    ingest.prepare_arrays(store, items, settings.ingest, _codec(session))
+    ingest.prepare_arrays(store, items, settings.ingest, session.settings.run.codec)
 
     def is_there(task: Any) -> bool:
         item = task.arguments["item"]
@@ -184,10 +184,6 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
             )
         )
     return sorted(subs, key=lambda sub: (sub.start, sub.id))
-
-
-def _codec(session: Session) -> str:
-    return "none" if session.settings.run.codec == "auto" else session.settings.run.codec
 
 
 def _target_of(sub: Sub, night: Night) -> str:

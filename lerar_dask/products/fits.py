@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lerar_dask.constants import PLANES
 from lerar_dask.products.hdus import FitsWriter, ascii_text, atomic_path, image_header
 from lerar_dask.products.provenance import program
 
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["PLANES", "CalibrationMaster", "MasterImage", "rows_of", "write_calibration", "write_master"]
+__all__ = ["CalibrationMaster", "MasterImage", "rows_of", "write_calibration", "write_master"]
 
-PLANES = ("image", "noise", "coverage", "rejlow", "rejhigh")
 ReadRows = Callable[[int, int], np.ndarray]
 _BAND_ROWS = 256
 _PLANE_UNITS = {"noise": "adu", "coverage": "1", "rejlow": "1", "rejhigh": "1"}

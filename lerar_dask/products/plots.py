@@ -30,14 +30,18 @@ _QUANTITIES = (
 )
 _WEBGL_FROM = 1500
 """Points from which plots are drawn by WebGL."""
-_NIGHT_GAP_S = 6 * 3600
 _COLORS = ("#3987d6", "#d98b2b", "#3aa37a", "#c05fa8", "#8a79d6", "#b0a332", "#4fb3bf", "#cf6a5d")
 _ASIDE_COLOR = "#d64545"
 _MUTED = "#8a8f98"
 
 
-def plots(frames: Sequence[Mapping[str, Any]]) -> Plots:
-    """Script, one HTML element per plot, and bokeh's scripts; empty when no frame has a number to show."""
+def plots(frames: Sequence[Mapping[str, Any]], *, gap_h: float = 6.0) -> Plots:
+    """Script, one HTML element per plot, and bokeh's scripts; empty when no frame has a number to show.
+
+    Parameters
+    ----------
+    gap_h : pause between frames after which a new session begins
+    """
     from bokeh.document import Document
     from bokeh.embed import components
     from bokeh.models import ColumnDataSource, CustomJS
@@ -47,7 +51,7 @@ def plots(frames: Sequence[Mapping[str, Any]]) -> Plots:
     if not shown:
         return "", [], ""
     times = np.array([_epoch_s(f.get("date_obs")) for f in frames])
-    x, nights = _abscissa(times)
+    x, nights = _abscissa(times, gap_h)
     source = ColumnDataSource(_columns(frames, x, [key for key, _ in shown]), name="subs")
     source.selected.js_on_change(
         "indices", CustomJS(code="if (window.lerarSelect) window.lerarSelect(cb_obj.indices);")
@@ -162,10 +166,10 @@ def _columns(frames: Sequence[Mapping[str, Any]], x: np.ndarray, keys: Sequence[
     return columns
 
 
-def _abscissa(times: np.ndarray) -> tuple[np.ndarray, dict[float, str] | None]:
+def _abscissa(times: np.ndarray, gap_h: float) -> tuple[np.ndarray, dict[float, str] | None]:
     """Milliseconds within one night; over several nights, or without times, running numbers with the nights' names."""
     known = np.isfinite(times)
-    gaps = np.flatnonzero(np.diff(times) > _NIGHT_GAP_S)
+    gaps = np.flatnonzero(np.diff(times) > 3600.0 * gap_h)
     if known.all() and not len(gaps):
         return times * 1000.0, None
     x = np.arange(len(times), dtype=float)

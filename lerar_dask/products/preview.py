@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.output.binning import area_means
 from lerar_dask.products.hdus import atomic_path
 
@@ -26,7 +27,7 @@ Palette = str
 _SKY_SHADE = 0.20
 """Where the sky lies in the picture; PixInsight's STF takes 0.25, too bright a sky on a screen with other things."""
 _SHADOWS = 2.8
-"""Black lies this many sigma (1.4826 MAD) below the sky."""
+"""Black lies this many sigma (of MAD_TO_SIGMA times the MAD) below the sky."""
 _DARKEST_SHARE = 0.002
 _SAMPLE_PX = 400_000
 """Pixels that levels are taken from."""
@@ -114,7 +115,7 @@ def autostretch(image: np.ndarray) -> np.ndarray:
     skies = np.median(sample, axis=1, keepdims=True)
     gains = _star_gains(sample - skies)[:, None]
     pixels = (sample - skies) * gains
-    sigma = float(np.mean(1.4826 * np.median(np.abs(pixels), axis=1)))
+    sigma = float(np.mean(MAD_TO_SIGMA * np.median(np.abs(pixels), axis=1)))
     top = float(np.quantile(pixels, 0.9998))
     sigma = sigma or max(top, 1e-6) / 100  # more than half of the pixels are equal
     # Where nebula fills the field, MAD measures it and not the sky: black is then where the image is darkest.
@@ -169,7 +170,7 @@ def _star_gains(pixels: np.ndarray) -> np.ndarray:
     """Factor per channel that makes the light above the sky white on the whole, (channel,)."""
     if len(pixels) == 1:
         return np.ones(1, np.float32)
-    sigma = 1.4826 * np.median(np.abs(pixels), axis=1, keepdims=True)
+    sigma = MAD_TO_SIGMA * np.median(np.abs(pixels), axis=1, keepdims=True)
     bright = (pixels > 10 * sigma).all(axis=0) & (pixels < 0.5 * pixels.max(axis=1, keepdims=True)).all(axis=0)
     if bright.sum() < 50:
         return np.ones(len(pixels), np.float32)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any
 
 from lerar_dask.tasks import Record
 
@@ -19,7 +16,6 @@ __all__ = [
     "StepFinished",
     "StepStarted",
     "TaskFinished",
-    "json_lines",
 ]
 
 
@@ -97,14 +93,3 @@ class Bus:
         """Tell all consumers."""
         for consumer in self.subscribers:
             consumer(event)
-
-
-def json_lines(stream: IO[str]) -> Callable[[Event], None]:
-    """Consumer that writes one JSON object per event."""
-
-    def consume(event: Event) -> None:
-        plain: dict[str, Any] = {"event": type(event).__name__, **dataclasses.asdict(event)}
-        stream.write(json.dumps(plain, default=str) + "\n")
-        stream.flush()
-
-    return consume

@@ -6,13 +6,16 @@ what the machine has available; the smallest counts.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import resource
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
+from dask.utils import parse_bytes as dask_parse_bytes
 
 from lerar_dask.errors import MemoryBudgetError, UsageError
 
@@ -27,7 +30,6 @@ __all__ = [
     "out_of_memory",
     "parse_bytes",
     "tree_bytes",
-    "trim_often",
 ]
 
 RESERVED_BYTES = 420 << 20
@@ -35,7 +37,6 @@ RESERVED_BYTES = 420 << 20
 _MAPPED_BYTES = 960 << 20
 """Address space that a process takes and never fills: libraries, stacks of threads, arenas of the allocator."""
 _LEAST_ROOM = 64 << 20
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _UNLIMITED = 1 << 60
 _PAUSE_OF = 50
 """Pause between two samples, in units of what one took."""
@@ -52,10 +53,12 @@ def parse_bytes(text: str) -> int:
     UsageError
         when it is no size.
     """
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kmgt]?i?)b?\s*", text.lower())
-    if not match or match[2] not in _UNITS:
+    try:
+        wanted = float(dask_parse_bytes(text)) if re.match(r"\s*[\d.]", text) else -1.0
+    except (ValueError, OverflowError):
+        wanted = -1.0
+    if wanted < 0:
         raise UsageError(f"{text[:60]!r} is no amount of memory", "write it as 2GiB or 1500MB")
-    wanted = float(match[1]) * _UNITS[match[2]]
     if wanted >= _UNLIMITED:
         raise UsageError(f"{text[:20]!r}{'...' * (len(text) > 20)} is more memory than any machine has")
     return int(wanted)
@@ -83,7 +86,7 @@ def budget_bytes(setting: str) -> int:
 def available_bytes() -> int:
     """Memory that this process tree may still grow into."""
     limits = [_machine_available(), _address_space(), _slurm()]
-    limits += [limit for limit in _cgroup_limits()]
+    limits += _cgroup_limits()
     return min(n for n in limits if n > 0)
 
 
@@ -140,37 +143,18 @@ class PeakSampler:
             pause = max(self._interval, _PAUSE_OF * (time.monotonic() - started))
 
 
-def trim_often() -> None:
-    """Let the allocator give memory back: buffers of 128 KiB and more are mapped, not kept in arenas."""
-    try:
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 128 << 10)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 64 << 10)  # M_TRIM_THRESHOLD
-    except (OSError, AttributeError):
-        return
-
-
 def _pss(pid: int) -> int:
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
+        process = psutil.Process(pid)
+        with suppress(psutil.AccessDenied, AttributeError):
+            return int(process.memory_full_info().pss)
+        return int(process.memory_info().rss)
+    except psutil.Error:
         return 0
 
 
 def _machine_available() -> int:
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)
 
 
 def check_address_space() -> None:
@@ -233,18 +217,11 @@ def _cgroup_folders(controller: str) -> list[tuple[Path, int]]:
 def _cgroup_limits() -> list[int]:
     limits = []
     for folder, version in _cgroup_folders("memory"):
-        name, used = (
-            ("memory.max", "memory.current") if version == 2 else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        )
-        try:
-            limit = int((folder / name).read_text())
-        except (OSError, ValueError):
-            continue
-        if limit < _UNLIMITED:
-            # Page cache counts as used but is given back under pressure; anonymous memory of others is not ours.
-            limits.append(limit)
-            del used
-    return limits
+        # Not what is used beside us: page cache is given back under pressure.
+        name = "memory.max" if version == 2 else "memory.limit_in_bytes"
+        with suppress(OSError, ValueError):
+            limits.append(int((folder / name).read_text()))
+    return [limit for limit in limits if limit < _UNLIMITED]
 
 
 def _cpu_quota() -> int:

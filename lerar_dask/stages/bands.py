@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lerar_dask.frames.reader import Frame, fill_band, has_words, read_words
+from lerar_dask.frames.frame import Frame
+from lerar_dask.frames.reader import fill_band, has_words, read_words
 from lerar_dask.kernels.calibrate.light import into_stack
 from lerar_dask.kernels.calibrate.masters import combine_winsorized
 from lerar_dask.store.access import Store

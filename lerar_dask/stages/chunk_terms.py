@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lerar_dask.grid import NOISE_CELL_PX, SURFACE_NODE_PX, Window
+from lerar_dask.constants import NOISE_CELL_PX
+from lerar_dask.grid import SURFACE_NODE_PX, Window
 from lerar_dask.kernels.combine.noise import blur_terms, cell_weights, phase_factor, sample_variance
 from lerar_dask.kernels.normalize.surface import evaluate_surfaces, surface_shape
 from lerar_dask.settings import Integrate

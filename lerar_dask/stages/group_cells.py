@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lerar_dask.constants import StarFlag
 from lerar_dask.kernels.normalize.cells import bin_cells, mask_blocks, mask_radius
 from lerar_dask.kernels.normalize.channel import Cells
 from lerar_dask.kernels.normalize.scales import match_stars, solve_scales
@@ -19,7 +20,6 @@ from lerar_dask.store.access import Store
 
 __all__ = ["GroupCells", "Member", "masked_blocks", "star_scales"]
 
-_EDGE, _SATURATED, _DIVERGED, _BLENDED = 1, 2, 4, 16
 _KEEP_SHARE = 0.45
 """At least this share of the pixels stays outside the star mask."""
 
@@ -134,7 +134,7 @@ def star_scales(
     if not len(picked):
         return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
     flags = picked[:, 9].astype(int)
-    clean = (flags & (_EDGE | _SATURATED | _DIVERGED | _BLENDED)) == 0
+    clean = (flags & (StarFlag.EDGE | StarFlag.SATURATED | StarFlag.DIVERGED | StarFlag.NEIGHBOR)) == 0
     ln, error, _ = solve_scales(found.sub[clean], found.star[clean], picked[clean, 2], picked[clean, 3], n_subs=n)
     total = np.bincount(found.star, picked[:, 2] * np.exp(-np.nan_to_num(ln)[found.sub]), len(found.xy))
     count = np.bincount(found.star, minlength=len(found.xy))

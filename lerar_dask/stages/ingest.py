@@ -18,8 +18,8 @@ import numpy as np
 import xxhash
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.fits import read_cards
-from lerar_dask.frames.reader import Frame, PixelSource, RawPixels, has_words, read_pixels, read_words
+from lerar_dask.frames.frame import Frame, PixelSource, RawPixels
+from lerar_dask.frames.reader import cards_of, has_words, read_pixels, read_words
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.light import calibrate, unpack_and_calibrate
 from lerar_dask.kernels.calibrate.saturation import top_of
@@ -206,7 +206,7 @@ def _take_in(
         "cfa": header.cfa,
         "row_order": header.row_order,
         "header": header.to_dict(),
-        "cards": read_cards(frame.path, _pixels(frame).hdu),
+        "cards": cards_of(frame),
     }
     if len(voids):
         record |= {"voids": voids.tolist(), "valid_yx": list(box)}

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.grid import NOISE_CELL_PX, Canvas, Window
+from lerar_dask.constants import MISSING, NOISE_CELL_PX, PLANES
+from lerar_dask.grid import Canvas, Window
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.combine.planes import combine_between, finish_planes
 from lerar_dask.kernels.reject.classic import reject_bounds
@@ -24,7 +25,6 @@ from lerar_dask.kernels.reject.noise_model import combine_auto
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
-from lerar_dask.kernels.resample.window import MISSING
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.chunk_terms import noise_models, skies
 from lerar_dask.stages.sources import (
@@ -41,8 +41,6 @@ from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
-
-_PLANES = 5
 
 
 def master_key(table_key: str, canvas: Canvas, settings: Integrate) -> str:
@@ -172,7 +170,7 @@ class _Chunk:
     def run(self, memory: int) -> np.ndarray:
         """All planes of the window, (channel, 5, h, w) float32."""
         height, width = self.window.shape
-        out = np.empty((self.table.n_channels, _PLANES, height, width), np.float32)
+        out = np.empty((self.table.n_channels, len(PLANES), height, width), np.float32)
         if len(self.members) == 0:
             out[:, :2], out[:, 2:] = np.nan, 0
             return out
@@ -194,7 +192,7 @@ class _Chunk:
         """Planes of a tile (counted from the window's corner), (channel, 5, h, w)."""
         cube, dropped, spare = self._fill(tile, normalized=True, masks=True)
         started = time.perf_counter()
-        planes = np.zeros((self.table.n_channels, _PLANES, *tile.shape), np.float32)
+        planes = np.zeros((self.table.n_channels, len(PLANES), *tile.shape), np.float32)
         n = len(self.members)
         owner = np.arange(n)
         for c, (model, blur) in enumerate(self.models):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from lerar_dask.errors import FrameError, UsageError
+from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.picture import Picture, light_of, open_picture
-from lerar_dask.frames.reader import Frame
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.voids import find_voids
 from lerar_dask.kernels.measure.sub import Measures, measure

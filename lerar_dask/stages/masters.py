@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from lerar_dask.frames.reader import Frame
+from lerar_dask.frames.frame import Frame
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate import defects as cosmetic
 from lerar_dask.link.match import Links, MasterSpec

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.constants import StarFlag
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.register.asterism import Match, StarList, match_stars
 from lerar_dask.kernels.register.joint import joint_pass, mean_catalogue
@@ -44,7 +45,6 @@ __all__ = [
 ]
 
 BATCH = 50
-SATURATED, BLENDED = 2, 16
 S0_PX = 0.03
 """Part of a star's position error that does not fall with brightness: the air, and the model of the star."""
 _MATCH_STARS = 300
@@ -306,8 +306,8 @@ def _stars_of(store: Store, member: Member) -> np.ndarray:
     flags = table[:, 9].astype(int)
     snr, fwhm = np.maximum(table[:, 8], 1.0), np.clip(table[:, 5], 1.0, 30.0)
     sigma = np.hypot(0.6 * fwhm / snr, S0_PX)
-    sigma = np.where(flags & (SATURATED | BLENDED), sigma + 0.5, sigma)
-    order = np.lexsort((table[:, 0], table[:, 1], -table[:, 2], (flags & SATURATED) > 0))[:_JOINT_STARS]
+    sigma = np.where(flags & (StarFlag.SATURATED | StarFlag.NEIGHBOR), sigma + 0.5, sigma)
+    order = np.lexsort((table[:, 0], table[:, 1], -table[:, 2], (flags & StarFlag.SATURATED) > 0))[:_JOINT_STARS]
     return np.column_stack([table[:, 0], table[:, 1], sigma, table[:, 2]])[order]
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.reader import Frame, band_of
+from lerar_dask.frames.frame import Frame
+from lerar_dask.frames.reader import band_of
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.soundness import Look, flat_misfits, look_at, misfits, over_the_lights
 from lerar_dask.link.match import Links, MasterSpec

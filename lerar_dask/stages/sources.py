@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.constants import MISSING
 from lerar_dask.grid import Window
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.sample import prepare_window
-from lerar_dask.kernels.resample.window import MISSING, calibrate_into, lay_voids, take_plane
+from lerar_dask.kernels.resample.window import calibrate_into, lay_voids, take_plane
 from lerar_dask.stages.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from lerar_dask.grid import CHUNK_SHAPE, NOISE_CELL_PX, SURFACE_NODE_PX
+from lerar_dask.constants import NOISE_CELL_PX, PLANES
+from lerar_dask.grid import CHUNK_SHAPE, SURFACE_NODE_PX
 from lerar_dask.kernels.reject.noise_model import PITCH_PAD
 from lerar_dask.kernels.resample import warp
 from lerar_dask.settings import Integrate
@@ -15,7 +16,6 @@ __all__ = ["cube_pitch", "cube_planes", "fitting_tile", "halo_px", "resident_byt
 
 _SMALLEST = (16, NOISE_CELL_PX)
 """Rows and columns of the smallest tile."""
-_PLANES = 5
 
 
 def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integrate) -> int:
@@ -27,7 +27,7 @@ def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integ
     windows = _window_pixels(table, rows, columns) * (8 + 4 + 4)
     h, w = CHUNK_SHAPE
     spare = table.n_channels * rows * columns * (4 * 8 + 4)
-    output = 2 * 4 * table.n_channels * _PLANES * h * w
+    output = 2 * 4 * table.n_channels * len(PLANES) * h * w
     queue = 2 * 4 * samples * 256 + 8 * tile[0] * tile[1]
     nodes = 4 * n * table.n_channels * (h // SURFACE_NODE_PX + 3) * (w // SURFACE_NODE_PX + 3)
     models = 4 * 4 * samples * (h // NOISE_CELL_PX) * (w // NOISE_CELL_PX) * 3

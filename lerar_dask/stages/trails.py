@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from lerar_dask.constants import BLOCK_PX
 from lerar_dask.identity import digest
 from lerar_dask.kernels.normalize import block_scene
-from lerar_dask.kernels.normalize.cells import BLOCK_PX
 from lerar_dask.kernels.normalize.slab import Scene, scene_canvas
 from lerar_dask.kernels.normalize.surface import surface_on_grid, surface_shape
 from lerar_dask.kernels.register.transform import apply

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lerar_dask.constants import PLANES
 from lerar_dask.errors import DamagedError, StoreError, damaged_part
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_root
 from lerar_dask.store.document import NODE, pack, read_array_node, read_document, write_document, write_node
 from lerar_dask.store.fields import DOCUMENTS
-from lerar_dask.store.layout import PLANES, packing_of
+from lerar_dask.store.layout import packing_of
 from lerar_dask.store.ledger import Ledger
 from lerar_dask.store.lock import locked
 from lerar_dask.store.measures import MeasureStore

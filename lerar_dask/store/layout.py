@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-__all__ = ["ARRAYS", "FORMAT", "FORMAT_VERSION", "PLANES", "ArraySpec", "packing_of", "spec_of"]
+from lerar_dask.constants import PLANES
+
+__all__ = ["ARRAYS", "FORMAT", "FORMAT_VERSION", "ArraySpec", "packing_of", "spec_of"]
 
 FORMAT = "lerar"
 FORMAT_VERSION = 1
-PLANES = ("image", "noise", "coverage", "rejlow", "rejhigh")
-"""Planes of a master, in order."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from astropy.io import fits
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.fits import read_cards
+from lerar_dask.frames.fits import cards as read_cards
 from lerar_dask.frames.header import RANGES, Header
 from lerar_dask.frames.reader import band_of, read_pixels
 from lerar_dask.frames.scan import probe

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.fits import read_cards
+from lerar_dask.frames.fits import cards as read_cards
 from lerar_dask.frames.reader import band_of, fill_band, read_pixels
 from lerar_dask.frames.scan import probe
 

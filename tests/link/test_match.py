@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.header import Header
-from lerar_dask.frames.reader import Frame
 from lerar_dask.link.match import link_frames
 from lerar_dask.settings import Link
 

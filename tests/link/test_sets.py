@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lerar_dask.frames import names
+from lerar_dask.frames.frame import Frame, PixelSource
 from lerar_dask.frames.header import Header
-from lerar_dask.frames.reader import Frame, PixelSource
 from lerar_dask.link.match import link_frames
 from lerar_dask.link.meaning import camera_classes, filter_key, target_key
 from lerar_dask.link.rules import rules_for

@@ -10,9 +10,10 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from lerar_dask.constants import PLANES
 from lerar_dask.errors import SpaceError
 from lerar_dask.frames.scan import probe
-from lerar_dask.products.fits import PLANES, CalibrationMaster, MasterImage, rows_of, write_calibration, write_master
+from lerar_dask.products.fits import CalibrationMaster, MasterImage, rows_of, write_calibration, write_master
 from lerar_dask.products.provenance import history, provenance
 from lerar_dask.settings import Settings
 

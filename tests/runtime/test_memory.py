@@ -24,6 +24,7 @@ from lerar_dask.runtime import memory
         ("1.5 gib", 3 << 29),
         ("4096", 4096),
         (".5k", 500),
+        ("1e9", 10**9),
         ("3G", 3 * 10**9),
     ],
 )
@@ -31,7 +32,7 @@ def test_parse(text, n):
     assert memory.parse_bytes(text) == n
 
 
-@pytest.mark.parametrize("text", ["", "x", "-1G", "2 apples", "1e9", "GiB", "1.2.3M"])
+@pytest.mark.parametrize("text", ["", "x", "-1G", "2 apples", "GiB", "nan", "inf", "1.2.3M"])
 def test_no_amount(text):
     with pytest.raises(UsageError):
         memory.parse_bytes(text)

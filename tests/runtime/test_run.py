@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import io
-import json
 import threading
 
 import pytest
 
 from lerar_dask.errors import FrameError, MemoryBudgetError, SpaceError, StoreError, UsageError, space_error
-from lerar_dask.runtime.events import Bus, StepFinished, StepStarted, TaskFinished, json_lines
+from lerar_dask.runtime.events import Bus, StepFinished, StepStarted, TaskFinished
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.local import Threads
 from lerar_dask.runtime.memory import RESERVED_BYTES
@@ -137,11 +135,3 @@ def test_executor_of_the_settings():
     assert made.slots == 3
     with pytest.raises(UsageError, match="sheduler"):
         make_executor(Run(scheduler="sheduler"))
-
-
-def test_events_as_json_lines():
-    stream = io.StringIO()
-    bus = Bus()
-    bus.subscribe(json_lines(stream))
-    bus.emit(StepStarted(step="s", n_tasks=1, pixels=2))
-    assert json.loads(stream.getvalue()) == {"event": "StepStarted", "step": "s", "n_tasks": 1, "pixels": 2}

@@ -8,7 +8,7 @@ import xxhash
 from astropy.io import fits
 
 from lerar_dask.errors import FrameError
-from lerar_dask.frames.fits import probe_fits
+from lerar_dask.frames.fits import probe as probe_fits
 from lerar_dask.settings import Ingest
 from lerar_dask.stages import ingest
 from lerar_dask.stages.ingest import Item

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import zarr
 
+from lerar_dask.constants import PLANES
 from lerar_dask.errors import DamagedError, StoreError
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.document import read_node, write_node
-from lerar_dask.store.layout import PLANES
 
 
 @pytest.fixture

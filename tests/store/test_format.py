@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lerar_dask.store.layout import ARRAYS, FORMAT, FORMAT_VERSION, PLANES, spec_of
+from lerar_dask.constants import PLANES
+from lerar_dask.store.layout import ARRAYS, FORMAT, FORMAT_VERSION, spec_of
 
 TEXT = (Path(__file__).parents[2] / "stores" / f"format-{FORMAT_VERSION}.md").read_text(encoding="utf-8")
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lerar_dask.constants import MAD_TO_SIGMA
+
 __all__ = ["Corners", "gain_cells", "over_corrected"]
 
 _FEWEST_CELLS = 24
@@ -72,7 +74,7 @@ def over_corrected(sky: np.ndarray, gain: np.ndarray) -> Corners | None:
     for _ in range(_ROUNDS):
         fitted, *_ = np.linalg.lstsq(terms[good], values[good], rcond=None)
         rest = values - terms @ fitted
-        scatter = 1.4826 * float(np.median(np.abs(rest[good])))
+        scatter = MAD_TO_SIGMA * float(np.median(np.abs(rest[good])))
         good = np.abs(rest) <= max(_CLIP * scatter, 1e-9)
         if good.sum() < _FEWEST_CELLS:
             return None

@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MAD_TO_SIGMA
+
 __all__ = ["defects_from_dark", "defects_from_flat", "defects_from_subs"]
 
 _COLUMN_SIGMA = 6.0
@@ -110,7 +112,7 @@ def _standing_out(
 
 
 def _robust_sigma(sample: np.ndarray) -> float:
-    return float(1.4826 * np.median(np.abs(sample - np.median(sample))))
+    return float(MAD_TO_SIGMA * np.median(np.abs(sample - np.median(sample))))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -16,13 +16,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MISSING, PRESENT
 from lerar_dask.kernels.reject.classic import _deviation, _middle, _running_sums
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
 
 __all__ = ["combine_winsorized"]
 
-_MISSING = np.float32(1e30)
-_PRESENT = np.float32(1e29)
 _LARGEST = np.float32(3.4e38)
 _WINSOR = 1.134
 """1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
@@ -90,14 +89,14 @@ def _combine(stack, low, high, block, out):
 
 @njit(nogil=True, error_model="numpy")
 def _gather(row, x0, width, block, counts):
-    """Copy a block of pixels, samples that are not there as `_MISSING`, and count those that are."""
+    """Copy a block of pixels, samples that are not there as `MISSING`, and count those that are."""
     counts[:] = 0
     for k in range(row.shape[0]):
         source, to = row[k, x0 : x0 + width], block[k]
         for i in range(width):
             v = source[i]
-            there = (v < _PRESENT) & (v >= -_LARGEST)
-            to[i] = v if there else _MISSING
+            there = (v < PRESENT) & (v >= -_LARGEST)
+            to[i] = v if there else MISSING
             counts[i] += np.int32(there)
         for i in range(width, LANES):
             to[i] = np.float32(0.0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.calibrate.saturation import saturated_share
 
 __all__ = ["Look", "flat_misfits", "look_at", "misfits", "over_the_lights"]
@@ -67,7 +68,7 @@ def look_at(rows: np.ndarray, *, below: np.ndarray | float = 0.0, saturation: fl
     return Look(
         level=_median(above),
         mean=float(np.mean(above[finite], dtype=np.float64)) if known.size else float("nan"),
-        noise=1.4826 * _median(np.abs(steps)) / np.sqrt(2.0),
+        noise=MAD_TO_SIGMA * _median(np.abs(steps)) / np.sqrt(2.0),
         saturated=saturated_share(known, saturation=saturation) if known.size else 0.0,
         n_blank=int(np.count_nonzero(one_value | repeated)),
         cells=cells,
@@ -157,7 +158,7 @@ def _median_of(cells: np.ndarray) -> np.ndarray:
 
 
 def _spread(away: np.ndarray) -> float:
-    return _SPREADS * 1.4826 * _median(np.abs(away))
+    return _SPREADS * MAD_TO_SIGMA * _median(np.abs(away))
 
 
 def _largest(away: np.ndarray) -> float:

@@ -13,6 +13,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from lerar_dask.constants import SIGMA_TO_FWHM
+
 __all__ = [
     "KERNEL_NOISE",
     "blur_terms",
@@ -27,7 +29,6 @@ KERNEL_NOISE = {"lanczos3": (0.893, 0.112, -0.076), "bilinear": (0.667, 0.250, 0
 """Per kernel: scatter of one pixel relative to NOISE, correlation with the next pixel and with the one after."""
 WEIGHT_RANGE = (0.02, 10.0)
 """Weights relative to the median of the group's subs are held in this range."""
-FWHM_TO_SIGMA = 1.0 / 2.3548
 _PHASES = 1024
 _BLUR_FLOOR = 0.04
 """Part of the PSF's sigma that may differ between subs of equal FWHM (guiding, interpolation)."""
@@ -151,7 +152,7 @@ def blur_terms(fwhm: np.ndarray, registration_px: np.ndarray, *, lattice: bool) 
     (2, n) float64
         factor of |grad|^2, px^2; factor of the squared Laplacian, px^4
     """
-    sigma = np.where(fwhm > 0, fwhm, np.nan) * FWHM_TO_SIGMA
+    sigma = np.where(fwhm > 0, fwhm, np.nan) * (1.0 / SIGMA_TO_FWHM)
     common = float(np.nanmedian(sigma)) if np.isfinite(sigma).any() else 1.3
     wider = np.where(np.isfinite(sigma), np.abs(sigma / common - 1), 0.2)
     wider = np.sqrt(wider**2 + np.mean(wider**2))

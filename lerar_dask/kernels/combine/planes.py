@@ -13,14 +13,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["CELL", "combine_between", "finish_planes"]
+from lerar_dask.constants import NOISE_CELL_PX, PRESENT
 
-CELL = 128
-"""Canvas cell on which weight and variance are constant."""
-_PRESENT = np.float32(1e29)
+__all__ = ["combine_between", "finish_planes"]
+
 _GROUP = 64
 """Planes that are summed in float32 before the sum goes to float64."""
-_TOTAL, _WEIGHT, _SUM_A, _SUM_B, _USED, _UNDER, _OVER, _LOW, _HIGH = (CELL * k for k in range(9))
+_TOTAL, _WEIGHT, _SUM_A, _SUM_B, _USED, _UNDER, _OVER, _LOW, _HIGH = (NOISE_CELL_PX * k for k in range(9))
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _FAST = {"contract", "nsz", "arcp"}
 
@@ -83,12 +82,12 @@ def finish_planes(planes, dropped, spare, halo, sky):
 def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, planes, counts):
     """Weighted mean of what lies within bounds, cell by cell of each row."""
     rows, columns = planes.shape[1], planes.shape[2]
-    sums = np.empty(9 * CELL, np.float32)
-    total = np.empty(2 * CELL)
+    sums = np.empty(9 * NOISE_CELL_PX, np.float32)
+    total = np.empty(2 * NOISE_CELL_PX)
     for y in range(rows):
-        gy = (row_cell + y) // CELL
+        gy = (row_cell + y) // NOISE_CELL_PX
         for gx in range(model.shape[0]):
-            x0, width = gx * CELL, min(CELL, columns - gx * CELL)
+            x0, width = gx * NOISE_CELL_PX, min(NOISE_CELL_PX, columns - gx * NOISE_CELL_PX)
             if width <= 0:
                 continue
             sums[:] = _ZERO
@@ -106,11 +105,11 @@ def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, 
                 if k % _GROUP == _GROUP - 1 or k == last - first - 1:
                     for i in range(width):
                         total[i] += sums[_TOTAL + i]
-                        total[CELL + i] += sums[_WEIGHT + i]
+                        total[NOISE_CELL_PX + i] += sums[_WEIGHT + i]
                         sums[_TOTAL + i] = _ZERO
                         sums[_WEIGHT + i] = _ZERO
             for i in range(width):
-                w = total[CELL + i]
+                w = total[NOISE_CELL_PX + i]
                 if w > 0.0:
                     mean = total[i] / w
                     signal = max(mean - level, 0.0)
@@ -138,7 +137,7 @@ def _add_between(row, weight, wa, wb, sums):
         sums[_USED + i] += one
     for i in range(row.size):
         v = row[i]
-        outside += np.int32((v < sums[_LOW + i]) | ((v > sums[_HIGH + i]) & (v < _PRESENT)))
+        outside += np.int32((v < sums[_LOW + i]) | ((v > sums[_HIGH + i]) & (v < PRESENT)))
     return outside
 
 
@@ -150,7 +149,7 @@ def _count_outside(row, sums):
         if row[i] < sums[_LOW + i]:
             sums[_UNDER + i] += _ONE
             under += 1
-        elif row[i] > sums[_HIGH + i] and row[i] < _PRESENT:
+        elif row[i] > sums[_HIGH + i] and row[i] < PRESENT:
             sums[_OVER + i] += _ONE
             over += 1
     return under, over

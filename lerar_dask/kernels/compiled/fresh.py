@@ -61,11 +61,11 @@ NOT_KEPT = _is_not_kept()
 
 
 def drop_stale(sources: Path = _KERNELS, *, kept_at: Callable[[Path], Path] = _kept_at) -> bool:
-    """Drop what was compiled of another text than that of `sources`; True if there was something to do.
+    """Drop what was compiled of another text; True if there was something to do.
 
     Parameters
     ----------
-    sources : folder of the kernels' rooms; a kernel may be compiled into those of any other
+    sources : folder of the kernels' rooms; a kernel, and the constants beside the folder, may be compiled into any other
     kept_at : says where numba keeps the kernels of a folder
     """
     digest = _digest(sources)
@@ -95,6 +95,6 @@ def _drop(compiled: Path, digest: str) -> bool:
 
 def _digest(sources: Path) -> str:
     text = xxhash.xxh3_128()
-    for path in sorted(sources.rglob("*.py")):
-        text.update(path.relative_to(sources).as_posix().encode() + b"\0" + path.read_bytes())
+    for path in [*sorted(sources.rglob("*.py")), *sources.parent.glob("constants.py")]:
+        text.update(path.relative_to(sources.parent).as_posix().encode() + b"\0" + path.read_bytes())
     return text.hexdigest()

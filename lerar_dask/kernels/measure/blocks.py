@@ -13,12 +13,11 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import BLOCK_PX
 from lerar_dask.kernels.measure.background import lattices
 
-__all__ = ["BLOCK_PX", "block_statistics", "middle_of"]
+__all__ = ["block_statistics", "middle_of"]
 
-BLOCK_PX = 8
-"""Side of a block in sensor pixels."""
 _STRIP = 1024
 _CLIP_SIGMA = 6.0
 _STAR_PEAK = 9.0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import SIGMA_TO_FWHM
 from lerar_dask.kernels.measure.background import cell_centers
 from lerar_dask.kernels.measure.blocks import middle_of
 
@@ -71,7 +72,7 @@ def detect_peaks(
 
 def _taps(fwhm_px: float) -> np.ndarray:
     """Half of a Gaussian, center first; the whole has sum 1."""
-    sigma = fwhm_px / 2.3548
+    sigma = fwhm_px / SIGMA_TO_FWHM
     radius = int(np.clip(np.ceil(2.3 * sigma), 1, 6))
     taps = np.exp(-0.5 * (np.arange(radius + 1) / sigma) ** 2)
     return (taps / (taps[0] + 2 * taps[1:].sum())).astype(np.float32)

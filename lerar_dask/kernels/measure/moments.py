@@ -16,11 +16,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import SIGMA_TO_FWHM, StarFlag
 from lerar_dask.kernels.measure.blocks import middle_of
 
-__all__ = ["DIVERGED", "EDGE", "adaptive_moments", "aperture_flux", "weighted_flux"]
+__all__ = ["adaptive_moments", "aperture_flux", "weighted_flux"]
 
-EDGE, DIVERGED = 1, 4
+_EDGE, _DIVERGED = int(StarFlag.EDGE), int(StarFlag.DIVERGED)
 _PASSES = 18
 _RADIUS = 3.2
 """Half a side of the square, in sigma of the longer axis, whose pixels are summed."""
@@ -153,18 +154,18 @@ def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, columns, sums):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _moments(image, xy, sky, fwhm, table):
-    begin = (fwhm / 2.3548) ** 2
+    begin = (fwhm / SIGMA_TO_FWHM) ** 2
     widest = 3.0 * fwhm
     sums, columns = np.empty(6), np.empty((6, int(2 * widest) + 2))
     for k in range(xy.shape[0]):
         x, y = xy[k, 0], xy[k, 1]
         mxx, mxy, myy = begin, 0.0, begin
-        flags = DIVERGED
+        flags = _DIVERGED
         flux = 0.0
         for _ in range(_PASSES):
             radius = min(_RADIUS * np.sqrt(max(mxx, myy)), widest)
             if not _window_sums(image, x, y, sky[k], mxx, mxy, myy, radius, columns, sums):
-                flags |= EDGE
+                flags |= _EDGE
                 break
             if not sums[0] > 0.0:
                 break
@@ -184,7 +185,7 @@ def _moments(image, xy, sky, fwhm, table):
             mxy = min(max(0.3 * mxy + 1.4 * nxy, -bound), bound)
             flux = 2.0 * sums[0]
             if step < 2e-3 and change < 0.05 * (mxx + myy):
-                flags &= ~DIVERGED
+                flags &= ~_DIVERGED
                 break
         table[k, 0] = x
         table[k, 1] = y

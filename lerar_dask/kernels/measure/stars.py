@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MAD_TO_SIGMA, SIGMA_TO_FWHM, StarFlag
 from lerar_dask.kernels.measure.background import interpolate_grid, smooth_grid
 from lerar_dask.kernels.measure.detection import SINGLE, detect_peaks
 from lerar_dask.kernels.measure.lines import off_lines
@@ -22,16 +23,14 @@ from lerar_dask.kernels.measure.moments import adaptive_moments, aperture_flux, 
 from lerar_dask.kernels.measure.psf import fit_centers
 from lerar_dask.kernels.measure.rings import ring_levels
 
-__all__ = ["DIVERGED", "EDGE", "MOVED", "NEIGHBOR", "SATURATED", "STAR_COLUMNS", "Found", "find_stars", "typical_width"]
+__all__ = ["STAR_COLUMNS", "Found", "find_stars", "typical_width"]
 
 STAR_COLUMNS = ("x", "y", "flux", "flux_error", "peak", "fwhm", "e1", "e2", "snr", "flags")
-EDGE, SATURATED, DIVERGED, MOVED, NEIGHBOR = 1, 2, 4, 8, 16
 _UNDERSAMPLED = 2.2
 _MAX_FITS = 150
 _MAX_APERTURES = 600
 """Brightest stars that get an aperture; the weight of it in the flux of fainter ones would be small."""
 _APERTURE, _RING = 2.4, (3.0, 4.6)
-_FWHM = 2.3548
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ class _Candidates:
 
     @property
     def fwhm(self) -> np.ndarray:
-        return _FWHM * np.maximum(self.moments[:, 2] * self.moments[:, 4] - self.moments[:, 3] ** 2, 1e-6) ** 0.25
+        return (
+            SIGMA_TO_FWHM * np.maximum(self.moments[:, 2] * self.moments[:, 4] - self.moments[:, 3] ** 2, 1e-6) ** 0.25
+        )
 
     @property
     def shape(self) -> np.ndarray:
@@ -118,7 +119,7 @@ def find_stars(
     _flag_saturated(found, raw, saturation, raw_step)
     like, narrow, typical = _choose(found, typical)
     spikes.append(np.column_stack([found.start[narrow], found.peak[narrow]]))
-    found.flags[_neighbors(found.moments, 3 * typical, 0.05)] |= NEIGHBOR
+    found.flags[_neighbors(found.moments, 3 * typical, 0.05)] |= StarFlag.NEIGHBOR
     double = _doubles(found.xy, found.moments[:, 5], 0.5 * typical)
     stars = found[like & ~double]
     stars = stars[np.argsort(-stars.moments[:, 5], kind="stable")[:max_stars]]
@@ -147,7 +148,7 @@ def _nothing() -> Found:
 
 def _widths(table: np.ndarray) -> tuple[float, float]:
     """Median width and eccentricity of clean stars."""
-    clean = (table[:, 9].astype(int) & (SATURATED | DIVERGED | EDGE)) == 0
+    clean = (table[:, 9].astype(int) & (StarFlag.SATURATED | StarFlag.DIVERGED | StarFlag.EDGE)) == 0
     good = table[clean & (table[:, 8] > 15)][:200]
     good = good if len(good) >= 5 else table[clean][:200]
     if not len(good):
@@ -171,7 +172,7 @@ def _detect(
         if len(bright) < 3:
             return peaks, width, 0
         found = _measure(image, bright, noise, cell_px, width)
-        good = (found.flags & (EDGE | MOVED) == 0) & (found.moments[:, 5] > 0)
+        good = (found.flags & (StarFlag.EDGE | StarFlag.MOVED) == 0) & (found.moments[:, 5] > 0)
         sizes = found.fwhm[_lonely(found, good)]
         typical = float(np.exp(_mode(np.log(sizes)))) if len(sizes) >= 3 else width
         if 0.6 < typical / width < 1.45:
@@ -196,7 +197,7 @@ def _over_surroundings(
     lonely = ring[:, 1] - ring[:, 0] < 2.2 * spread
     # The median of some 40 pixels is good to 0.2 sigma: less than 0.6 is no reason to leave the grid.
     shift = np.where(np.isfinite(apart) & (np.abs(apart) > 0.6 * spread), apart, 0.0)
-    snr = peaks[:, 2] - shift * 2 * np.sqrt(np.pi) * (width / _FWHM) / np.maximum(spread, 1e-30)
+    snr = peaks[:, 2] - shift * 2 * np.sqrt(np.pi) * (width / SIGMA_TO_FWHM) / np.maximum(spread, 1e-30)
     height = peaks[:, 4] - shift
     sharpness = np.where(height > 0, (peaks[:, 3] * peaks[:, 4] - shift) / np.where(height > 0, height, 1), 1.0)
     kept = np.column_stack([xs, ys, snr, sharpness, height, grid_sky + shift, lonely])[(snr >= sigma) & (height > 0)]
@@ -208,7 +209,7 @@ def _measure(image: np.ndarray, peaks: np.ndarray, noise: np.ndarray, cell_px: i
     sigma = interpolate_grid(noise, xs, ys, shape=image.shape, cell_px=cell_px)  # type: ignore[arg-type]
     moments = adaptive_moments(image, peaks[:, :2], sky, fwhm_px=width)
     flags = moments[:, 6].astype(np.int64)
-    flags[np.hypot(moments[:, 0] - xs, moments[:, 1] - ys) > max(0.75 * width, 1.0)] |= MOVED
+    flags[np.hypot(moments[:, 0] - xs, moments[:, 1] - ys) > max(0.75 * width, 1.0)] |= StarFlag.MOVED
     return _Candidates(
         moments[:, :2].copy(), peaks[:, :2].copy(), peaks[:, 2].copy(), peaks[:, 3].copy(), peaks[:, 4].copy(), sky, sigma,
         peaks[:, 6] > 0, moments, flags,
@@ -227,7 +228,7 @@ def _flag_saturated(found: _Candidates, raw: np.ndarray | None, saturation: floa
         return
     touched = np.zeros(len(found), np.bool_)
     _touches(raw, found.start.astype(np.int64) * step, step, float(saturation), touched)
-    found.flags[touched] |= SATURATED
+    found.flags[touched] |= StarFlag.SATURATED
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -245,18 +246,18 @@ def _touches(raw, corners, step, limit, touched):
 def _choose(found: _Candidates, width: float) -> tuple[np.ndarray, np.ndarray, float]:
     """Which candidates are like the sub's own stars, which are sharper, and the width of the stars."""
     none = np.zeros(len(found), bool)
-    usable = (found.flags & (EDGE | MOVED) == 0) & (found.moments[:, 5] > 0)
-    saturated = found.flags & SATURATED != 0
+    usable = (found.flags & (StarFlag.EDGE | StarFlag.MOVED) == 0) & (found.moments[:, 5] > 0)
+    saturated = found.flags & StarFlag.SATURATED != 0
     bright = np.flatnonzero(_lonely(found, usable & ~saturated))[:200]
     if len(bright) < 3:
         return usable, none, width
     size = np.log(found.fwhm)
     mode = _mode(size[bright])
     near = bright[np.abs(size[bright] - mode) < 0.35]
-    spread = 1.4826 * np.median(np.abs(size[near] - mode))
+    spread = MAD_TO_SIGMA * np.median(np.abs(size[near] - mode))
     shape = found.shape
     usual = np.median(shape[near], axis=0)
-    loose = 1.4826 * np.median(np.abs(shape[near] - usual), axis=0)
+    loose = MAD_TO_SIGMA * np.median(np.abs(shape[near] - usual), axis=0)
     sharp = float(np.median(found.sharpness[near]))
     fine = np.exp(mode) < 2.1
     per_snr = 1.0 / np.maximum(found.snr, 1.0)
@@ -294,7 +295,7 @@ def _table(image: np.ndarray, stars: _Candidates, width: float, growth: float) -
         noise=stars.noise[:_MAX_APERTURES],
     )
     light, area, ring, count = apertures.T
-    clean = stars.flags & (SATURATED | NEIGHBOR | EDGE) == 0
+    clean = stars.flags & (StarFlag.SATURATED | StarFlag.NEIGHBOR | StarFlag.EDGE) == 0
     moments = (
         np.median(stars.moments[clean][:100, 2:5], axis=0) if clean.any() else np.median(stars.moments[:, 2:5], axis=0)
     )
@@ -306,7 +307,7 @@ def _table(image: np.ndarray, stars: _Candidates, width: float, growth: float) -
         xy, fwhm = _sharpen(image, stars, flux, sky, fwhm, growth)
     shape = stars.shape
     snr = flux / np.maximum(error, 1e-30)
-    flags = stars.flags | np.where(_near_edge(xy, image.shape, width), EDGE, 0)
+    flags = stars.flags | np.where(_near_edge(xy, image.shape, width), StarFlag.EDGE, 0)
     table = np.column_stack([xy, flux, error, stars.peak, fwhm, shape, snr, flags]).astype(np.float64)
     table = table[np.isfinite(table).all(axis=1) & (flux > 0)]
     return table[np.lexsort((table[:, 0], table[:, 1], -table[:, 2]))]
@@ -327,7 +328,7 @@ def _join(
     # 1 %: how well a weight common to the sub fits a single star.
     narrow = factor**2 * 4 * np.pi * size * variance + (0.01 * total) ** 2
     share = np.where(np.isfinite(light), narrow / np.maximum(narrow + wide, 1e-30), 0.0)
-    crowded = stars.flags & NEIGHBOR != 0
+    crowded = stars.flags & StarFlag.NEIGHBOR != 0
     share = np.where(crowded & np.isfinite(total), 0.0, share)
     flux = np.where(share > 0, share * np.nan_to_num(light), 0.0) + (1 - share) * np.nan_to_num(total)
     error = np.sqrt(share**2 * wide + (1 - share) ** 2 * (narrow - (0.01 * total) ** 2) + growth * np.maximum(flux, 0))
@@ -338,7 +339,7 @@ def _sharpen(
     image: np.ndarray, stars: _Candidates, flux: np.ndarray, sky: np.ndarray, fwhm: np.ndarray, growth: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centers by PSF fit for the best stars of an undersampled sub; widths scaled to the profile's."""
-    best = np.flatnonzero(stars.flags & (SATURATED | EDGE) == 0)[:_MAX_FITS]
+    best = np.flatnonzero(stars.flags & (StarFlag.SATURATED | StarFlag.EDGE) == 0)[:_MAX_FITS]
     if len(best) < 3:
         return stars.xy, fwhm
     xy = stars.xy.copy()

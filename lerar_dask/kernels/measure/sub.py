@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lerar_dask.constants import BLOCK_PX, StarFlag
 from lerar_dask.kernels.calibrate.voids import fill_boxes, near_boxes
 from lerar_dask.kernels.measure.background import background_grid, step_of
-from lerar_dask.kernels.measure.blocks import BLOCK_PX, block_statistics
+from lerar_dask.kernels.measure.blocks import block_statistics
 from lerar_dask.kernels.measure.detection import halve
-from lerar_dask.kernels.measure.stars import EDGE, STAR_COLUMNS, Found, find_stars, typical_width
+from lerar_dask.kernels.measure.stars import STAR_COLUMNS, Found, find_stars, typical_width
 
 __all__ = ["STAR_COLUMNS", "Measures", "measure", "measure_shapes"]
 
@@ -119,7 +120,7 @@ def _beside_voids(found: Found, voids: np.ndarray) -> Found:
     stars = found.stars[~near_boxes(found.stars[:, :2], voids, 0.5)]
     reach = 1.5 * found.fwhm_px + 3 if np.isfinite(found.fwhm_px) else 8.0
     cut = near_boxes(stars[:, :2], voids, reach)
-    stars[cut, 9] = stars[cut, 9].astype(np.int64) | EDGE
+    stars[cut, 9] = stars[cut, 9].astype(np.int64) | StarFlag.EDGE
     spikes = found.spikes[~near_boxes(found.spikes[:, :2], voids, 2.0)]
     return Found(stars, spikes, found.fwhm_px, found.eccentricity)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import BLOCK_PX
+
 __all__ = ["add_clipped", "add_to_scene", "block_residuals", "lasting_light", "scene_of"]
 
 _LASTING = 0.35
@@ -103,7 +105,7 @@ def block_residuals(
     """
     out = np.empty(blocks.shape[:2], np.float32)
     inverse = np.linalg.inv(pull)
-    _excess(blocks, masked, sky, inverse, scene, scale, noise, noise_cell_px // 8, *origin_xy, out)
+    _excess(blocks, masked, sky, inverse, scene, scale, noise, noise_cell_px // BLOCK_PX, *origin_xy, out)
     return out
 
 
@@ -129,10 +131,10 @@ def _splat(
             n = blocks[i, j, 1]
             if masked[i, j] or n <= 0:
                 continue
-            y, x = i * 8 + 3.5, j * 8 + 3.5
+            y, x = i * BLOCK_PX + (BLOCK_PX - 1) / 2, j * BLOCK_PX + (BLOCK_PX - 1) / 2
             d = 1.0 / (inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2])
-            column = ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / 8.0
-            row = ((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / 8.0
+            column = ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / BLOCK_PX
+            row = ((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / BLOCK_PX
             r, c = int(np.floor(row)), int(np.floor(column))
             if r < 0 or c < 0 or r + 1 >= total.shape[0] or c + 1 >= total.shape[1]:
                 continue
@@ -166,10 +168,10 @@ def _touch(
         for j in range(blocks.shape[1]):
             if masked[i, j] or blocks[i, j, 1] <= 0:
                 continue
-            y, x = i * 8 + 3.5, j * 8 + 3.5
+            y, x = i * BLOCK_PX + (BLOCK_PX - 1) / 2, j * BLOCK_PX + (BLOCK_PX - 1) / 2
             d = 1.0 / (inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2])
-            c = int(np.floor(((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / 8.0))
-            r = int(np.floor(((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / 8.0))
+            c = int(np.floor(((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / BLOCK_PX))
+            r = int(np.floor(((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / BLOCK_PX))
             if r < 0 or c < 0 or r + 1 >= seen.shape[0] or c + 1 >= seen.shape[1]:
                 continue
             light = blocks[i, j, 2] > 0
@@ -199,10 +201,10 @@ def _excess(
             n = blocks[i, j, 1]
             if masked[i, j] or n <= 0:
                 continue
-            y, x = i * 8 + 3.5, j * 8 + 3.5
+            y, x = i * BLOCK_PX + (BLOCK_PX - 1) / 2, j * BLOCK_PX + (BLOCK_PX - 1) / 2
             d = 1.0 / (inverse[2, 0] * x + inverse[2, 1] * y + inverse[2, 2])
-            column = ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / 8.0
-            row = ((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / 8.0
+            column = ((inverse[0, 0] * x + inverse[0, 1] * y + inverse[0, 2]) * d - x0) / BLOCK_PX
+            row = ((inverse[1, 0] * x + inverse[1, 1] * y + inverse[1, 2]) * d - y0) / BLOCK_PX
             r, c = int(np.floor(row)), int(np.floor(column))
             if r < 0 or c < 0 or r + 1 >= scene.shape[0] or c + 1 >= scene.shape[1]:
                 continue

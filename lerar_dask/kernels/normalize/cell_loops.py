@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["apply_normal", "gather_gradient", "reweight_cells", "sample_scene", "subtract_model"]
+from lerar_dask.constants import MAD_TO_SIGMA
 
-MAD = 1.4826
+__all__ = ["apply_normal", "gather_gradient", "reweight_cells", "sample_scene", "subtract_model"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -142,7 +142,7 @@ def reweight_cells(
                 break
             below += histogram[b]
         freedom = count / max(count - edf[k], 0.1 * count)
-        f[k] = max((MAD * median) ** 2 * freedom, 0.5)
+        f[k] = max((MAD_TO_SIGMA * median) ** 2 * freedom, 0.5)
         inverse = 1.0 / f[k]
         limit = 1.0 / (cut * cut * f[k])
         for i in range(residual.shape[1]):

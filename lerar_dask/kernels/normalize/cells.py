@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["BLOCK_PX", "bin_cells", "cell_edges", "cell_size", "mask_blocks", "mask_radius"]
+from lerar_dask.constants import BLOCK_PX, MAD_TO_SIGMA
 
-BLOCK_PX = 8
-"""Side of a block, in sensor pixels."""
+__all__ = ["bin_cells", "cell_edges", "cell_size", "mask_blocks", "mask_radius"]
+
 MAX_CELLS = 24_000_000
 """Cells of all subs together: larger stacks get larger cells. Counted, never derived from memory: same bits anywhere."""
 MIN_VALID = 0.25
@@ -139,7 +139,7 @@ def _trend(value: np.ndarray, weight: np.ndarray, ys: np.ndarray, xs: np.ndarray
         return np.zeros(6)
     y, x, v = y[good], x[good], value[good].astype(np.float64)
     terms = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x])
-    keep = np.abs(v - np.median(v)) <= 6 * 1.4826 * np.median(np.abs(v - np.median(v))) + 1e-9
+    keep = np.abs(v - np.median(v)) <= 6 * MAD_TO_SIGMA * np.median(np.abs(v - np.median(v))) + 1e-9
     if keep.sum() < 12:
         return np.zeros(6)
     terms = terms[:, keep]
@@ -156,16 +156,16 @@ def _cover(xs: np.ndarray, ys: np.ndarray, radius: np.ndarray, bits: np.ndarray)
     """Mark, in 4 x 4 points of each block, what lies within a star's radius."""
     for k in range(xs.size):
         r = radius[k]
-        low_y = max(int(np.floor((ys[k] - r) / 8)), 0)
-        high_y = min(int(np.floor((ys[k] + r) / 8)) + 1, bits.shape[0])
-        low_x = max(int(np.floor((xs[k] - r) / 8)), 0)
-        high_x = min(int(np.floor((xs[k] + r) / 8)) + 1, bits.shape[1])
+        low_y = max(int(np.floor((ys[k] - r) / BLOCK_PX)), 0)
+        high_y = min(int(np.floor((ys[k] + r) / BLOCK_PX)) + 1, bits.shape[0])
+        low_x = max(int(np.floor((xs[k] - r) / BLOCK_PX)), 0)
+        high_x = min(int(np.floor((xs[k] + r) / BLOCK_PX)) + 1, bits.shape[1])
         for i in range(low_y, high_y):
             for j in range(low_x, high_x):
                 found = 0
                 for p in range(16):
-                    dy = i * 8 + (p // 4) * 2 + 0.5 - ys[k]
-                    dx = j * 8 + (p % 4) * 2 + 0.5 - xs[k]
+                    dy = i * BLOCK_PX + (p // 4) * 2 + 0.5 - ys[k]
+                    dx = j * BLOCK_PX + (p % 4) * 2 + 0.5 - xs[k]
                     if dy * dy + dx * dx <= r * r:
                         found |= 1 << p
                 bits[i, j] |= found
@@ -187,26 +187,26 @@ def _bin(
     weight: np.ndarray,
 ) -> None:
     for i in range(rows.size - 1):
-        cy = (rows[i] * 8 + min(rows[i + 1] * 8, height) - 1) * 0.5 / height
+        cy = (rows[i] * BLOCK_PX + min(rows[i + 1] * BLOCK_PX, height) - 1) * 0.5 / height
         for j in range(columns.size - 1):
-            cx = (columns[j] * 8 + min(columns[j + 1] * 8, width) - 1) * 0.5 / width
+            cx = (columns[j] * BLOCK_PX + min(columns[j + 1] * BLOCK_PX, width) - 1) * 0.5 / width
             center = trend[1] * cy + trend[2] * cx + trend[3] * cy * cy + trend[4] * cy * cx + trend[5] * cx * cx
             total = 0.0
             pixels = 0.0
             variance = 0.0
             capacity = 0.0
             for by in range(rows[i], rows[i + 1]):
-                high = min(8, height - by * 8)
-                y = (by * 8 + (high - 1) * 0.5) / height
+                high = min(BLOCK_PX, height - by * BLOCK_PX)
+                y = (by * BLOCK_PX + (high - 1) * 0.5) / height
                 for bx in range(columns[j], columns[j + 1]):
-                    wide = min(8, width - bx * 8)
+                    wide = min(BLOCK_PX, width - bx * BLOCK_PX)
                     holds = full * high * wide / 64.0
                     capacity += holds
                     n = blocks[by, bx, 1]
                     if masked[by, bx] or n < MIN_COUNT * holds or n <= 0:
                         continue
                     noise = sigma[min(by // per_noise, sigma.shape[0] - 1), min(bx // per_noise, sigma.shape[1] - 1)]
-                    x = (bx * 8 + (wide - 1) * 0.5) / width
+                    x = (bx * BLOCK_PX + (wide - 1) * 0.5) / width
                     here = trend[1] * y + trend[2] * x + trend[3] * y * y + trend[4] * y * x + trend[5] * x * x
                     total += n * (blocks[by, bx, 0] - here + center)
                     pixels += n

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import map_coordinates, median_filter
 
-from lerar_dask.kernels.normalize.cells import BLOCK_PX, cell_edges
+from lerar_dask.constants import BLOCK_PX
+from lerar_dask.kernels.normalize.cells import cell_edges
 from lerar_dask.kernels.normalize.common_gradient import (
     N_TERMS,
     Frame,

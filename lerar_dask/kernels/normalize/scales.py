@@ -11,6 +11,8 @@ import numpy as np
 from scipy.sparse.linalg import LinearOperator, cg
 from scipy.spatial import cKDTree
 
+from lerar_dask.constants import MAD_TO_SIGMA
+
 __all__ = ["Matches", "combine_scales", "fit_linear", "match_stars", "solve_scales"]
 
 FLOOR = 0.003
@@ -170,7 +172,7 @@ def _solve(
 
 
 def _spread_per_sub(z: np.ndarray, sub: np.ndarray, use: np.ndarray, n_subs: int) -> np.ndarray:
-    """1.4826 x median |z| of each sub; 1 where there are fewer than five."""
+    """MAD_TO_SIGMA x median |z| of each sub; 1 where there are fewer than five."""
     out = np.ones(n_subs)
     order = np.argsort(sub[use], kind="stable")
     values = np.abs(z[use][order])
@@ -178,7 +180,7 @@ def _spread_per_sub(z: np.ndarray, sub: np.ndarray, use: np.ndarray, n_subs: int
     for k in range(n_subs):
         part = values[bounds[k] : bounds[k + 1]]
         if len(part) >= 5:
-            out[k] = 1.4826 * np.median(part)
+            out[k] = MAD_TO_SIGMA * np.median(part)
     return out
 
 

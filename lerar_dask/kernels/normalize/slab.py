@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.normalize.cells import BLOCK_PX, cell_edges
+from lerar_dask.constants import BLOCK_PX
+from lerar_dask.kernels.normalize.cells import cell_edges
 from lerar_dask.kernels.normalize.surface import AxisModes, axis_modes, surface_shape
 
 __all__ = ["Scene", "Slab", "components", "make_slab", "scene_canvas"]

@@ -14,15 +14,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MAD_TO_SIGMA, MISSING, PRESENT
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
 
 __all__ = ["METHODS", "reject_bounds"]
 
 METHODS = {"none": 0, "minmax": 1, "percentile": 2, "sigma": 3, "winsorized": 4, "mad": 5}
 _NONE, _MINMAX, _PERCENTILE, _SIGMA, _WINSORIZED, _MAD = range(6)
-_MISSING = np.float32(1e30)
-_PRESENT = np.float32(1e29)
-_MAD_TO_SIGMA = 1.482602218505602
 _WINSOR = 1.134
 """1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 _FAST = {"contract", "nsz", "arcp"}
@@ -52,7 +50,7 @@ def reject_bounds(
     lowest = np.empty((cube.shape[0], columns), np.float32)
     highest = np.empty_like(lowest)
     if method == "none":
-        lowest[:], highest[:] = -np.inf, _PRESENT
+        lowest[:], highest[:] = -np.inf, PRESENT
         return lowest, highest
     # wider than its lanes: columns would otherwise fall into few sets of the cache
     block = np.empty((last - first, LANES + 16), np.float32)
@@ -79,7 +77,7 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
                 for i in range(width):
                     to[i] = source[i]
                 for i in range(width, LANES):
-                    to[i] = _MISSING
+                    to[i] = MISSING
             sort_rows(block)
             _count_present(block, counts)
             if method == _WINSORIZED:
@@ -87,7 +85,7 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
             for i in range(width):
                 m = int(counts[i])
                 if m == 0:
-                    lowest[y, x0 + i], highest[y, x0 + i] = -np.inf, _PRESENT
+                    lowest[y, x0 + i], highest[y, x0 + i] = -np.inf, PRESENT
                 elif method == _WINSORIZED and lanes[_SETTLED + i] != _ZERO:
                     lowest[y, x0 + i], highest[y, x0 + i] = block[0, i], block[m - 1, i]
                 else:
@@ -105,7 +103,7 @@ def _count_present(block, counts):
     for k in range(block.shape[0]):
         row = block[k]
         for i in range(LANES):
-            counts[i] += np.int32(row[i] < _PRESENT)
+            counts[i] += np.int32(row[i] < PRESENT)
 
 
 # --------------------------------------------------------------------------------------- winsorized: who loses nothing
@@ -168,7 +166,7 @@ def _settle_winsorized(block, counts, low, high, lanes):
         lanes[_BELOW + i] = middle - block[0, i] if m > 0 else _ZERO
         lanes[_ABOVE + i] = block[m - 1, i] - middle if m > 0 else _ZERO
         lanes[_BOUND + i] = max(lanes[_BELOW + i], lanes[_ABOVE + i])
-        lanes[_SPREAD + i] = _MISSING
+        lanes[_SPREAD + i] = MISSING
         lanes[_CHANGE + i] = _TINY
     n = np.float32(block.shape[0])
     for step in range(5):
@@ -196,7 +194,7 @@ def _slice(v, method, low, high, sums):
         if method == _SIGMA:
             sigma = _deviation(sums, a, b)
         elif method == _MAD:
-            sigma = _MAD_TO_SIGMA * _mad(v, a, b, middle)
+            sigma = MAD_TO_SIGMA * _mad(v, a, b, middle)
         else:
             sigma = _winsorized_sigma(v, sums, a, b, middle)
         sigma = max(sigma, 1e-6 * abs(middle))

@@ -20,19 +20,17 @@ import math
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MISSING, NOISE_CELL_PX, PRESENT
 from lerar_dask.kernels.reject.noise_model_queue import (
-    CELL,
     CLIP_LOSS,
     GROUP,
     LEAST,
-    PRESENT,
     QBEND,
     QSLOPE,
     QUEUE,
     mean_factor,
     settle,
 )
-from lerar_dask.kernels.resample.window import MISSING
 
 __all__ = ["PITCH_PAD", "combine_auto", "truncated_variance"]
 
@@ -42,7 +40,7 @@ _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _FEW = 24
 """Up to this many planes the highest sample is left out of the image that slopes are taken from."""
 # Work arrays are flat, with rows at constant offsets: the compiler then sees that they do not overlap.
-_L = CELL + 16
+_L = NOISE_CELL_PX + 16
 _TOTAL, _WEIGHT, _SUM_A, _SUM_B, _COUNT, _TOP, _TOP_WEIGHT, _REST = (_L * k for k in range(8))
 _MEAN, _SIGNAL, _SLOPE, _BEND, _ERROR, _INVERSE, _NOISE, _FLAG = (_L * k for k in range(8))
 _FAST = {"contract", "nsz", "arcp"}
@@ -98,26 +96,37 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
     shape = np.zeros(8 * _L, np.float32)
     empty = np.full(_L, MISSING, np.float32)
     for gx in range(model.shape[0]):
-        width = min(CELL, columns - gx * CELL)
+        width = min(NOISE_CELL_PX, columns - gx * NOISE_CELL_PX)
         if width <= 0:
             continue
         # As a bare 0 it would be a type of its own, for which `settle` and all below it are compiled as well.
         queued, cell = np.int64(0), -1
         for y in range(-2, rows):
-            gy = max(0, min(model.shape[1] - 1, (row_cell + y + 1) // CELL))
-            _sum_row(cube[y + 2], first, gx * CELL, model[gx, gy], empty, means[(y + 1) % 3])
+            gy = max(0, min(model.shape[1] - 1, (row_cell + y + 1) // NOISE_CELL_PX))
+            _sum_row(cube[y + 2], first, gx * NOISE_CELL_PX, model[gx, gy], empty, means[(y + 1) % 3])
             if y < 0:
                 continue
-            gy = (row_cell + y) // CELL
-            if queued > 0 and (gy != cell or queued + CELL > QUEUE):
+            gy = (row_cell + y) // NOISE_CELL_PX
+            if queued > 0 and (gy != cell or queued + NOISE_CELL_PX > QUEUE):
                 settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
                 queued = np.int64(0)
             cell = gy
             q = mean_factor(model[gx, gy])
             _describe(means[(y + 2) % 3], means[y % 3], means[(y + 1) % 3], q, limits[4], shape)
-            _test_row(cube[y + 1], first, gx * CELL, model[gx, gy], blur, limits, empty, shape)
+            _test_row(cube[y + 1], first, gx * NOISE_CELL_PX, model[gx, gy], blur, limits, empty, shape)
             queued = _pick(
-                cube[y + 1], first, gx * CELL, width, y, means[y % 3], shape, queue, queued, lanes, place, planes
+                cube[y + 1],
+                first,
+                gx * NOISE_CELL_PX,
+                width,
+                y,
+                means[y % 3],
+                shape,
+                queue,
+                queued,
+                lanes,
+                place,
+                planes,
             )
         if queued > 0:
             settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)

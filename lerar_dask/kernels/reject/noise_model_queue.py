@@ -13,14 +13,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.resample.window import MISSING
+from lerar_dask.constants import MISSING, NOISE_CELL_PX, PRESENT
 
 __all__ = [
-    "CELL",
     "CLIP_LOSS",
     "GROUP",
     "LEAST",
-    "PRESENT",
     "QBEND",
     "QSLOPE",
     "QUEUE",
@@ -28,12 +26,8 @@ __all__ = [
     "settle",
 ]
 
-CELL = 128
-"""Side of a canvas cell, on which weights and variances are constant."""
-QUEUE = 2 * CELL + 16
+QUEUE = 2 * NOISE_CELL_PX + 16
 """Lanes of a queue."""
-PRESENT = np.float32(1e29)
-"""A sample is below this, `MISSING` is not."""
 GROUP = 64
 """Planes that are summed in float32 before the sum goes to float64."""
 CLIP_LOSS = np.float32(1.02)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.resample.window import MISSING, first_from
+from lerar_dask.constants import MISSING
+from lerar_dask.kernels.resample.window import first_from
 
 __all__ = ["drop_footprints", "drop_lines", "drop_missing"]
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MISSING
 from lerar_dask.kernels.resample.masks import drop_footprints, drop_missing
 from lerar_dask.kernels.resample.warp import warp_plane
 from lerar_dask.kernels.resample.window import (
-    MISSING,
     calibrate_into,
     fill_missing,
     find_saturated,

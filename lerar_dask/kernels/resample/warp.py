@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.resample.window import MISSING
+from lerar_dask.constants import MISSING
 
 __all__ = ["BILINEAR", "HALO", "LANCZOS3", "choose_turn", "needs_gather", "warp_plane", "warp_scratch"]
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from lerar_dask.constants import MISSING
+
 __all__ = [
-    "MISSING",
     "calibrate_into",
     "fill_missing",
     "find_saturated",
@@ -20,9 +21,6 @@ __all__ = [
     "repair_defects",
     "take_plane",
 ]
-
-MISSING = np.float32(1e30)
-"""Stands for "no sample" in windows and cubes: it sorts to the end and comparisons stay simple."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 from scipy.optimize import least_squares
 
+from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.trails.search import REACH_PX, Line, line_axis
 
 __all__ = ["extent_windows", "refine_line"]
@@ -132,7 +133,7 @@ def _strip(pixels: np.ndarray, window: np.ndarray, steep: bool, cfa: bool) -> tu
     for a, b in steps:
         part = out[a::2, b::2] if cfa else out
         part -= np.median(part)
-        part /= max(1.4826 * np.median(np.abs(part)), 1e-9)
+        part /= max(MAD_TO_SIGMA * np.median(np.abs(part)), 1e-9)
     rows, columns = np.arange(window[0], window[1]), np.arange(window[2], window[3])
     np.clip(out, -6.0, 40.0, out=out)
     return (out.T, rows, columns) if steep else (out, columns, rows)
@@ -157,7 +158,7 @@ def _typical(profiles: np.ndarray) -> np.ndarray:
 def _gaussian(profile: np.ndarray, reach: float) -> tuple[float, float, float, float]:
     """Peak, center, sigma of the strongest bump within `reach`, and the profile's noise."""
     axis = np.arange(-REACH_PX, REACH_PX + 1, dtype=float)
-    noise = max(1.4826 * float(np.median(np.abs(profile - np.median(profile)))), 1e-3)
+    noise = max(MAD_TO_SIGMA * float(np.median(np.abs(profile - np.median(profile)))), 1e-3)
     smooth = np.convolve(profile, np.array([0.25, 0.5, 0.25]), mode="same")
     inside = np.abs(axis) <= reach
     start = int(np.flatnonzero(inside)[smooth[inside].argmax()])
@@ -186,7 +187,7 @@ def _segment_shifts(profiles: np.ndarray, width: float, *, reach: float) -> tupl
     filled = np.nan_to_num(profiles - level[:, None])
     score = filled @ kernels.T
     best = score.argmax(axis=1)
-    noise = 1.4826 * np.median(np.abs(filled), axis=1) + 1e-3
+    noise = MAD_TO_SIGMA * np.median(np.abs(filled), axis=1) + 1e-3
     snr = score.max(axis=1) / noise
     # A star on the way may be far brighter than the trail: no segment outweighs the others by much.
     return trial[best], np.where(snr > 3.0, width / np.clip(snr, 3.0, 6.0), np.inf)
@@ -213,7 +214,7 @@ def _robust_line(
             return at, slope
         a, b = (s2 * t0 - s1 * t1) / determinant, (s0 * t1 - s1 * t0) / determinant
         away = np.abs(shifts - a - b * x)
-        spread = max(1.4826 * float(np.median(away[weight > 0])), 0.3)
+        spread = max(MAD_TO_SIGMA * float(np.median(away[weight > 0])), 0.3)
         robust = np.where(away < 3 * spread, weight, 0.0)
     return at + a - b * middle, slope + b
 
@@ -229,7 +230,7 @@ def _amplitudes(profiles: np.ndarray, offset: float, width: float) -> tuple[np.n
     level = np.where(n_far > 4, _row_medians(profiles, use), 0.0)
     square = (known * kernel**2).sum(axis=1)
     total = np.nansum((profiles - level[:, None]) * kernel, axis=1)
-    spread = np.where(n_far > 8, 1.4826 * _row_medians(np.abs(profiles - level[:, None]), use), np.inf)
+    spread = np.where(n_far > 8, MAD_TO_SIGMA * _row_medians(np.abs(profiles - level[:, None]), use), np.inf)
     covered = square > 0.6 * (kernel**2).sum()
     with np.errstate(invalid="ignore", divide="ignore"):
         amplitude = np.where(covered, total / square, 0.0)

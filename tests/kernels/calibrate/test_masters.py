@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lerar_dask.constants import MISSING
 from lerar_dask.kernels.calibrate.masters import combine_winsorized
 from tests.kernels import oracles
 
-MISSING = np.float32(1e30)
 KINDS = ("normal", "wild", "few values", "skewed")
 
 

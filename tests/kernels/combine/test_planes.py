@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from lerar_dask.constants import MISSING
 from lerar_dask.kernels.combine.planes import combine_between, finish_planes
-
-MISSING = np.float32(1e30)
 
 
 def test_weighted_mean_noise_and_maps():

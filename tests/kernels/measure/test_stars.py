@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from lerar_dask.constants import StarFlag
 from lerar_dask.kernels.measure.sub import STAR_COLUMNS, measure
 
 SKY, READ_NOISE = 200.0, 3.0
-EDGE, SATURATED = 1, 2
+StarFlag.EDGE, StarFlag.SATURATED = 1, 2
 
 
 def moffat(x, y, flux, fwhm, ratio=1.0, beta=3.5):
@@ -125,8 +126,8 @@ def test_saturation_is_told_by_the_raw_pixels():
     bright = (truth[:, 2] > 50_000) & (distance < 2)
     faint = (truth[:, 2] < 10_000) & (distance < 1)
     assert bright.sum() >= 2
-    assert (stars[index[bright], 9].astype(int) & SATURATED).all()
-    assert not (stars[index[faint], 9].astype(int) & SATURATED).any()
+    assert (stars[index[bright], 9].astype(int) & StarFlag.SATURATED).all()
+    assert not (stars[index[faint], 9].astype(int) & StarFlag.SATURATED).any()
 
 
 def test_color_subs_give_sensor_pixels():

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lerar_dask.constants import MISSING
 from lerar_dask.kernels.reject.classic import METHODS, reject_bounds
 from tests.kernels import oracles
-
-MISSING = np.float32(1e30)
 
 
 def contaminated(n, pixels, seed=0):

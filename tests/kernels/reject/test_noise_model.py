@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lerar_dask.constants import MISSING
 from lerar_dask.kernels.reject.noise_model import PITCH_PAD, combine_auto, truncated_variance
 from tests.kernels import oracles
-
-MISSING = np.float32(1e30)
 
 
 def run(samples, *, sigma, growth=0.0, low=3.0, high=3.0, blur=(0.0, 0.0), weight=None, row_cell=0):

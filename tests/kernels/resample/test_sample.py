@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lerar_dask.constants import MISSING
 from lerar_dask.kernels.resample.sample import join_lattices
-from lerar_dask.kernels.resample.window import MISSING
 
 
 @given(st.integers(0, 10_000), st.integers(0, 2))
