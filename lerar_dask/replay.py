@@ -25,7 +25,7 @@ def known_names() -> dict[str, Any]:
     from lerar_dask.frames.wcs import Solution
     from lerar_dask.kernels.normalize.slab import Scene
     from lerar_dask.stages import ingest, integrate, masters, normalize, register, soundness, trails
-    from lerar_dask.stages.group_cells import Member
+    from lerar_dask.sub import Sub
 
     tasks = (
         (soundness.look_over, soundness.flat_levels, soundness.check_frames),
@@ -34,8 +34,8 @@ def known_names() -> dict[str, Any]:
         (trails.make_scene, trails.find_trails, integrate.integrate_chunk),
     )
     arguments = (
-        (grid.Canvas, Scene, Header, Solution, Frame, PixelSource, masters.CalibrationSet, ingest.Item, Member),
-        (register.Member, normalize.LnReference),
+        (grid.Canvas, Scene, Header, Solution, Frame, PixelSource, masters.CalibrationSet, ingest.Item, Sub),
+        (normalize.LnReference,),
         (settings.Masters, settings.Ingest, settings.Register, settings.Normalize, settings.Integrate),
     )
     return {name_of(thing): thing for row in (*tasks, *arguments) for thing in row}

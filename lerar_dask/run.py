@@ -23,6 +23,7 @@ from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.replay import steps_of
 from lerar_dask.settings import Integrate, from_toml
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
 
 if TYPE_CHECKING:
@@ -30,35 +31,10 @@ if TYPE_CHECKING:
 
     from lerar_dask.stages.normalize import Normalization
 
-__all__ = ["GroupState", "Run", "RunState", "Sub", "TargetState", "store_of"]
+__all__ = ["GroupState", "Run", "RunState", "TargetState", "store_of"]
 
 _SIDE_PX = 1024
 """Side of a block of the lazy arrays of single subs."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sub:
-    """A light in the store."""
-
-    id: str
-    """Hash of its pixels."""
-    path: str
-    group: str
-    geometry: str
-    slot: int
-    measure: str
-    """Key of its measurements."""
-    calibration: str | None
-    start: float
-    """Start of the exposure, unix seconds (0 when unknown)."""
-    exposure_s: float
-    shape: tuple[int, int]
-    cfa: str | None
-    has_dark: bool = False
-    """Whether a dark tells its hot pixels."""
-    scale_arcsec_px: float | None = None
-    """As its header tells it."""
-    binning: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,8 @@ import numpy as np
 from lerar_dask.frames.frame import Frame
 from lerar_dask.link.kinds import PIN
 from lerar_dask.pipeline.prepare import Light
-from lerar_dask.run import Sub
 from lerar_dask.store.access import Store
+from lerar_dask.sub import Sub
 
 __all__ = ["doubtful", "earlier_stacks", "no_lights"]
 

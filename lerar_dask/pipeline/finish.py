@@ -25,11 +25,12 @@ from lerar_dask.pipeline.prepare import Night
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits, plots, preview, provenance, report
 from lerar_dask.products.quantities import iso_time
-from lerar_dask.run import GroupState, RunState, Sub
+from lerar_dask.run import GroupState, RunState
 from lerar_dask.settings import Settings
 from lerar_dask.stages.register import grid_scale, load
 from lerar_dask.stages.stack_table import load_table
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
 
 __all__ = [

@@ -14,12 +14,11 @@ import numpy as np
 from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session
-from lerar_dask.pipeline.target_grid import member_of
-from lerar_dask.run import Sub
 from lerar_dask.runtime.events import Note
-from lerar_dask.stages import ln_reference, normalize, register
+from lerar_dask.stages import ln_reference, register
 from lerar_dask.stages.normalize import LnReference
 from lerar_dask.stages.register import Registration
+from lerar_dask.sub import Sub
 
 __all__ = ["find_reference", "tell"]
 
@@ -32,7 +31,7 @@ def find_reference(
     target: str,
     subs: Sequence[Sub],
     registration: Registration,
-    home: register.Member,
+    home: Sub,
     order: Sequence[int],
 ) -> LnReference | None:
     """The image that the user gave, placed on the grid of a target; None when there is none, or no sub to normalize.
@@ -54,20 +53,21 @@ def find_reference(
     _check(session, path)
     own = [i for i, sub in enumerate(subs) if Path(sub.path).resolve() == path.resolve()]
     if own:
-        return _own_sub(subs[own[0]], registration, own[0], settings.ingest.background_cell_px)
+        return _own_sub(subs[own[0]], registration, own[0])
     image = ln_reference.measure_reference(session.store, path, settings.ingest)
     if image.trust:
         session.bus.emit(Note(text=f"--ln-reference {path.name}: {image.trust}"))
-    member = register.Member(
+    member = Sub(
         geometry=image.geometry,
         slot=0,
         measure=image.measure,
         shape=image.shape,
         group="ln-reference",
-        name=path.name,
+        path=str(path),
+        noise_cell_px=settings.ingest.background_cell_px,
     )
     pull = _place(session, target, member, home, subs, registration, order)
-    return _reference(member, pull, path.name, settings.ingest.background_cell_px)
+    return _reference(member, pull, path.name)
 
 
 def tell(session: Session, group: str, told: dict[str, Any]) -> None:
@@ -90,32 +90,23 @@ def _check(session: Session, path: Path) -> None:
         )
 
 
-def _own_sub(sub: Sub, registration: Registration, i: int, cell_px: int) -> LnReference:
+def _own_sub(sub: Sub, registration: Registration, i: int) -> LnReference:
     """A sub of the run."""
     name = Path(sub.path).name
     if registration.reasons[i]:
         raise LerarError(f"--ln-reference {name}: it does not register: {registration.reasons[i]}")
-    return _reference(member_of(sub), registration.transforms[i], name, cell_px)
+    return _reference(sub, registration.transforms[i], name)
 
 
-def _reference(member: register.Member, pull: np.ndarray, name: str, cell_px: int) -> LnReference:
-    own = normalize.Member(
-        geometry=member.geometry,
-        slot=member.slot,
-        measure=member.measure,
-        shape=member.shape,
-        start=0.0,
-        exposure_s=0.0,
-        noise_cell_px=cell_px,
-    )
-    return LnReference(member=own, pull=pull, name=name)
+def _reference(member: Sub, pull: np.ndarray, name: str) -> LnReference:
+    return LnReference(member=member, pull=pull, name=name)
 
 
 def _place(
     session: Session,
     target: str,
-    image: register.Member,
-    home: register.Member,
+    image: Sub,
+    home: Sub,
     subs: Sequence[Sub],
     registration: Registration,
     order: Sequence[int],
@@ -125,7 +116,7 @@ def _place(
     for i in order:
         sub = subs[i]
         if not registration.reasons[i] and not np.allclose(registration.transforms[i], np.eye(3)):
-            ways.append((member_of(sub), registration.transforms[i]))
+            ways.append((sub, registration.transforms[i]))
     for first, pull in ways[:TRIES]:
         found = _match(session, target, image, first)
         if found is not None:
@@ -136,7 +127,7 @@ def _place(
     )
 
 
-def _match(session: Session, target: str, image: register.Member, first: register.Member) -> np.ndarray | None:
+def _match(session: Session, target: str, image: Sub, first: Sub) -> np.ndarray | None:
     """Transform from a sub to the image, refined; None where they do not match."""
     url, settings = session.store.url, session.settings.register
     key = digest("ln-reference", target, image, first)[:12]

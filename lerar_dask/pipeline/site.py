@@ -15,8 +15,8 @@ from lerar_dask.frames.header import Header
 from lerar_dask.kernels.normalize.channel import Site
 from lerar_dask.kernels.normalize.common_gradient import parallactic_angle
 from lerar_dask.kernels.register.parity import parity_by_pointing, parity_by_rotation
-from lerar_dask.run import Sub
 from lerar_dask.store.access import Store
+from lerar_dask.sub import Sub
 
 __all__ = ["site_of"]
 

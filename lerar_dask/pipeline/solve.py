@@ -16,14 +16,14 @@ from lerar_dask.pipeline.ln_reference import find_reference, tell
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.site import site_of
 from lerar_dask.pipeline.target_grid import best_first, canvas_of, register_target, sampling_notes
-from lerar_dask.run import GroupState, Sub, TargetState
+from lerar_dask.run import GroupState, TargetState
 from lerar_dask.runtime.events import Note
 from lerar_dask.stages import integrate, masters, normalize, register, trails
-from lerar_dask.stages.group_cells import Member
 from lerar_dask.stages.normalize import LnReference, Normalization
 from lerar_dask.stages.register import Registration
 from lerar_dask.stages.saturation import saturation_levels
 from lerar_dask.stages.stack_table import StackTable, save_table
+from lerar_dask.sub import Sub
 
 __all__ = ["Solved", "solve_target"]
 
@@ -158,18 +158,6 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     """Scale and sky of a group's subs."""
     store, settings = session.store, session.settings
     subs = [solved.target.subs[i] for i in members]
-    own = [
-        normalize.Member(
-            geometry=s.geometry,
-            slot=s.slot,
-            measure=s.measure,
-            shape=s.shape,
-            start=s.start,
-            exposure_s=s.exposure_s,
-            noise_cell_px=settings.ingest.background_cell_px,
-        )
-        for s in subs
-    ]
     summaries = [solved.summaries[i] for i in members]
     usual = register.of_usual_exposure([s.exposure_s for s in subs])
     reference = next(i for i in register.choose_reference(summaries) if usual[i])
@@ -177,7 +165,7 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     given = solved.ln_reference
     place = given and (given.member, given.pull.tolist(), given.name)
     key = normalize.normalization_key(
-        own,
+        subs,
         solved.target.registration,
         settings.normalize,
         settings.integrate.trails,
@@ -185,7 +173,7 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     )
     step = normalize.plan(
         store.url,
-        own,
+        subs,
         solved.registration.transforms[members],
         settings.normalize,
         key=key,
@@ -201,20 +189,18 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         tell(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
     elif session.n_run > before and text and settings.normalize.normalization == "local":
         session.bus.emit(Note(text=f"{subs[0].group}: {text}"))
-    if settings.integrate.trails and len(own) > 1:
-        _find_trails(session, own, solved.registration.transforms[members], subs, key)
+    if settings.integrate.trails and len(subs) > 1:
+        _find_trails(session, subs, solved.registration.transforms[members], key)
     return key, normalize.load(store.url, key)
 
 
-def _find_trails(
-    session: Session, own: Sequence[Member], transforms: np.ndarray, subs: Sequence[Sub], key: str
-) -> None:
+def _find_trails(session: Session, subs: Sequence[Sub], transforms: np.ndarray, key: str) -> None:
     """Lines of light in the subs of a group that was solved."""
     store, name, at = session.store, subs[0].group, f"normalization/{key}"
-    trails.prepare_scene(store, own, transforms, store.read_array(f"{at}/local_scale").shape[1], key=key)
-    step = trails.plan_scene(store.url, own, transforms, key=key, name=name)
+    trails.prepare_scene(store, subs, transforms, store.read_array(f"{at}/local_scale").shape[1], key=key)
+    step = trails.plan_scene(store.url, subs, transforms, key=key, name=name)
     stop_on_failure(session.run(step, keep=lambda t: store.has_band(f"{at}/block_scene", t.arguments["band"])))
-    step = trails.plan(store.url, own, transforms, [s.cfa for s in subs], key=key, name=name)
+    step = trails.plan(store.url, subs, transforms, [s.cfa for s in subs], key=key, name=name)
     stop_on_failure(session.run(step, keep=lambda t: store.has(f"{at}/trails/{t.arguments['first']}")))
 
 

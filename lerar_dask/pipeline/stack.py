@@ -24,12 +24,13 @@ from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
 from lerar_dask.products.hdus import atomic_path
-from lerar_dask.run import RunState, Sub
+from lerar_dask.run import RunState
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, to_toml
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.sub import Sub
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.solve import Solved
@@ -181,6 +182,7 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
                 has_dark=light.calibration.dark is not None,
                 scale_arcsec_px=light.frame.header.scale_arcsec_px,
                 binning=max(light.frame.header.binning or (1, 1)),
+                noise_cell_px=session.settings.ingest.background_cell_px,
             )
         )
     return sorted(subs, key=lambda sub: (sub.start, sub.id))

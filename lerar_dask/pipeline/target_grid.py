@@ -13,11 +13,11 @@ import numpy as np
 from lerar_dask.grid import Canvas
 from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session, stop_on_failure
-from lerar_dask.run import Sub
 from lerar_dask.stages import guide, register
 from lerar_dask.stages.register import Registration
+from lerar_dask.sub import Sub
 
-__all__ = ["best_first", "canvas_of", "member_of", "register_target", "sampling_notes"]
+__all__ = ["best_first", "canvas_of", "register_target", "sampling_notes"]
 
 CANVAS_LIMIT = 4.0
 """Subs that would make the canvas larger than this many frames are set aside."""
@@ -30,27 +30,15 @@ def best_first(subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]) -> list
     return register.choose_reference(summaries, np.array(sizes, float))
 
 
-def member_of(sub: Sub) -> register.Member:
-    """A sub, as registration sees it."""
-    return register.Member(
-        geometry=sub.geometry,
-        slot=sub.slot,
-        measure=sub.measure,
-        shape=sub.shape,
-        group=sub.group,
-        name=sub.path.rpartition("/")[2],
-    )
-
-
 # --------------------------------------------------------------------------------------------------------- registration
 
 
 def register_target(
     session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]
-) -> tuple[str, Registration, register.Member]:
+) -> tuple[str, Registration, Sub]:
     """Match all subs to the best reference of the finest group, let them agree; key, result and reference."""
     store, settings = session.store, session.settings.register
-    members = [member_of(sub) for sub in subs]
+    members = list(subs)
     kept = session.known.get(f"reference/{name}") if not session.settings.run.resolve else None
     order = best_first(subs, summaries)
     if kept:
@@ -70,11 +58,9 @@ def register_target(
     return key, register.load(store.url, key), home
 
 
-def _match(
-    session: Session, name: str, members: Sequence[register.Member], candidates: Sequence[register.Member]
-) -> tuple[register.Member, list[Any]]:
+def _match(session: Session, name: str, members: Sequence[Sub], candidates: Sequence[Sub]) -> tuple[Sub, list[Any]]:
     """The first candidate that a third of the subs match, else the one that most do; and the matches."""
-    best: tuple[register.Member, list[Any]] = (candidates[0], [])
+    best: tuple[Sub, list[Any]] = (candidates[0], [])
     for home in candidates:
         key = digest("registration", name, home)[:12]
         step = register.plan_match(session.store.url, members, home, session.settings.register, key)
@@ -89,8 +75,8 @@ def _match(
 
 
 def _finer(
-    session: Session, name: str, members: Sequence[register.Member], order: Sequence[int], found: Sequence[Any]
-) -> tuple[register.Member | None, list[Any]]:
+    session: Session, name: str, members: Sequence[Sub], order: Sequence[int], found: Sequence[Any]
+) -> tuple[Sub | None, list[Any]]:
     """Reference and matches from a group whose pixels turned out finer than the reference's; None where none is."""
     transforms = np.array([f["transform"] if f else [np.nan] * 9 for f in found], float).reshape(-1, 3, 3)
     group = register.finest_group(transforms, [m.group for m in members])
@@ -105,13 +91,13 @@ def _count(found: Sequence[Any]) -> int:
     return sum(f is not None for f in found)
 
 
-def _guide(session: Session) -> register.Member:
+def _guide(session: Session) -> Sub:
     """The image that the user gave as the reference."""
     path = session.settings.register.align_to
     assert path is not None
     stars_at, shape = guide.measure_guide(session.store, path, session.settings.ingest)
-    return register.Member(
-        geometry="align-to", slot=0, measure="", shape=shape, group="align-to", name=path.name, stars_at=stars_at
+    return Sub(
+        path=str(path), geometry="align-to", slot=0, measure="", shape=shape, group="align-to", stars_at=stars_at
     )
 
 
@@ -120,7 +106,7 @@ def canvas_of(
     subs: Sequence[Sub],
     registration: Registration,
     reasons: list[str],
-    reference: register.Member,
+    reference: Sub,
 ) -> Canvas | None:
     """Canvas of a target; subs that lie too far out are set aside by name."""
     inside = [i for i, r in enumerate(reasons) if not r]

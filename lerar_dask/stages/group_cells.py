@@ -17,25 +17,12 @@ from lerar_dask.kernels.normalize.channel import Cells
 from lerar_dask.kernels.normalize.scales import match_stars, solve_scales
 from lerar_dask.kernels.register import transform as tf
 from lerar_dask.store.access import Store
+from lerar_dask.sub import Sub
 
-__all__ = ["GroupCells", "Member", "masked_blocks", "star_scales"]
+__all__ = ["GroupCells", "masked_blocks", "star_scales"]
 
 _KEEP_SHARE = 0.45
 """At least this share of the pixels stays outside the star mask."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """A sub, as normalization sees it."""
-
-    geometry: str
-    slot: int
-    measure: str
-    shape: tuple[int, int]
-    start: float
-    """unix seconds; 0 = unknown"""
-    exposure_s: float
-    noise_cell_px: int
 
 
 @dataclass(frozen=True)
@@ -43,7 +30,7 @@ class GroupCells:
     """Subs of a group with the stars they have in common."""
 
     store: Store
-    members: Sequence[Member]
+    members: Sequence[Sub]
     transforms: np.ndarray
     ln_scale: np.ndarray
     scale_error: np.ndarray
@@ -55,7 +42,7 @@ class GroupCells:
     """(n, channel) median background."""
 
     @classmethod
-    def of(cls, store: Store, members: Sequence[Member], transforms: np.ndarray) -> GroupCells:
+    def of(cls, store: Store, members: Sequence[Sub], transforms: np.ndarray) -> GroupCells:
         """Common stars and star mask of some subs."""
         stars, noise, levels = [], [], []
         for m in members:
@@ -85,7 +72,7 @@ class GroupCells:
                 parts[i].append(Cells(np.array(own, np.int64), shape, value, weight))
         return parts
 
-    def cells_of_image(self, image: Member, pull: np.ndarray, cell_px: int) -> list[Cells]:
+    def cells_of_image(self, image: Sub, pull: np.ndarray, cell_px: int) -> list[Cells]:
         """Cells by channel of an image that is no sub of the group; where its stars are wider, so is the mask."""
         stars = self.store.measures(image.geometry, image.measure).read_stars(image.slot)
         width = float(np.median(stars[:, 5])) / _size(pull) if len(stars) >= 5 else self.fwhm
@@ -93,14 +80,14 @@ class GroupCells:
         found = self._cells_of(image, pull, mask, cell_px, None)
         return [Cells(np.zeros(1, np.int64), image.shape, value[None], weight[None]) for value, weight in found]
 
-    def ln_scale_with(self, image: Member, pull: np.ndarray) -> np.ndarray:
+    def ln_scale_with(self, image: Sub, pull: np.ndarray) -> np.ndarray:
         """Ln scale of all subs and, last, of an image that is no sub of the group, (n + 1,): one joint solution."""
         everyone = [*self.members, image]
         stars = [self.store.measures(m.geometry, m.measure).read_stars(m.slot) for m in everyone]
         return star_scales(stars, np.concatenate([self.transforms, pull[None]]), len(everyone))[0]
 
     def _cells_of(
-        self, member: Member, pull: np.ndarray, mask: np.ndarray, cell_px: int, channels: Sequence[int] | None
+        self, member: Sub, pull: np.ndarray, mask: np.ndarray, cell_px: int, channels: Sequence[int] | None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         reader = self.store.measures(member.geometry, member.measure)
         blocks, grid = reader.read_blocks(member.slot), reader.read_grid(member.slot)

@@ -23,14 +23,15 @@ from lerar_dask.kernels.normalize.channel import Site, Skies, linear_fit_skies, 
 from lerar_dask.kernels.normalize.ln_reference import adopt_reference
 from lerar_dask.kernels.normalize.surface import surface_shape
 from lerar_dask.settings import Normalize
-from lerar_dask.stages.group_cells import GroupCells, Member
+from lerar_dask.stages.group_cells import GroupCells
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
 
 __all__ = [
     "LnReference",
-    "Member",
     "Normalization",
+    "Sub",
     "load",
     "normalization_key",
     "plan",
@@ -43,7 +44,7 @@ __all__ = [
 class LnReference:
     """The image that gives scale and sky, measured as a sub is."""
 
-    member: Member
+    member: Sub
     pull: np.ndarray
     """(3, 3) float64 reference plane to the image."""
     name: str
@@ -73,16 +74,14 @@ class Normalization:
     notes: dict[str, Any]
 
 
-def normalization_key(
-    members: Sequence[Member], registration: str, settings: Normalize, trails: bool, order: Any
-) -> str:
+def normalization_key(members: Sequence[Sub], registration: str, settings: Normalize, trails: bool, order: Any) -> str:
     """Identity of a group's normalization."""
     return digest("normalize", code_of(__name__), list(members), registration, settings, trails, order)[:20]
 
 
 def plan(
     store_url: str,
-    members: Sequence[Member],
+    members: Sequence[Sub],
     transforms: np.ndarray,
     settings: Normalize,
     *,
@@ -123,7 +122,7 @@ def solve_bytes(shapes: Sequence[tuple[int, int]]) -> int:
 def solve_group(
     *,
     store_url: str,
-    members: tuple[Member, ...],
+    members: tuple[Sub, ...],
     transforms: np.ndarray,
     settings: Normalize,
     key: str,

@@ -5,7 +5,7 @@ Writes  registration/<key>/{transforms,accepted,rms_px,n_pairs,log_odds}; reason
 Rounds: match (a task per batch of subs, each against the reference), agree (one task: second chance for unmatched subs,
 model by AICc, joint pass against the mean catalogue, reasons in words)
 
-The reference may be one of the subs, or an image that the user gave: a Member whose star list lies in the store as an
+The reference may be one of the subs, or an image that the user gave: a Sub whose star list lies in the store as an
 array of its own (`stars_at`).
 """
 
@@ -25,11 +25,11 @@ from lerar_dask.kernels.register.log_odds import MIN_PAIRS
 from lerar_dask.kernels.register.transform import compose
 from lerar_dask.settings import Register
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
 
 __all__ = [
     "FINER",
-    "Member",
     "Registration",
     "agree",
     "agree_bytes",
@@ -55,21 +55,6 @@ FINER = 1.03
 """From this ratio on pixels are of another size: optics breathe by less, the smallest step between cameras is more."""
 _NEIGHBORS = 10
 """Subs before and after, whose stars tell what is unusual about one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Member:
-    """A sub, as registration sees it."""
-
-    geometry: str
-    slot: int
-    measure: str
-    shape: tuple[int, int]
-    group: str
-    """Subs of one group share a model."""
-    name: str
-    stars_at: str = ""
-    """Array in the store that holds the star list in place of the measurements."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +148,7 @@ def finest_group(transforms: np.ndarray, groups: Sequence[str]) -> str:
     return found
 
 
-def plan_match(store_url: str, members: Sequence[Member], reference: Member, settings: Register, key: str) -> Step:
+def plan_match(store_url: str, members: Sequence[Sub], reference: Sub, settings: Register, key: str) -> Step:
     """One task per batch of subs."""
     tasks = []
     for start in range(0, len(members), BATCH):
@@ -179,9 +164,7 @@ def plan_match(store_url: str, members: Sequence[Member], reference: Member, set
     return Step(name="register", tasks=tasks, task_bytes=64 << 20)
 
 
-def match_batch(
-    *, store_url: str, members: tuple[Member, ...], reference: Member, settings: Register
-) -> dict[str, Any]:
+def match_batch(*, store_url: str, members: tuple[Sub, ...], reference: Sub, settings: Register) -> dict[str, Any]:
     """Match subs to the reference; a similarity with its log-odds for each, or nothing."""
     store = open_store(store_url)
     first = _list_of(_stars_of(store, reference), reference)
@@ -208,8 +191,8 @@ def match_batch(
 
 def plan_agree(
     store_url: str,
-    members: Sequence[Member],
-    reference: Member,
+    members: Sequence[Sub],
+    reference: Sub,
     matches: Sequence[dict[str, Any] | None],
     settings: Register,
 ) -> Step:
@@ -229,14 +212,14 @@ def plan_agree(
 
 
 def agree_key(
-    members: Sequence[Member], reference: Member, matches: Sequence[dict[str, Any] | None], settings: Register
+    members: Sequence[Sub], reference: Sub, matches: Sequence[dict[str, Any] | None], settings: Register
 ) -> str:
     """Key of the registration of subs, in the store."""
     return _agree_digest(members, reference, matches, settings)[:20]
 
 
 def _agree_digest(
-    members: Sequence[Member], reference: Member, matches: Sequence[dict[str, Any] | None], settings: Register
+    members: Sequence[Sub], reference: Sub, matches: Sequence[dict[str, Any] | None], settings: Register
 ) -> str:
     return digest("agree", code_of(__name__), list(members), reference, list(matches), settings)
 
@@ -249,8 +232,8 @@ def agree_bytes(n: int) -> int:
 def agree(
     *,
     store_url: str,
-    members: tuple[Member, ...],
-    reference: Member,
+    members: tuple[Sub, ...],
+    reference: Sub,
     matches: tuple[dict[str, Any] | None, ...],
     settings: Register,
     key: str,
@@ -297,7 +280,7 @@ def load(store_url: str, key: str) -> Registration:
 # ---------------------------------------------------------------------------------------------------------- star lists
 
 
-def _stars_of(store: Store, member: Member) -> np.ndarray:
+def _stars_of(store: Store, member: Sub) -> np.ndarray:
     """(n, 4) x, y, position error, flux of the stars fit for registration, unsaturated ones first."""
     if member.stars_at:
         table = store.read_array(member.stars_at)
@@ -311,7 +294,7 @@ def _stars_of(store: Store, member: Member) -> np.ndarray:
     return np.column_stack([table[:, 0], table[:, 1], sigma, table[:, 2]])[order]
 
 
-def _list_of(stars: np.ndarray, member: Member) -> StarList:
+def _list_of(stars: np.ndarray, member: Sub) -> StarList:
     return StarList(stars[:_MATCH_STARS, :2], member.shape)
 
 
@@ -324,7 +307,7 @@ def _identity(n_stars: int) -> dict[str, Any]:
 
 
 def _by_neighbors(
-    first: np.ndarray, log_odds: np.ndarray, members: Sequence[Member], lists: Sequence[StarList], settings: Register
+    first: np.ndarray, log_odds: np.ndarray, members: Sequence[Sub], lists: Sequence[StarList], settings: Register
 ) -> None:
     """Match what is left to registered neighbors in time: long dithers reach the reference by way of others."""
     tried: set[tuple[int, int]] = set()
@@ -386,7 +369,7 @@ def _quick(first: StarList, second: StarList, settings: Register, *, same_camera
 
 def _reasons(
     transforms: np.ndarray,
-    members: Sequence[Member],
+    members: Sequence[Sub],
     summaries: Sequence[dict[str, Any]],
     n_stars: Sequence[int],
 ) -> list[str]:

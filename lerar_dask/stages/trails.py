@@ -23,8 +23,9 @@ from lerar_dask.kernels.normalize.surface import surface_on_grid, surface_shape
 from lerar_dask.kernels.register.transform import apply
 from lerar_dask.kernels.trails import fit as trail_fit
 from lerar_dask.kernels.trails import search as kernel
-from lerar_dask.stages.group_cells import Member, masked_blocks
+from lerar_dask.stages.group_cells import masked_blocks
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["find_trails", "make_scene", "plan", "plan_scene", "prepare_scene"]
@@ -39,9 +40,7 @@ _HALO = 2
 """Rows around a band that must be known for the second round to be right in all of its own."""
 
 
-def prepare_scene(
-    store: Store, members: Sequence[Member], transforms: np.ndarray, n_channels: int, *, key: str
-) -> None:
+def prepare_scene(store: Store, members: Sequence[Sub], transforms: np.ndarray, n_channels: int, *, key: str) -> None:
     """Make the array that the tasks of `plan_scene` fill (driver only)."""
     path = f"normalization/{key}/block_scene"
     shape = _canvas(members, transforms).shape
@@ -55,7 +54,7 @@ def prepare_scene(
         )
 
 
-def plan_scene(store_url: str, members: Sequence[Member], transforms: np.ndarray, *, key: str, name: str) -> Step:
+def plan_scene(store_url: str, members: Sequence[Sub], transforms: np.ndarray, *, key: str, name: str) -> Step:
     """Tasks that make the scene at block scale, one per band of its rows."""
     chosen = np.unique(np.linspace(0, len(members) - 1, SCENE_SUBS).astype(int)).tolist()
     canvas = _canvas(members, transforms)
@@ -87,7 +86,7 @@ def plan_scene(store_url: str, members: Sequence[Member], transforms: np.ndarray
 
 def plan(
     store_url: str,
-    members: Sequence[Member],
+    members: Sequence[Sub],
     transforms: np.ndarray,
     cfas: Sequence[str | None],
     *,
@@ -124,7 +123,7 @@ def plan(
 def make_scene(
     *,
     store_url: str,
-    members: tuple[Member, ...],
+    members: tuple[Sub, ...],
     transforms: np.ndarray,
     numbers: tuple[int, ...],
     canvas: Scene,
@@ -175,7 +174,7 @@ def make_scene(
 def find_trails(
     *,
     store_url: str,
-    members: tuple[Member, ...],
+    members: tuple[Sub, ...],
     transforms: np.ndarray,
     cfas: tuple[str | None, ...],
     canvas: Scene,
@@ -255,7 +254,7 @@ class _Part:
 
 def _part(
     store: Store,
-    member: Member,
+    member: Sub,
     pull: np.ndarray,
     skies: _Skies,
     number: int,
@@ -280,17 +279,17 @@ def _part(
     )
 
 
-def _canvas(members: Sequence[Member], transforms: np.ndarray) -> Scene:
+def _canvas(members: Sequence[Sub], transforms: np.ndarray) -> Scene:
     """Where the blocks of the scene lie."""
     return scene_canvas(transforms, np.array([m.shape for m in members]), cell_px=BLOCK_PX)
 
 
-def _measures(store: Store, member: Member) -> tuple[np.ndarray, np.ndarray]:
+def _measures(store: Store, member: Sub) -> tuple[np.ndarray, np.ndarray]:
     reader = store.measures(member.geometry, member.measure)
     return reader.read_blocks(member.slot), reader.read_grid(member.slot)
 
 
-def _refined(store: Store, member: Member, line: kernel.Line, cfa: str | None) -> list[kernel.Line]:
+def _refined(store: Store, member: Sub, line: kernel.Line, cfa: str | None) -> list[kernel.Line]:
     """A line with position and width from the raw pixels beside it."""
     raw = store.raw(member.geometry)
     windows = trail_fit.extent_windows(line, member.shape)

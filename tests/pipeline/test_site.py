@@ -7,7 +7,7 @@ from lerar_dask.frames.header import Header
 from lerar_dask.frames.wcs import solution_of
 from lerar_dask.kernels.normalize.common_gradient import parallactic_angle
 from lerar_dask.pipeline.site import site_of
-from lerar_dask.run import Sub
+from lerar_dask.sub import Sub
 
 N = 30
 PLACE = {"site_lat_deg": 48.0, "site_lon_deg": 11.0, "ra_deg": 120.0, "dec_deg": 30.0, "scale_arcsec_px": 2.0}

@@ -8,6 +8,7 @@ from lerar_dask.settings import Normalize
 from lerar_dask.stages import normalize
 from lerar_dask.stages import trails as trails_stage
 from lerar_dask.store.access import Store
+from lerar_dask.sub import Sub
 
 SHAPE, N, NOISE = (320, 480), 8, 5.0
 TRAIL = (3, 150.0, 240.0, 0.6, 4.0)
@@ -44,7 +45,9 @@ def night(tmp_path_factory):
         measures.write(k, blocks=blocks, grid=grid, stars=table, spikes=np.zeros((0, 3)), summary={})
         store.write_raw("cam", k, np.rint(image).astype(np.uint16))
         members.append(
-            normalize.Member(
+            Sub(
+                path=f"{k}.fits",
+                group="g",
                 geometry="cam",
                 slot=k,
                 measure="key",

@@ -6,8 +6,9 @@ import pytest
 from lerar_dask.kernels.measure.sub import measure_shapes
 from lerar_dask.kernels.register.transform import apply
 from lerar_dask.settings import Register
-from lerar_dask.stages.register import Member, agree_key, choose_reference, load, plan_agree, plan_match
+from lerar_dask.stages.register import agree_key, choose_reference, load, plan_agree, plan_match
 from lerar_dask.store.access import Store
+from lerar_dask.sub import Sub
 
 SHAPE = (900, 1200)
 SETTINGS = Register()
@@ -35,7 +36,7 @@ def put(store, slot, xy, flux, *, eccentricity=0.2, fwhm=3.0):
 
 
 def member(slot, group="M1_L", **more):
-    return Member(geometry="camera", slot=slot, measure="m", shape=SHAPE, group=group, name=f"{slot}.fits", **more)
+    return Sub(geometry="camera", slot=slot, measure="m", shape=SHAPE, group=group, path=f"{slot}.fits", **more)
 
 
 def register(store, members, reference, settings=SETTINGS, key="k"):
@@ -122,13 +123,13 @@ def test_reference_from_an_image_of_ones_own(store):
     guide = guide[: len(inside)]
     guide[:, :2], guide[:, 2], guide[:, 5], guide[:, 8] = xy[inside], flux[inside], 3.0, 100.0
     store.write_array("registration/guides/g/stars", guide, dims=("star", "column"))
-    reference = Member(
+    reference = Sub(
         geometry="align-to",
         slot=0,
         measure="",
         shape=SHAPE,
         group="align-to",
-        name="g",
+        path="g",
         stars_at="registration/guides/g/stars",
     )
     found = register(store, [member(i) for i in range(3)], reference)
