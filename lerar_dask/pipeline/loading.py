@@ -26,7 +26,9 @@ _AHEAD = {
     # Compiled code mostly, which does not keep the interpreter to itself.
     "ingest": (
         "lerar_dask.pipeline.solve",
-        "lerar_dask.pipeline.finish",
+        "lerar_dask.pipeline.products",
+        "lerar_dask.pipeline.run_report",
+        "lerar_dask.pipeline.header_facts",
         "astropy.io.fits",
         "astropy.table",
         "bokeh.embed",

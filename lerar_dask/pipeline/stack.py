@@ -202,17 +202,18 @@ def _finish(
     out: Path,
 ) -> Summary:
     """Products, report, settings, summary."""
-    from lerar_dask.pipeline import finish  # loaded ahead
+    from lerar_dask.pipeline import products, run_report  # loaded ahead
+    from lerar_dask.pipeline.header_facts import header_facts
 
     settings, store, page = session.settings, session.store, out / "report.html"
     written = [keep_steps(session)]
-    facts = {name: finish.header_facts(store, state, name, night) for name in state.groups}
-    step = finish.plan_products(store, out, state, settings, facts)
-    made_of, none_yet = finish.report_digest(state, problems), problems
+    facts = {name: header_facts(store, state, name, night) for name in state.groups}
+    step = products.plan_products(store, out, state, settings, facts)
+    made_of, none_yet = run_report.report_digest(state, problems), problems
     stale = settings.products.report and not is_kept(session, page, made_of)
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
-        drawn = side.submit(finish.draw, store, state) if stale else None
+        drawn = side.submit(run_report.draw, store, state) if stale else None
         records = session.run(step, keep=lambda task: is_whole(session, task))
         session.run_waiting()
     for key, record in records.items():
@@ -221,12 +222,12 @@ def _finish(
     written.append(_keep_settings(session, state, out))
     if settings.products.report:
         if problems is not none_yet:
-            made_of = finish.report_digest(state, problems)
-        stages = finish.timings(session, page)
+            made_of = run_report.report_digest(state, problems)
+        stages = run_report.timings(session, page)
 
         def write_page() -> None:
-            drawing = drawn.result() if drawn else finish.draw(store, state)
-            finish.write_run_report(store, out, state, drawing, stages=stages, problems=problems)
+            drawing = drawn.result() if drawn else run_report.draw(store, state)
+            run_report.write_run_report(store, out, state, drawing, stages=stages, problems=problems)
 
         told = {"stages": [dataclasses.asdict(stage) for stage in stages]}
         written.append(keep_file(session, page, made_of, write_page, told))

@@ -11,7 +11,8 @@ import lerar_dask
 from lerar_dask.frames.wcs import solution_of
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.pipeline import stack
-from lerar_dask.pipeline.finish import carry_wcs, rows_reader
+from lerar_dask.pipeline.header_facts import carry_wcs
+from lerar_dask.pipeline.products import rows_reader
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
