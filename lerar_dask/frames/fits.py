@@ -41,7 +41,7 @@ _BITPIX = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 def is_one(head: bytes) -> bool:
     """Whether a file begins as FITS files do."""
-    return head.startswith(b"SIMPLE")
+    return bool(head) and (head.startswith(b"SIMPLE") or b"SIMPLE".startswith(head))
 
 
 def probe(path: Path, stat: os.stat_result) -> Frame:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import gzip
 import os
 import zlib
-from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from lerar_dask.errors import FrameError
 from lerar_dask.frames import fits
 from lerar_dask.frames.frame import Frame, PixelSource
 
@@ -45,12 +45,23 @@ FORMATS: tuple[Format, ...] = (fits,)
 
 
 def format_of(path: Path) -> Format | None:
-    """The format of a file by its first bytes; None for an unknown one. Raises OSError."""
+    """The format of a file by its first bytes; None for an unknown one.
+
+    Raises
+    ------
+    OSError
+        when it cannot be read.
+    FrameError
+        when it is gzipped and cannot be unpacked.
+    """
     with open(path, "rb") as file:
         head = file.read(_HEAD_BYTES)
     if head.startswith(b"\x1f\x8b"):
-        with suppress(OSError, EOFError, zlib.error), gzip.open(path) as unpacked:
-            head = unpacked.read(_HEAD_BYTES)
+        try:
+            with gzip.open(path) as unpacked:
+                head = unpacked.read(_HEAD_BYTES)
+        except (OSError, EOFError, zlib.error) as error:
+            raise FrameError(f"it cannot be unpacked ({(str(error).splitlines() or ['damaged'])[0][:120]})") from error
     return next((one for one in FORMATS if one.is_one(head)), None)
 
 

@@ -6,6 +6,7 @@ what the machine has available; the smallest counts.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
@@ -15,7 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-from dask.utils import parse_bytes as dask_parse_bytes
 
 from lerar_dask.errors import MemoryBudgetError, UsageError
 
@@ -53,9 +53,13 @@ def parse_bytes(text: str) -> int:
     UsageError
         when it is no size.
     """
+    from dask.utils import parse_bytes as in_words
+
     try:
-        wanted = float(dask_parse_bytes(text)) if re.match(r"\s*[\d.]", text) else -1.0
-    except (ValueError, OverflowError):
+        wanted = float(in_words(text)) if re.match(r"\s*[\d.]", text) else -1.0
+    except OverflowError:
+        wanted = math.inf
+    except ValueError:
         wanted = -1.0
     if wanted < 0:
         raise UsageError(f"{text[:60]!r} is no amount of memory", "write it as 2GiB or 1500MB")

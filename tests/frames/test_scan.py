@@ -23,7 +23,8 @@ def put(path: Path, **cards) -> Path:
 def test_all_real_files_end_well(shared_data):
     found = scan([shared_data])
     for frame in found.frames:
-        assert (frame.pixels is None) == bool(frame.problem or frame.header.is_stack), frame.path
+        assert (frame.pixels is None) <= bool(frame.problem), frame.path
+        assert (frame.pixels is None) == bool(frame.problem) or frame.n_planes == 3, frame.path
         if frame.pixels is not None:
             pixels = read_pixels(frame).data
             assert pixels.shape == frame.shape
@@ -37,11 +38,13 @@ def test_real_pixels_against_astropy(shared_data):
     for frame in scan([shared_data]).frames:
         if frame.pixels is not None:
             with fits.open(frame.path) as opened:
-                wanted = np.squeeze(opened[frame.pixels.hdu].data).astype(np.float32)
+                wanted = opened[frame.pixels.hdu].data.reshape(-1, *frame.shape).astype(np.float32)
             wanted -= np.float32(frame.pixels.less)  # PEDESTAL of the header
-            np.testing.assert_array_equal(band_of(frame, 0, frame.shape[0]), wanted)
-            checked += 1
-    assert checked > 15
+            assert len(wanted) == frame.n_planes
+            for k, plane in enumerate(wanted):
+                np.testing.assert_array_equal(band_of(frame, 0, frame.shape[0], plane=k), plane)
+                checked += 1
+    assert checked > 20
 
 
 def test_reasons_of_real_files(shared_data):

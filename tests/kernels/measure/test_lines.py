@@ -26,7 +26,7 @@ def test_beads_go_and_stars_stay(n_stars, seed, angle, n_trails):
     keep = off_lines(xy)
     n = 25 * n_trails
     assert keep[:n].sum() <= 1
-    assert keep[n:].sum() >= len(stars) - max(3, 0.08 * len(stars))
+    assert keep[n:].sum() >= len(stars) - max(4, 0.12 * len(stars))
 
 
 def test_stars_alone_stay():

@@ -8,7 +8,6 @@ from lerar_dask.constants import StarFlag
 from lerar_dask.kernels.measure.sub import STAR_COLUMNS, measure
 
 SKY, READ_NOISE = 200.0, 3.0
-StarFlag.EDGE, StarFlag.SATURATED = 1, 2
 
 
 def moffat(x, y, flux, fwhm, ratio=1.0, beta=3.5):
