@@ -25,6 +25,7 @@ from lerar_dask.kernels.reject.noise_model import combine_auto
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
+from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Scratch, Sky, Spare, SubTerms, Target
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.chunk_terms import noise_models, skies
 from lerar_dask.stages.sources import (
@@ -283,10 +284,13 @@ class _Chunk:
                     self.offered[k] -= join_lattices(cube, to, cube.shape[1] - 1, columns, self.halo)
                 if masks and self.settings.trails and len(lines):
                     weight, variance = self.models[c][0][0, 0, :2, k].tolist()
-                    self.counts[k, 1] += drop_lines(
-                        lines, matrix, cube, to, *at, columns, self.halo, weight, variance, dropped[c], spare[c]
-                    )
+                    target = self._target(cube, to, at, columns)
+                    rest = Spare(spare[c], weight, variance)
+                    self.counts[k, 1] += drop_lines(lines, matrix, target, dropped[c], rest)
         self.seconds["warp"] += time.perf_counter() - started
+
+    def _target(self, cube: np.ndarray, plane: int, at: tuple[int, int], columns: int) -> Target:
+        return Target(cube, plane, *at, columns, self.halo)
 
     def _resample(self, k: int, plane: Plane, source: Source, to: int, terms: _Terms) -> int:
         """Resample one lattice into plane `to` of the cube, without what lies on defects; number of samples."""
@@ -297,17 +301,22 @@ class _Chunk:
             origin = (corner[0], corner[1])
         sky = self.skies[k, c] if terms.normalized else np.zeros_like(self.skies[k, c])
         gain = table.inverse_scale[i, c] if terms.normalized else np.float32(1.0)
-        floats, runs, nodes = thread_scratch(terms.columns, pixels.shape[1])
         weight, variance = self.models[c][0][0, 0, :2, k].tolist()
         matrix, inverse, _ = table.planes(i, self.canvas.origin_yx)
+        none = source.defects[:0]
+        left_out = (source.saturated, source.defects) if terms.masks else (none, none)
+        missing = Part(source.missing, source.y0, source.x0)
         samples = sample_plane(
-            pixels, origin, plane.turned_shape, plane.matrix, plane.gathered, self.kind, self.clamping,
-            table.offset[i, c], gain, sky, self.first_node, terms.cube, to, terms.at, terms.columns, self.halo,
-            floats, runs, nodes, source.missing, source.saturated if terms.masks else source.saturated[:0],
-            source.defects if terms.masks else source.defects[:0],
-            matrix, inverse, (plane.step, plane.phase_y, plane.phase_x, source.y0, source.x0), self.shapes[k],
-            weight, variance * float(table.n_lattices[i, c]), terms.spare[c],
-        )  # fmt: skip
+            Part(pixels, *origin),
+            (*plane.turned_shape, plane.matrix),
+            Lattice(plane.step, plane.phase_y, plane.phase_x),
+            SubTerms(matrix, inverse, *self.shapes[k], missing, *left_out),
+            Method(self.kind, self.clamping, table.offset[i, c], plane.gathered),
+            Sky(sky, *self.first_node, gain),
+            self._target(terms.cube, to, terms.at, terms.columns),
+            Scratch(*thread_scratch(terms.columns, pixels.shape[1])),
+            Spare(terms.spare[c], weight, variance * float(table.n_lattices[i, c])),
+        )
         return int(samples)
 
 

@@ -17,6 +17,7 @@ from lerar_dask.constants import MISSING
 from lerar_dask.grid import Window
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.sample import prepare_window
+from lerar_dask.kernels.resample.terms import Lattice, Numbers, Part
 from lerar_dask.kernels.resample.window import calibrate_into, lay_voids, take_plane
 from lerar_dask.stages.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
@@ -70,10 +71,10 @@ def source_window(
     reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
     pixels = thread_buffer("window", (y1 - y0, x1 - x0), np.float32)
     pedestal, gain, defects = _calibration(store_url, table, i)
+    numbers = Numbers(*(float(v[i]) for v in (table.scale, table.zero, table.blank, table.saturated_raw)))
     missing, saturated = prepare_window(
-        raw, float(table.scale[i]), float(table.zero[i]), float(table.blank[i]), float(table.saturated_raw[i]),
-        pedestal, gain, (inside.y0, inside.x0), (y0, x0), (height, width), table.voids_of(i), defects, step,
-        table.mean_sky[i], pixels,
+        Part(raw, inside.y0, inside.x0), numbers, pedestal, gain, (height, width), table.voids_of(i), defects, step,
+        table.mean_sky[i], Part(pixels, y0, x0),
     )  # fmt: skip
     return Source(pixels, y0, x0, missing, saturated, defects)
 
@@ -103,10 +104,9 @@ def turned_lattice(source: Source, plane: Plane) -> tuple[np.ndarray, int, int]:
         low.reverse()
         high.reverse()
     out = thread_buffer("turned", (high[0] - low[0] + 1, high[1] - low[1] + 1), np.float32)
-    take_plane(
-        source.pixels, source.y0, source.x0, plane.step, plane.phase_y, plane.phase_x, *plane.shape, *plane.turn,
-        out, low[0], low[1],
-    )  # fmt: skip
+    lattice = Lattice(plane.step, plane.phase_y, plane.phase_x)
+    part = Part(source.pixels, source.y0, source.x0)
+    take_plane(part, lattice, *plane.shape, plane.turn, Part(out, low[0], low[1]))
     return out, low[0], low[1]
 
 

@@ -16,9 +16,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from numba.core.sigutils import normalize_signature
+from numba import types
+
+from lerar_dask.kernels.resample import terms
 
 __all__ = ["AHEAD", "COMPILER_BYTES", "compile_ahead", "is_compiled"]
 
@@ -29,14 +32,16 @@ AHEAD = (
     ("reject.noise_model._auto",
      "f4[:,:,::1], i8, f4[::1], f4[:,:,:,::1], f4[:,::1], i8, i8[::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1]"),
     ("resample.sample.sample_plane",
-     "f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), f8[:,::1], b1, i8, f4, f4, f4, f4[:,::1], UniTuple(i8, 2), "
-     "f4[:,:,::1], i8, UniTuple(i8, 2), i8, i8, f4[:,::1], i8[:,::1], f8[:,::1], u1[:,::1], i4[::1], i4[::1], f8[:,::1], "
-     "f8[:,::1], UniTuple(i8, 5), UniTuple(i8, 2), f8, f8, f8[:,:,::1]"),
+     "Part(f4[:,::1], i8, i8), Tuple((i8, i8, f8[:,::1])), Lattice(i8, i8, i8), SubTerms(f8[:,::1], f8[:,::1], i8, i8, "
+     "Part(u1[:,::1], i8, i8), i4[::1], i4[::1]), Method(i8, f4, f4, b1), Sky(f4[:,::1], i8, i8, f4), "
+     "Target(f4[:,:,::1], i8, i8, i8, i8, i8), Scratch(f4[:,::1], i8[:,::1], f8[:,::1]), Spare(f8[:,:,::1], f8, f8)"),
     ("resample.sample.prepare_window",
-     "u2[:,::1], f8, f8, f8, f8, f4[:,::1], f4[:,::1], UniTuple(i8, 2), UniTuple(i8, 2), UniTuple(i8, 2), "
-     "i4[:,::1], i4[::1], i8, f4, f4[:,::1]"),
-    ("resample.masks.drop_lines", "f8[:,::1], f8[:,::1], f4[:,:,::1], i8, i8, i8, i8, i8, f8, f8, i4[:,::1], f8[:,:,::1]"),
-    ("resample.window.take_plane", "f4[:,::1], i8, i8, i8, i8, i8, i8, i8, b1, b1, b1, f4[:,::1], i8, i8"),
+     "Part(u2[:,::1], i8, i8), Numbers(f8, f8, f8, f8), f4[:,::1], f4[:,::1], UniTuple(i8, 2), i4[:,::1], i4[::1], i8, f4, "
+     "Part(f4[:,::1], i8, i8)"),
+    ("resample.masks.drop_lines",
+     "f8[:,::1], f8[:,::1], Target(f4[:,:,::1], i8, i8, i8, i8, i8), i4[:,::1], Spare(f8[:,:,::1], f8, f8)"),
+    ("resample.window.take_plane",
+     "Part(f4[:,::1], i8, i8), Lattice(i8, i8, i8), i8, i8, UniTuple(b1, 3), Part(f4[:,::1], i8, i8)"),
     ("combine.planes.finish_planes", "f4[:,:,::1], i4[:,::1], f8[:,:,::1], i8, f4"),
     ("normalize.surface._evaluate_all", "f8[:,:,::1], f8, f8, f8[:,::1], f8[:,::1], f4[:,::1]"),
     ("normalize.surface._evaluate", "f8[:,::1], f8, f8, f8[::1], f8[::1], f4[::1]"),
@@ -66,8 +71,8 @@ AHEAD = (
     ("register.log_odds.best_candidate", "f8[:,::1], f8[:,::1], i8[::1], f8[:,::1], f8, f8, f8, f8"),
     ("register.asterism._fullest", "f8[:,::1], i8[:,:], i8[:,::1]"),
     ("register.asterism._vote",
-     "f8[:,::1], i8[:,::1], i8[::1], i8[::1], f8[:,::1], i8[:,::1], f8[:,::1], f8[:,::1], f8[::1], f8, f8, f8, "
-     "b1"),
+     "_Triangles(f8[:,::1], i8[:,::1], i8[::1], i8[::1]), _Triangles(f8[:,::1], i8[:,::1], i8[::1], i8[::1]), f8[:,::1], "
+     "f8[:,::1], f8[::1], f8, Tuple((f8, f8, b1))"),
     ("register.asterism._hash", "f8[:,::1]"),
     ("register.asterism._triangles", "f8[:,::1], i8[::1], f8"),
 )
@@ -77,18 +82,27 @@ AHEAD = (
 
 def compile_ahead() -> None:
     """Compile the kernels of `AHEAD` into the cache; those that are there already are only loaded."""
-    for kernel, types in kernels_ahead():
-        kernel.compile(types)
+    for kernel, signature in kernels_ahead():
+        kernel.compile(signature)
 
 
 def kernels_ahead() -> Iterator[tuple[Any, tuple[Any, ...]]]:
     """Kernels of `AHEAD` with the types of their arguments, as a call has them: the cache knows kernels by these."""
-    for name, types in AHEAD:
+    for name, line in AHEAD:
         module, _, function = name.rpartition(".")
-        yield (
-            getattr(importlib.import_module(f"lerar_dask.kernels.{module}"), function),
-            normalize_signature(f"({types},)")[0],
-        )
+        home = importlib.import_module(f"lerar_dask.kernels.{module}")
+        yield getattr(home, function), eval(f"({line},)", {}, _names(home))
+
+
+def _names(home: ModuleType) -> dict[str, Any]:
+    """What a line of `AHEAD` may name: numba's types, and the named tuples of the kernel's module and of `terms`."""
+    tuples = {
+        name: lambda *of, made=made: types.BaseTuple.from_types(of, made)
+        for module in (terms, home)
+        for name, made in vars(module).items()
+        if isinstance(made, type) and issubclass(made, tuple)
+    }
+    return {**vars(types), **tuples}
 
 
 def is_compiled() -> bool:

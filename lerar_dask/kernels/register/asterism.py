@@ -168,7 +168,7 @@ def _try_windows(
 ) -> Match | None:
     middle = np.array([(first.shape[1] - 1) / 2, (first.shape[0] - 1) / 2])
     place_px = max(12.0, 0.01 * max(second.shape))
-    votes, keys = _vote(*a, b.shapes, b.corners, first.xy, second.xy, middle, place_px, *scales, scales == _WIDE)
+    votes, keys = _vote(a, b, first.xy, second.xy, middle, place_px, (*scales, scales == _WIDE))
     candidates = _fullest(votes, keys, np.argsort(keys, axis=1, kind="stable"))
     height, width = float(second.shape[0]), float(second.shape[1])
     score, pairs, p = best_candidate(first.xy, second.xy, second.by_x, candidates, height, width, sigma_px, accept)
@@ -257,10 +257,11 @@ def _hash(shapes):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _vote(
-    shapes_a, corners_a, start, members, shapes_b, corners_b, xy_a, xy_b, middle, place_px, smallest, largest, mirrors
-):  # pragma: no cover
+def _vote(a, b, xy_a, xy_b, middle, place_px, scales):  # pragma: no cover
     """One vote per pair of like triangles: similarity (n, 5: alpha, beta, mirrored) and cells (2, n) of two grids."""
+    shapes_a, corners_a, start, members = a
+    shapes_b, corners_b, _, _ = b
+    smallest, largest, mirrors = scales
     most = 60000
     found = np.empty((most, 5))
     keys = np.empty((2, most), np.int64)

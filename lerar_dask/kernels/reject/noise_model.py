@@ -168,12 +168,12 @@ def _sum_row(strip, first, x0, model, empty, sums):
         r3 = strip[at + 3, x0 : x0 + _L] if k + 3 < m else empty
         k1, k2, k3 = min(k + 1, m - 1), min(k + 2, m - 1), min(k + 3, m - 1)
         w0, w1, w2, w3 = model[0, k], model[0, k1], model[0, k2], model[0, k3]
-        _add_rows(
-            r0, r1, r2, r3, w0, w1, w2, w3, w0 * model[1, k], w1 * model[1, k1], w2 * model[1, k2], w3 * model[1, k3],
-            w0 * model[2, k], w1 * model[2, k1], w2 * model[2, k2], w3 * model[2, k3], sums,
-        )  # fmt: skip
+        rows, weights = (r0, r1, r2, r3), (w0, w1, w2, w3)
+        white = (w0 * model[1, k], w1 * model[1, k1], w2 * model[1, k2], w3 * model[1, k3])
+        growth = (w0 * model[2, k], w1 * model[2, k1], w2 * model[2, k2], w3 * model[2, k3])
+        _add_rows(rows, weights, white, growth, sums)
         if m <= _FEW:
-            _note_highest(r0, r1, r2, r3, w0, w1, w2, w3, sums)
+            _note_highest(rows, weights, sums)
         if k % GROUP == GROUP - 4 or k + 4 >= m:
             for i in range(_L):
                 total[i] += sums[_TOTAL + i]
@@ -191,8 +191,12 @@ def _sum_row(strip, first, x0, model, empty, sums):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _add_rows(r0, r1, r2, r3, w0, w1, w2, w3, a0, a1, a2, a3, b0, b1, b2, b3, sums):
+def _add_rows(rows, weights, white, growth, sums):
     """Add four planes to the sums of a row: w x, w, w^2 A, w^2 B, count."""
+    r0, r1, r2, r3 = rows
+    w0, w1, w2, w3 = weights
+    a0, a1, a2, a3 = white
+    b0, b1, b2, b3 = growth
     for i in range(_L):
         v0, v1, v2, v3 = r0[i], r1[i], r2[i], r3[i]
         c0 = w0 if v0 < PRESENT else _ZERO
@@ -211,8 +215,10 @@ def _add_rows(r0, r1, r2, r3, w0, w1, w2, w3, a0, a1, a2, a3, b0, b1, b2, b3, su
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _note_highest(r0, r1, r2, r3, w0, w1, w2, w3, sums):
+def _note_highest(rows, weights, sums):
     """Highest sample so far and its weight."""
+    r0, r1, r2, r3 = rows
+    w0, w1, w2, w3 = weights
     for i in range(_L):
         top, weight = sums[_TOP + i], sums[_TOP_WEIGHT + i]
         x = r0[i] if r0[i] < PRESENT else -MISSING
@@ -268,19 +274,27 @@ def _test_row(strip, first, x0, model, blur, limits, empty, shape):
         k1, k2, k3 = min(k + 1, m - 1), min(k + 2, m - 1), min(k + 3, m - 1)
         f0, f1, f2, f3 = model[3, k], model[3, k1], model[3, k2], model[3, k3]
         _test_rows(
-            r0, r1, r2, r3, model[0, k], model[0, k1], model[0, k2], model[0, k3],
-            f0 * model[1, k], f1 * model[1, k1], f2 * model[1, k2], f3 * model[1, k3],
-            f0 * model[2, k], f1 * model[2, k1], f2 * model[2, k2], f3 * model[2, k3],
-            blur[0, k], blur[0, k1], blur[0, k2], blur[0, k3], blur[1, k], blur[1, k1], blur[1, k2], blur[1, k3],
-            limits[0], limits[1], shape,
-        )  # fmt: skip
+            (r0, r1, r2, r3),
+            (model[0, k], model[0, k1], model[0, k2], model[0, k3]),
+            (f0 * model[1, k], f1 * model[1, k1], f2 * model[1, k2], f3 * model[1, k3]),
+            (f0 * model[2, k], f1 * model[2, k1], f2 * model[2, k2], f3 * model[2, k3]),
+            (blur[0, k], blur[0, k1], blur[0, k2], blur[0, k3]),
+            (blur[1, k], blur[1, k1], blur[1, k2], blur[1, k3]),
+            limits,
+            shape,
+        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
-def _test_rows(
-    r0, r1, r2, r3, w0, w1, w2, w3, a0, a1, a2, a3, b0, b1, b2, b3, g0, g1, g2, g3, h0, h1, h2, h3, low, high, shape
-):  # fmt: skip
+def _test_rows(rows, weights, white, growth, slopes, bends, limits, shape):
     """Test four planes of a row."""
+    r0, r1, r2, r3 = rows
+    w0, w1, w2, w3 = weights
+    a0, a1, a2, a3 = white
+    b0, b1, b2, b3 = growth
+    g0, g1, g2, g3 = slopes
+    h0, h1, h2, h3 = bends
+    low, high = limits[0], limits[1]
     for i in range(1, _L - 1):
         mean, signal, slope, bend = shape[_MEAN + i], shape[_SIGNAL + i], shape[_SLOPE + i], shape[_BEND + i]
         error, share, flag = shape[_ERROR + i], shape[_INVERSE + i], shape[_FLAG + i]

@@ -16,27 +16,25 @@ __all__ = ["drop_footprints", "drop_lines", "drop_missing"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop_footprints(
-    defects, matrix, inverse, step, phase_y, phase_x, shape, cube, plane, y0, x0, columns, halo, weight, variance, spare
-):
+def drop_footprints(defects, sub, lattice, target, spare):
     """Take samples out of a cube whose bilinear footprint touches a defect by more than 2 %.
 
     Parameters
     ----------
     defects : int32                  sorted flat indices into the sub
-    matrix, inverse : (3, 3)         canvas pixel to sub pixel, and back
-    step, phase_y, phase_x           lattice that the plane was taken from (1, 0, 0 without CFA)
-    shape : (height, width) of the sub
-    weight, variance : float64       of the sub
-    spare : (4, rows, columns) float64    sums of weight * value, weight, count and weight^2 * variance of what is taken
-        out, for pixels where no other sub has a sample
+    sub : SubTerms
+    lattice : Lattice                that the plane was taken from
+    target, spare : Target, Spare
 
     Returns
     -------
     int
         number of samples taken out
     """
-    height, width = shape
+    matrix, inverse, height, width = sub.matrix, sub.inverse, sub.height, sub.width
+    step, phase_y, phase_x = lattice
+    cube, plane, y0, x0, columns, halo = target
+    sums, weight, variance = spare
     low_y, high_y, low_x, high_x = _bounds(matrix, y0, x0, cube.shape[0], columns, height, width)
     across = 1.05 * step * (abs(inverse[0, 0]) + abs(inverse[0, 1]))
     down = 1.05 * step * (abs(inverse[1, 0]) + abs(inverse[1, 1]))
@@ -62,32 +60,35 @@ def drop_footprints(
                     dx = abs((matrix[0, 0] * j + matrix[0, 1] * i + matrix[0, 2]) * z - x) / step
                     dy = abs((matrix[1, 0] * j + matrix[1, 1] * i + matrix[1, 2]) * z - y) / step
                     if dx < 1.0 and dy < 1.0 and (1.0 - dx) * (1.0 - dy) > 0.02:
-                        spare[0, i - y0, j - x0] += weight * value
-                        spare[1, i - y0, j - x0] += weight
-                        spare[2, i - y0, j - x0] += 1.0
-                        spare[3, i - y0, j - x0] += weight * weight * variance
+                        sums[0, i - y0, j - x0] += weight * value
+                        sums[1, i - y0, j - x0] += weight
+                        sums[2, i - y0, j - x0] += 1.0
+                        sums[3, i - y0, j - x0] += weight * weight * variance
                         cube[i - y0, plane, j - x0] = MISSING
                         dropped += _counted(i - y0, j - x0, cube.shape[0], columns, halo)
     return dropped
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop_missing(missing, wy0, wx0, matrix, step, phase_y, phase_x, cube, plane, y0, x0, columns, halo):
+def drop_missing(part, matrix, lattice, target):
     """Take samples out of a cube whose bilinear footprint touches a pixel without data by more than 2 %.
 
     Nothing of them is kept: what was no sample is not used in need either.
 
     Parameters
     ----------
-    missing : (h, w) uint8           1 where a window of the sub has no data; its first pixel is (wy0, wx0) of the sub
+    part : Part                      of the sub, uint8: 1 where it has no data
     matrix : (3, 3)                  canvas pixel to sub pixel
-    step, phase_y, phase_x           lattice that the plane was taken from (1, 0, 0 without CFA)
+    lattice, target : Lattice, Target
 
     Returns
     -------
     int
         number of samples taken out
     """
+    missing, wy0, wx0 = part
+    step, phase_y, phase_x = lattice
+    cube, plane, y0, x0, columns, halo = target
     height, width = missing.shape
     dropped = 0
     for i in range(cube.shape[0]):
@@ -139,22 +140,23 @@ def _bounds(matrix, y0, x0, rows, columns, height, width):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop_lines(lines, matrix, cube, plane, y0, x0, columns, halo, weight, variance, high, spare):
+def drop_lines(lines, matrix, target, high, spare):
     """Take samples out of a cube that lie on trails, and count them.
 
     Parameters
     ----------
     lines : (m, 5) float64           y0, x0, y1, x1, half width of segments in the sub's pixels (flat ends)
     matrix : (3, 3) float64          canvas pixel to sub pixel
-    weight, variance : float64       of the sub
+    target, spare : Target, Spare
     high : (rows, columns) int32     counts samples left out
-    spare : (4, rows, columns) float64    as in `drop_footprints`
 
     Returns
     -------
     int
         number of samples taken out
     """
+    cube, plane, y0, x0, columns, halo = target
+    sums, weight, variance = spare
     dropped = 0
     for m in range(lines.shape[0]):
         ly, lx = lines[m, 2] - lines[m, 0], lines[m, 3] - lines[m, 1]
@@ -169,10 +171,10 @@ def drop_lines(lines, matrix, cube, plane, y0, x0, columns, halo, weight, varian
             for j in range(columns):
                 across, along = _off_line(lines, m, matrix, float(x0 + j), float(y0 + r), ly, lx)
                 if abs(across) <= lines[m, 4] and along >= 0.0 and along <= length and cube[r, plane, j] != MISSING:
-                    spare[0, r, j] += weight * cube[r, plane, j]
-                    spare[1, r, j] += weight
-                    spare[2, r, j] += 1.0
-                    spare[3, r, j] += weight * weight * variance
+                    sums[0, r, j] += weight * cube[r, plane, j]
+                    sums[1, r, j] += weight
+                    sums[2, r, j] += 1.0
+                    sums[3, r, j] += weight * weight * variance
                     cube[r, plane, j] = MISSING
                     high[r, j] += 1
                     dropped += _counted(r, j, cube.shape[0], columns, halo)

@@ -28,88 +28,68 @@ __all__ = ["join_lattices", "prepare_window", "sample_plane"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def prepare_window(
-    raw, scale, zero, blank, saturation, pedestal, gain, at, origin, shape, voids, defects, step, level, pixels
-):
+def prepare_window(part, numbers, pedestal, gain, shape, voids, defects, step, level, window):
     """Calibrate a raw window into a buffer, repair its defects, and tell what is no sample or a clipped one.
 
     Parameters
     ----------
-    raw : (h, w) any dtype            its first pixel is `at` (y, x) of the sub
-    scale, zero, blank, pedestal, gain    as in `calibrate_into`
-    saturation : float64              raw value from which on a pixel is saturated
-    origin : (y0, x0)                 pixel of the sub at pixels[0, 0]; may lie outside it
+    part : Part                       raw pixels of the sub, any dtype
+    numbers : Numbers
+    pedestal, gain                    as in `calibrate_into`
     shape : (height, width)           of the sub
     voids : (m, 4) int32              rectangles of the sub without data, as in `voids.find_voids`
     defects, step, level              as in `repair_defects`
-    pixels : (a, b) float32           written where the raw window lies
+    window : Part                     of the sub, float32: written where the raw pixels lie
 
     Returns
     -------
     missing : (a, b) uint8            1 where there is no sample; (0, 0) when there is one everywhere
     saturated : int32                 sorted flat indices into the sub
     """
-    top, left = at[0] - origin[0], at[1] - origin[1]
-    count = calibrate_into(raw, scale, zero, blank, pedestal, gain, at[0], at[1], pixels, top, left)
-    count += lay_voids(pixels, origin[0], origin[1], shape[0], shape[1], voids)
+    raw, y0, x0 = part
+    pixels, wy0, wx0 = window
+    height, width = shape
+    top, left = y0 - wy0, x0 - wx0
+    count = calibrate_into(raw, numbers.scale, numbers.zero, numbers.blank, pedestal, gain, y0, x0, pixels, top, left)
+    count += lay_voids(pixels, wy0, wx0, height, width, voids)
     missing = np.zeros((0, 0), np.uint8)
     if count > 0:
         missing = np.zeros(pixels.shape, np.uint8)
         for i in range(top, top + raw.shape[0]):
             for j in range(left, left + raw.shape[1]):
                 missing[i, j] = np.uint8(pixels[i, j] == MISSING)
-    repair_defects(pixels, origin[0], origin[1], shape[0], shape[1], defects, step, level)
+    repair_defects(pixels, wy0, wx0, height, width, defects, step, level)
     if count > 0:
         fill_missing(pixels, missing, top, left, raw.shape[0], raw.shape[1], step, level)
-    return missing, find_saturated(raw, saturation, at[0], at[1], shape[1])
+    return missing, find_saturated(raw, numbers.saturation, y0, x0, width)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sample_plane(
-    pixels, origin, plane_shape, to_plane, gathered, kind, clamping, offset, gain, surface, surface_origin,
-    cube, plane, at, columns, halo, floats, runs, nodes,
-    missing, saturated, defects, matrix, inverse, lattice, shape, weight, variance, spare,
-):  # fmt: skip
+def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, spare):
     """Mirror the edges of a plane's window, resample it into the cube; leave out voids, clipped samples and defects.
 
     Parameters
     ----------
-    pixels : (a, b) float32                    window of the plane; its first pixel is `origin` (y, x)
-    plane_shape : (height, width)              of the plane
-    to_plane : (3, 3) float64                  canvas pixel to plane pixel
-    gathered, kind, clamping, offset, gain, surface, floats, runs, nodes    as in `warp_plane`
-    surface_origin, at : (y, x)                first node of the surface; canvas pixel of cube[0, :, 0]
-    missing : (a, b) uint8, origin `lattice[3:]`    of the sub's window, from `prepare_window`
-    saturated, defects, matrix, inverse, shape      as in `drop_footprints`
-    lattice : (step, phase_y, phase_x, y0, x0)      of the plane; pixel of the sub at missing[0, 0]
-    weight, variance : float                   of the sub, for samples that count only in need
-    spare                                      as in `drop_footprints`
+    part : Part                         of the plane, float32
+    plane : (height, width, matrix)     shape of the plane; canvas pixel to plane pixel, (3, 3) float64
+    lattice : Lattice                   that the plane was taken from
+    sub : SubTerms
+    method, sky, target, scratch, spare : Method, Sky, Target, Scratch, Spare
 
     Returns
     -------
     int
         number of samples in the plane
     """
-    mirror_edges(pixels, origin[0], origin[1], plane_shape[0], plane_shape[1])
-    samples = warp_plane(
-        pixels, origin[0], origin[1], plane_shape[0], plane_shape[1], to_plane, gathered, kind, clamping, offset, gain,
-        surface, surface_origin[0], surface_origin[1], cube, plane, at[0], at[1], columns, halo, floats, runs, nodes,
-    )  # fmt: skip
-    if missing.size > 0:
-        samples -= drop_missing(
-            missing, lattice[3], lattice[4], matrix, lattice[0], lattice[1], lattice[2],
-            cube, plane, at[0], at[1], columns, halo,
-        )  # fmt: skip
-    if saturated.size > 0:
-        samples -= drop_footprints(
-            saturated, matrix, inverse, lattice[0], lattice[1], lattice[2], shape,
-            cube, plane, at[0], at[1], columns, halo, weight, variance, spare,
-        )  # fmt: skip
-    if defects.size > 0:
-        samples -= drop_footprints(
-            defects, matrix, inverse, lattice[0], lattice[1], lattice[2], shape,
-            cube, plane, at[0], at[1], columns, halo, weight, variance, spare,
-        )  # fmt: skip
+    height, width, matrix = plane
+    mirror_edges(part.pixels, part.y0, part.x0, height, width)
+    samples = warp_plane(part, height, width, matrix, method, sky, target, scratch)
+    if sub.missing.pixels.size > 0:
+        samples -= drop_missing(sub.missing, sub.matrix, lattice, target)
+    if sub.saturated.size > 0:
+        samples -= drop_footprints(sub.saturated, sub, lattice, target, spare)
+    if sub.defects.size > 0:
+        samples -= drop_footprints(sub.defects, sub, lattice, target, spare)
     return samples
 
 

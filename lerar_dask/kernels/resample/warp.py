@@ -324,35 +324,26 @@ def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def warp_plane(
-    window, wy0, wx0, height, width, matrix, gathered, kind, clamping, offset, gain, surface, sy0, sx0,
-    cube, plane, y0, x0, columns, halo, floats, runs, nodes,
-):  # fmt: skip
+def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
     """Resample a plane onto canvas rows: cube[i, plane, j] = (value - sky) * gain.
 
     Parameters
     ----------
-    window : (h, w) float32       the plane around what the rows need (`HALO` pixels more), edges mirrored
-    wy0, wx0 : int                plane pixel of window[0, 0]
+    part : Part                   the plane around what the rows need (`HALO` pixels more), float32, edges mirrored
     height, width : int           shape of the plane; positions outside [0, height-1] x [0, width-1] give `MISSING`
     matrix : (3, 3) float64       canvas pixel (x, y, 1) to plane pixel
-    gathered : bool               36 taps per pixel in place of two passes (`needs_gather`)
-    kind : LANCZOS3 or BILINEAR
-    clamping : float32            share of the positive part that negative lobes may reach where they would make a ring;
-                                  1e30 = no clamping
-    offset : float32              added before clamping and taken off after it (12 sigma - sky: clamping then neither
-                                  depends on the sky's level nor touches noise)
-    gain : float32                1 / scale of the sub
-    surface : (ny, nx) float32    its sky at canvas rows and columns multiple of 32; first node (sy0, sx0)
-    cube : (rows, planes, pitch) float32     rows y0.., columns x0..x0+columns-1 of the canvas are written
-    halo : int                    rows and columns on every side that are not counted
-    floats, runs, nodes           from `warp_scratch`
+    method, sky_terms, target, scratch : Method, Sky, Target, Scratch
 
     Returns
     -------
     int
         number of samples
     """
+    window, wy0, wx0 = part
+    kind, clamping, offset, gathered = method
+    surface, sy0, sx0, gain = sky_terms
+    cube, plane, y0, x0, columns, halo = target
+    floats, runs, nodes = scratch
     x1 = x0 + columns
     first = (x0 - NODE) // NODE
     n_nodes = (x1 - 1 + NODE) // NODE + 2 - first

@@ -81,17 +81,20 @@ def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def take_plane(source, sy0, sx0, step, phase_y, phase_x, height, width, transpose, flip_y, flip_x, out, oy0, ox0):
+def take_plane(source, lattice, height, width, turn, out):
     """Copy a lattice of a window, turned, into a window of the turned plane.
 
     Parameters
     ----------
-    source : (h, w) float32     window of the sub whose first pixel is (sy0, sx0)
-    step, phase_y, phase_x      lattice: sub pixel = phase + step * plane pixel
+    source : Part               of the sub, float32
+    lattice : Lattice
     height, width               shape of the lattice's plane before it is turned
-    out : (oh, ow) float32      window of the turned plane; its first pixel is (oy0, ox0), which may lie outside; pixels
-        that the source does not hold are left alone
+    turn : (transpose, flip_y, flip_x)
+    out : Part                  of the turned plane, float32, written; pixels that the source does not hold are left alone
     """
+    (source, sy0, sx0), (out, oy0, ox0) = source, out
+    step, phase_y, phase_x = lattice
+    transpose, flip_y, flip_x = turn
     rows = width if transpose else height
     columns = height if transpose else width
     for i in range(out.shape[0]):

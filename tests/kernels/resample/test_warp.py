@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample import window as window_kernels
+from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Scratch, Sky, Target
 from tests.kernels.oracles import bilinear_sample, held_lanczos, lanczos_sample, pad_mirrored, positions, rotation
 
 
@@ -18,16 +19,16 @@ def resample(image, matrix, *, rows, columns, kind=warp.LANCZOS3, clamping=1e30,
     shape = image.shape[::-1] if turn[0] else image.shape
     pad = warp.HALO + 1
     window = np.empty((shape[0] + 2 * pad, shape[1] + 2 * pad), np.float32)
-    window_kernels.take_plane(image, 0, 0, 1, 0, 0, *image.shape, *turn, window, -pad, -pad)
+    part = Part(window, -pad, -pad)
+    window_kernels.take_plane(Part(image, 0, 0), Lattice(1, 0, 0), *image.shape, turn, part)
     window_kernels.mirror_edges(window, -pad, -pad, *shape)
     cube = np.full((rows, 1, columns), 7, np.float32)
     if surface is None:
         surface = np.zeros((rows // 32 + 3, columns // 32 + 3), np.float32)
-    n = warp.warp_plane(
-        window, -pad, -pad, *shape, turned, warp.needs_gather(turned, shape), kind, np.float32(clamping), np.float32(0),
-        np.float32(gain), surface, at[0] // 32, at[1] // 32, cube, 0, *at, columns, 0,
-        *warp.warp_scratch(columns, window.shape[1]),
-    )  # fmt: skip
+    method = Method(kind, np.float32(clamping), np.float32(0), warp.needs_gather(turned, shape))
+    sky = Sky(surface, at[0] // 32, at[1] // 32, np.float32(gain))
+    scratch = Scratch(*warp.warp_scratch(columns, window.shape[1]))
+    n = warp.warp_plane(part, *shape, turned, method, sky, Target(cube, 0, *at, columns, 0), scratch)
     out = cube[:, 0]
     assert n == (out < 1e29).sum()
     return np.where(out < 1e29, out, np.nan)
