@@ -169,7 +169,11 @@ def test_frames_and_provenance_come_back(tmp_path, planes):
 
 def test_no_frames_and_no_facts_is_still_valid(tmp_path, planes):
     write_master(tmp_path / "m.fits", master_of(planes))
-    open_strictly(tmp_path / "m.fits").close()
+    with open_strictly(tmp_path / "m.fits") as file:
+        np.testing.assert_array_equal(file[0].data.reshape(planes[:, 0].shape), planes[:, 0])
+        assert len(file["FRAMES"].data) == 0
+        assert "OBJECT" not in file[0].header
+        assert "DATE-OBS" not in file[0].header
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, planes):
