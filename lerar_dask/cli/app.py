@@ -69,7 +69,7 @@ def main() -> NoReturn:
             # Names of files may be no text, or of letters that the terminal does not know.
             stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:])
-    stopping.leave(code)
+    stopping.exit_at_once(code)
 
 
 def run(words: Sequence[str]) -> int:

@@ -96,21 +96,21 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
 
 def _tell_of_compiling(bus: Bus) -> None:
     """Say when a run begins that its kernels must be compiled first, if none are kept yet."""
-    from lerar_dask.kernels.compiled import ahead, fresh
+    from lerar_dask.kernels.compiled import cache, precompile
     from lerar_dask.runtime.events import Event, Note, RunStarted
 
     text = "the first run compiles its kernels for this machine: it takes about a minute longer"
-    if fresh.NOT_KEPT:
+    if cache.NOT_KEPT:
         text = (
             "there is no place where compiled kernels can be kept: each run compiles them, about a minute. "
             "NUMBA_CACHE_DIR names a folder for them"
         )
 
-    def tell(event: Event) -> None:
-        if isinstance(event, RunStarted) and not ahead.is_compiled():
+    def print_event(event: Event) -> None:
+        if isinstance(event, RunStarted) and not precompile.is_compiled():
             bus.emit(Note(text=text))
 
-    bus.subscribe(tell)
+    bus.subscribe(print_event)
 
 
 def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[list[Path], Path]:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from typing import NoReturn
 
-__all__ = ["interrupted", "leave", "signals"]
+__all__ = ["exit_at_once", "interrupted", "signals"]
 
 _PATIENCE_S = 1.5
 _received: list[int] = []
@@ -54,7 +54,7 @@ def interrupted() -> int:
     return 128 + number
 
 
-def leave(code: int) -> NoReturn:
+def exit_at_once(code: int) -> NoReturn:
     """End the process at once: taking apart a program of this size by rule costs a second and gives nothing back.
 
     What registered itself for the end is still called; not after a signal, when threads may still compute.

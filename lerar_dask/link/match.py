@@ -76,29 +76,29 @@ class Links:
         return f"{kind}: {choice.master} ({spec.count}{below}): {reason}"
 
 
-def link_frames(frames: Sequence[Frame], settings: LinkSettings, *, spoiled: Mapping[Path, str] | None = None) -> Links:
+def link_frames(frames: Sequence[Frame], settings: LinkSettings, *, unfit: Mapping[Path, str] | None = None) -> Links:
     """Link all frames of a scan.
 
     Parameters
     ----------
-    spoiled : frames that were found to be of no use, with the reason
+    unfit : frames that were found to be of no use, with the reason
     """
     pins = read_pins(settings.pins)
-    spoiled = spoiled or {}
+    unfit = unfit or {}
     named = [_as_pinned(frame, pins) for frame in frames]
-    aside = [(f, reason) for f in named if (reason := f.problem or spoiled.get(f.path, "") or unusable(f, settings))]
+    aside = [(f, reason) for f in named if (reason := f.problem or unfit.get(f.path, "") or unusable(f, settings))]
     barred = {f.path for f, _ in aside}
     whole, copies = without_copies([f for f in named if f.path not in barred])
     by_kind: dict[str, list[Frame]] = defaultdict(list)
     for frame in whole:
         by_kind[kind_of(frame)].append(frame)
-    spoilers: dict[str, list[Frame]] = defaultdict(list)
+    unfit_of_kind: dict[str, list[Frame]] = defaultdict(list)
     for frame in named:
-        if frame.path in spoiled:
-            spoilers[kind_of(frame)].append(frame)
+        if frame.path in unfit:
+            unfit_of_kind[kind_of(frame)].append(frame)
     units = Units()
     lights, notes = lights_of_one_unit(by_kind["light"], units)
-    specs = [s for kind in _CALIBRATION for s in specs_of(kind, by_kind[kind], settings, spoiled=spoilers[kind])]
+    specs = [s for kind in _CALIBRATION for s in specs_of(kind, by_kind[kind], settings, unfit=unfit_of_kind[kind])]
     masters, of_unit, refused = _masters_by_unit({s.name: s for s in specs}, lights, units, settings)
     groups = groups_of(lights, pins)
     of = {frame.path: link for group in groups for frame, link in _linked(group.frames, of_unit, units, settings, pins)}

@@ -27,7 +27,7 @@ class MasterSpec:
     ready: Frame | None
     span: str = ""
     """Ranges of what differs among the frames, in words."""
-    n_spoiled: int = 0
+    n_unfit: int = 0
     """Frames of this set that were set aside."""
     pedestal: str | None = None
     """Master taken off each frame of a flat: its flat-dark or bias."""
@@ -63,19 +63,19 @@ class MasterSpec:
         """How many frames, of how many, in words."""
         if not self.frames:
             return "a master of yours"
-        n, offered = len(self.frames), len(self.frames) + self.n_spoiled
+        n, offered = len(self.frames), len(self.frames) + self.n_unfit
         counted = f"{n} frame{'s' * (n != 1)}" if n == offered else f"{n} of {offered} frames"
         return f"{counted}, {self.span}" if self.span else counted
 
 
 def specs_of(
-    kind: str, frames: Iterable[Frame], settings: LinkSettings, *, spoiled: Sequence[Frame] = ()
+    kind: str, frames: Iterable[Frame], settings: LinkSettings, *, unfit: Sequence[Frame] = ()
 ) -> list[MasterSpec]:
     """Sets of frames that may be averaged, and ready masters; one name each.
 
     Parameters
     ----------
-    spoiled : frames of the kind that were set aside: counted with the set that they would be in
+    unfit : frames of the kind that were set aside: counted with the set that they would be in
     """
     rules = rules_for(kind, settings)
     frames = sorted(frames, key=lambda f: str(f.path))
@@ -87,7 +87,7 @@ def specs_of(
             frames=tuple(members),
             ready=None,
             span=_span(members, rules),
-            n_spoiled=sum(agree_within(f, members[len(members) // 2], rules) for f in spoiled),
+            n_unfit=sum(agree_within(f, members[len(members) // 2], rules) for f in unfit),
         )
         for members in agreeing(raw, rules)
     ]

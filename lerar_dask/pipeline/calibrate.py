@@ -31,20 +31,20 @@ def make_masters(session: Session, night: Night) -> tuple[Night, dict[Path, str]
     bad : {path: reason}     lights whose calibration failed all the same
     """
     settings, store = session.settings, session.store
-    spoilers, first = _known_spoilers(session, night), len(session.steps)
+    unfit, first = _known_unfit(session, night), len(session.steps)
     while True:
         del session.steps[first:]  # of the rounds, the last one made the masters
-        night = without_frames(night, spoilers, settings) if spoilers else night
+        night = without_frames(night, unfit, settings) if unfit else night
         links = _used_links(night)
         failed: dict[str, str] = {}
-        spoilers = _bad_frames(session.run(soundness.plan_looks(store.url, links, settings.masters)))
-        if not spoilers:
-            failed, spoilers = _make_stacks(session, links)
-        if not spoilers:
+        unfit = _bad_frames(session.run(soundness.plan_looks(store.url, links, settings.masters)))
+        if not unfit:
+            failed, unfit = _make_stacks(session, links)
+        if not unfit:
             break
         for frame in night.frames:
-            if str(frame.path) in spoilers:
-                session.note(f"spoiler/{frame.path}", raw_digest(frame), spoilers[str(frame.path)])
+            if str(frame.path) in unfit:
+                session.note(f"unfit/{frame.path}", raw_digest(frame), unfit[str(frame.path)])
     good = {key: item for key, item in night.sets.items() if not {item.dark, item.bias, item.flat} & set(failed)}
     step = masters.plan_sets(store.url, links, list(good.values()), settings.masters, settings.ingest)
     session.run(step, keep=lambda task: masters.is_there(store, task))
@@ -70,26 +70,26 @@ def _make_stacks(session: Session, links: Links) -> tuple[dict[str, str], dict[s
     pedestals = masters.plan_stacks(store.url, links, settings, flats=False, levels={})
     failed = _failures(session.run(pedestals, keep=lambda task: masters.has_rows(store, task)))
     found = session.run(soundness.plan_levels(store.url, links, settings))
-    spoilers = _bad_frames(found)
-    if not spoilers:
+    unfit = _bad_frames(found)
+    if not unfit:
         failed |= _failures(found)
         levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
         flats = masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)
         failed |= _failures(session.run(flats, keep=lambda task: masters.has_rows(store, task)))
-    return failed, spoilers | _spoilers(session, links, failed)
+    return failed, unfit | _find_unfit(session, links, failed)
 
 
-def _known_spoilers(session: Session, night: Night) -> dict[str, str]:
+def _known_unfit(session: Session, night: Night) -> dict[str, str]:
     """What an earlier call has found of the very same files."""
     found = {}
     for frame in night.frames:
-        record = session.known.get(f"spoiler/{frame.path}")
+        record = session.known.get(f"unfit/{frame.path}")
         if record and record["digest"] == raw_digest(frame):
             found[str(frame.path)] = record["reason"]
     return found
 
 
-def _spoilers(session: Session, links: Links, failed: Mapping[str, str]) -> dict[str, str]:
+def _find_unfit(session: Session, links: Links, failed: Mapping[str, str]) -> dict[str, str]:
     """Frames of the masters that failed that cannot be read, with the reason."""
     step = soundness.plan_checks(session.store.url, links, session.settings.masters, sorted(failed))
     return _bad_frames(session.run(step))

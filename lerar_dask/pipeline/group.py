@@ -10,7 +10,7 @@ import numpy as np
 
 from lerar_dask.grid import Canvas
 from lerar_dask.kernels.register.transform import describe
-from lerar_dask.pipeline.ln_reference import tell
+from lerar_dask.pipeline.ln_reference import tell_adopted
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.site import site_of
 from lerar_dask.pipeline.table import make_table, table_key
@@ -95,7 +95,7 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     reference = next(i for i in register.choose_reference(summaries) if usual[i])
     site, text = site_of(store, subs, solved.registration.transforms[members])
     given = solved.ln_reference
-    place = given and (given.member, given.pull.tolist(), given.name)
+    place = given and (given.member, given.reference_to_sub.tolist(), given.name)
     key = normalize.normalization_key(
         subs,
         solved.target.registration,
@@ -118,7 +118,7 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     records = session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale"))
     stop_on_failure(records)
     if session.n_run > before and given is not None:
-        tell(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
+        tell_adopted(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
     elif session.n_run > before and text and settings.normalize.normalization == "local":
         session.bus.emit(Note(text=f"{subs[0].group}: {text}"))
     if settings.integrate.trails and len(subs) > 1:

@@ -20,7 +20,7 @@ from lerar_dask.stages.normalize import LnReference
 from lerar_dask.stages.register import Registration
 from lerar_dask.sub import Sub
 
-__all__ = ["find_reference", "tell"]
+__all__ = ["find_reference", "tell_adopted"]
 
 TRIES = 4
 """Subs that the image is matched to before it is given up."""
@@ -31,14 +31,14 @@ def find_reference(
     target: str,
     subs: Sequence[Sub],
     registration: Registration,
-    home: Sub,
+    reference: Sub,
     order: Sequence[int],
 ) -> LnReference | None:
     """The image that the user gave, placed on the grid of a target; None when there is none, or no sub to normalize.
 
     Parameters
     ----------
-    home : what sets the grid
+    reference : what sets the grid
     order : subs, the best first
 
     Raises
@@ -66,11 +66,11 @@ def find_reference(
         path=str(path),
         noise_cell_px=settings.ingest.background_cell_px,
     )
-    pull = _place(session, target, member, home, subs, registration, order)
-    return _reference(member, pull, path.name)
+    reference_to_sub = _place(session, target, member, reference, subs, registration, order)
+    return _reference(member, reference_to_sub, path.name)
 
 
-def tell(session: Session, group: str, told: dict[str, Any]) -> None:
+def tell_adopted(session: Session, group: str, told: dict[str, Any]) -> None:
     """Say in the log what the image has become for a group."""
     covered, sky = told["covered"], ", ".join(f"{v:.6g}" for v in told["sky_adu"])
     text = f"{group}: scale and sky ({sky} ADU) are those of {told['name']}"
@@ -98,29 +98,29 @@ def _own_sub(sub: Sub, registration: Registration, i: int) -> LnReference:
     return _reference(sub, registration.transforms[i], name)
 
 
-def _reference(member: Sub, pull: np.ndarray, name: str) -> LnReference:
-    return LnReference(member=member, pull=pull, name=name)
+def _reference(member: Sub, reference_to_sub: np.ndarray, name: str) -> LnReference:
+    return LnReference(member=member, reference_to_sub=reference_to_sub, name=name)
 
 
 def _place(
     session: Session,
     target: str,
     image: Sub,
-    home: Sub,
+    reference: Sub,
     subs: Sequence[Sub],
     registration: Registration,
     order: Sequence[int],
 ) -> np.ndarray:
     """Reference plane to image: by way of what sets the grid, else of one of the best subs."""
-    ways = [(home, np.eye(3))]
+    ways = [(reference, np.eye(3))]
     for i in order:
         sub = subs[i]
         if not registration.reasons[i] and not np.allclose(registration.transforms[i], np.eye(3)):
             ways.append((sub, registration.transforms[i]))
-    for first, pull in ways[:TRIES]:
+    for first, reference_to_sub in ways[:TRIES]:
         found = _match(session, target, image, first)
         if found is not None:
-            return found @ pull
+            return found @ reference_to_sub
     raise LerarError(
         f"--ln-reference {image.name}: its stars match those of no sub of {target}",
         "it must show the field of all targets of the run; stack others by themselves",

@@ -36,7 +36,7 @@ class Night:
     lights: Sequence[Light]
     frames: Sequence[Frame]
     """All that was found, of whatever kind."""
-    spoiled: Mapping[Path, str]
+    unfit: Mapping[Path, str]
     """Frames that were found to be of no use, or too large for the memory, with the reason."""
 
     @property
@@ -69,13 +69,13 @@ def without_frames(night: Night, bad: Mapping[str, str], settings: Settings) -> 
     ----------
     bad : reasons by path
     """
-    return _linked(night.frames, settings, {**night.spoiled, **{Path(path): reason for path, reason in bad.items()}})
+    return _linked(night.frames, settings, {**night.unfit, **{Path(path): reason for path, reason in bad.items()}})
 
 
-def _linked(frames: Sequence[Frame], settings: Settings, spoiled: Mapping[Path, str]) -> Night:
-    links = link_frames(frames, settings.link, spoiled=spoiled)
+def _linked(frames: Sequence[Frame], settings: Settings, unfit: Mapping[Path, str]) -> Night:
+    links = link_frames(frames, settings.link, unfit=unfit)
     lights = [_light(frame, group, links, settings) for group in links.groups for frame in group.frames]
-    return Night(links=links, lights=lights, frames=frames, spoiled=spoiled)
+    return Night(links=links, lights=lights, frames=frames, unfit=unfit)
 
 
 def items_of(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lerar_dask.errors import DamagedError, LerarError
-from lerar_dask.pipeline.loading import Compiler
+from lerar_dask.pipeline.preload import Compiler
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
@@ -94,12 +94,12 @@ class Session:
             self.steps.append(step)
         todo = self._todo(step, keep)
         if todo:
-            beside = self._waiting[: _SHORT * max(0, self.executor.slots - len(todo))]
-            self._waiting = self._waiting[len(beside) :]
-            self._run_tasks(dataclasses.replace(step, tasks=todo), beside)
+            in_background = self._waiting[: _SHORT * max(0, self.executor.slots - len(todo))]
+            self._waiting = self._waiting[len(in_background) :]
+            self._run_tasks(dataclasses.replace(step, tasks=todo), in_background)
         return {t.key: self.known[t.key] for t in step.tasks if t.key in self.known}
 
-    def beside(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> None:
+    def in_background(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> None:
         """Tasks that no step waits for: they run beside steps that leave cores idle, at the latest in `run_waiting`."""
         self._waiting += [(step, task) for task in self._todo(step, keep)]
 
@@ -112,13 +112,15 @@ class Session:
     def _todo(self, step: Step, keep: Callable[[Task], bool]) -> list[Task]:
         return [t for t in step.tasks if not (self.is_done(t) and (self._is_aside(t) or keep(t)))]
 
-    def _run_tasks(self, step: Step, beside: Sequence[tuple[Step, Task]]) -> None:
+    def _run_tasks(self, step: Step, in_background: Sequence[tuple[Step, Task]]) -> None:
         start = time.monotonic()
-        stage_of = {task.key: step.name for task in step.tasks} | {task.key: other.name for other, task in beside}
+        stage_of = {task.key: step.name for task in step.tasks} | {
+            task.key: other.name for other, task in in_background
+        }
         together = dataclasses.replace(
             step,
-            tasks=[*step.tasks, *(task for _, task in beside)],
-            task_bytes=max([step.task_bytes, *(other.task_bytes for other, _ in beside)]),
+            tasks=[*step.tasks, *(task for _, task in in_background)],
+            task_bytes=max([step.task_bytes, *(other.task_bytes for other, _ in in_background)]),
         )
         if self.compiler:
             self.compiler.make_room(together, self.executor)
@@ -138,7 +140,7 @@ class Session:
             self.written_bytes += record.result.get("written_bytes", 0)
         for name, wall, pixels in [
             (step.name, time.monotonic() - start, step.pixels),
-            *((other.name, 0.0, task.pixels) for other, task in beside),
+            *((other.name, 0.0, task.pixels) for other, task in in_background),
         ]:
             self.walls[name] = self.walls.get(name, 0.0) + wall
             self.pixels[name] = self.pixels.get(name, 0) + pixels

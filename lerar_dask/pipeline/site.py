@@ -1,4 +1,4 @@
-"""Where a group was taken from, and how the sky lies in its picture: then the horizon's turning helps the gauge.
+"""Where a group was taken from, and how the sky lies in its picture: then the horizon's turning tells the sky's gradient.
 
 Place, time and pointing come from the headers. The camera's angle does not matter, but whether the picture is mirrored
 does: a plate solution tells it, else the rotation of the field, else the pointings that the mount wrote.
@@ -59,7 +59,7 @@ def site_of(store: Store, subs: Sequence[Sub], transforms: np.ndarray) -> tuple[
         parity=parity,
         field_deg=scale * max(subs[0].shape) / 3600.0 if scale else USUAL_FIELD_DEG,
     )
-    return site, how and f"the horizon helps the gauge: {how} told how the sky lies"
+    return site, how and f"the horizon helps to tell the sky's gradient: {how} told how the sky lies"
 
 
 def _solved_parity(frames: Sequence[Mapping[str, Any]], transforms: np.ndarray) -> int:

@@ -16,37 +16,37 @@ __all__ = ["Solved", "solve_target"]
 
 
 def solve_target(
-    session: Session, name: str, subs: Sequence[Sub], fates: dict[str, str], problems: dict[str, str]
+    session: Session, name: str, subs: Sequence[Sub], set_aside: dict[str, str], problems: dict[str, str]
 ) -> Solved:
     """Register, normalize, integrate.
 
     Parameters
     ----------
     subs : in order of start and id
-    fates : reasons of frames that are set aside, by path; added to
+    set_aside : reasons of frames that are set aside, by path; added to
     problems : reasons of groups without a master; added to
     """
     store = session.store
     summaries = [store.measures(s.geometry, s.measure).summary(s.slot) for s in subs]
-    key, registration, home = register_target(session, name, subs, summaries)
+    key, registration, reference = register_target(session, name, subs, summaries)
     reasons = list(registration.reasons)
-    canvas = canvas_of(session, subs, registration, reasons, home)
+    canvas = canvas_of(session, subs, registration, reasons, reference)
     for sub, reason in zip(subs, reasons, strict=True):
         if reason:
-            fates[sub.path] = reason
+            set_aside[sub.path] = reason
     solved = Solved(
         name=name,
         target=TargetState(subs=list(subs), registration=key, canvas=canvas),
         registration=registration,
         summaries=summaries,
-        ln_reference=find_reference(session, name, subs, registration, home, best_first(subs, summaries)),
+        ln_reference=find_reference(session, name, subs, registration, reference, best_first(subs, summaries)),
         notes=sampling_notes(subs, registration),
     )
     for group in sorted({sub.group for sub in subs}):
         members = [i for i, sub in enumerate(subs) if sub.group == group and not reasons[i]]
         offered = sum(sub.group == group for sub in subs)
         if len(members) == 1 and offered >= 3:
-            _give_up(subs, members[0], reasons, fates)
+            _give_up(subs, members[0], reasons, set_aside)
             members = []
         if not members or canvas is None:
             problems[group] = _why_none([r for s, r in zip(subs, reasons, strict=True) if s.group == group])
@@ -60,10 +60,10 @@ def solve_target(
     return solved
 
 
-def _give_up(subs: Sequence[Sub], only: int, reasons: list[str], fates: dict[str, str]) -> None:
+def _give_up(subs: Sequence[Sub], only: int, reasons: list[str], set_aside: dict[str, str]) -> None:
     """One sub of three or more that matches only itself is no stack."""
     reasons[only] = "no other sub of its group matches it"
-    fates[subs[only].path] = reasons[only]
+    set_aside[subs[only].path] = reasons[only]
 
 
 def _why_none(reasons: Sequence[str]) -> str:

@@ -17,7 +17,7 @@ from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
 from lerar_dask.pipeline.files import is_kept, is_whole, keep_file, keep_steps
 from lerar_dask.pipeline.heal import mend_nodes, until_whole
-from lerar_dask.pipeline.loading import compiling_ahead, load_ahead
+from lerar_dask.pipeline.preload import precompiling, preload_modules
 from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, survey
 from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
@@ -68,7 +68,7 @@ def stack(
     except OSError as error:
         raise LerarError(f"{out} cannot be written ({error.strerror})") from error
     open_store.cache_clear()
-    bus.subscribe(load_ahead)
+    bus.subscribe(preload_modules)
     executor = make_executor(settings.run)
     try:
         night = within_memory(night, executor.budget_bytes, settings)
@@ -80,7 +80,7 @@ def stack(
         with (
             store.lock(),
             memory.PeakSampler() as sampler,
-            compiling_ahead(executor, settings.run.scheduler) as compiler,
+            precompiling(executor, settings.run.scheduler) as compiler,
         ):
             store.sweep()
             _sweep_products(out)
@@ -103,13 +103,13 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     settings = session.settings
     night, without = calibrate.make_masters(session, night)
     lights = [light for light in night.lights if light.frame.path not in without]
-    fates = {str(frame.path): reason for frame, reason in night.links.aside}
-    fates |= {str(path): reason for path, reason in without.items()}
-    fates |= gone_lights(night, nights, session.known)
-    session.beside(calibrate.plan_files(session, night, out), keep=lambda task: is_whole(session, task))
-    subs = _ingest(session, lights, fates)
+    set_aside = {str(frame.path): reason for frame, reason in night.links.aside}
+    set_aside |= {str(path): reason for path, reason in without.items()}
+    set_aside |= gone_lights(night, nights, session.known)
+    session.in_background(calibrate.plan_files(session, night, out), keep=lambda task: is_whole(session, task))
+    subs = _ingest(session, lights, set_aside)
     no_subs = doubtful(session.store, lights, subs)
-    fates |= no_subs
+    set_aside |= no_subs
     subs = [sub for sub in subs if sub.path not in no_subs]
     targets = defaultdict(list)
     for sub in subs:
@@ -125,7 +125,9 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     from lerar_dask.pipeline import solve  # loaded ahead
 
     problems: dict[str, str] = {}
-    solved = [solve.solve_target(session, name, members, fates, problems) for name, members in sorted(targets.items())]
+    solved = [
+        solve.solve_target(session, name, members, set_aside, problems) for name, members in sorted(targets.items())
+    ]
     for name in sorted({light.group.name for light in night.lights if str(light.frame.path) not in no_subs}):
         if name not in {g for s in solved for g in s.groups} and name not in problems:
             problems[name] = "none of its lights can be used"
@@ -135,12 +137,12 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         groups={g: v for s in solved for g, v in s.groups.items()},
         notes=[*state.notes, *(note for s in solved for note in s.notes)],
     )
-    state = dataclasses.replace(state, frames=frame_rows(session, night, solved, fates))
+    state = dataclasses.replace(state, frames=frame_rows(session, night, solved, set_aside))
     session.store.keep_json("run.json", state.to_json())
-    return _finish(session, night, state, solved, problems, fates, out)
+    return _finish(session, night, state, solved, problems, set_aside, out)
 
 
-def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) -> list[Sub]:
+def _ingest(session: Session, lights: Sequence[Light], set_aside: dict[str, str]) -> list[Sub]:
     """Bring lights into the store; subs that can be used, in order of start and id; each picture once."""
     settings, store = session.settings, session.store
     items = items_of(lights, session.known, store.has_sub)
@@ -159,11 +161,11 @@ def _ingest(session: Session, lights: Sequence[Light], fates: dict[str, str]) ->
         path = str(light.frame.path)
         record = records.get(f"ingest/{path}")
         if record is None or record["state"] != "done":
-            fates[path] = (record or {}).get("reason") or "it was not reached"
+            set_aside[path] = (record or {}).get("reason") or "it was not reached"
             continue
         result = record["result"]
         if result["id"] in seen:
-            fates[path] = f"the same picture as {seen[result['id']]}"
+            set_aside[path] = f"the same picture as {seen[result['id']]}"
             continue
         seen[result["id"]] = light.frame.path.name
         subs.append(
@@ -198,7 +200,7 @@ def _finish(
     state: RunState,
     solved: Sequence[Solved],
     problems: Mapping[str, str],
-    fates: Mapping[str, str],
+    set_aside: Mapping[str, str],
     out: Path,
 ) -> Summary:
     """Products, report, settings, summary."""
@@ -244,7 +246,7 @@ def _finish(
         n_used=used,
         n_aside=len(lights) - used,
         n_failed=session.n_failed,
-        aside=sorted((path, reason) for path, reason in fates.items()),
+        aside=sorted((path, reason) for path, reason in set_aside.items()),
         did_nothing=did_nothing,
         seconds=0.0,
         peak_bytes=0,

@@ -20,7 +20,7 @@ __all__ = ["frame_rows"]
 
 
 def frame_rows(
-    session: Session, night: Night, solved: Sequence[Solved], fates: Mapping[str, str]
+    session: Session, night: Night, solved: Sequence[Solved], set_aside: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """One row per light and per frame that was set aside, also of files that are gone; lights in order of their start."""
     measured: dict[str, dict[str, Any]] = {}
@@ -31,17 +31,17 @@ def frame_rows(
         path = str(light.frame.path)
         row = _basics(light) | measured.get(path, {})
         record = session.known.get(f"ingest/{path}") or {}
-        if path in fates:
+        if path in set_aside:
             row["fate"] = "failed" if record.get("state") == "failed" else "aside"
-            row["reason"] = fates[path]
+            row["reason"] = set_aside[path]
         else:
             row["fate"] = "used" if "weight" in row else "aside"
             row["reason"] = "" if "weight" in row else "its group has no master"
         rows.append(row)
     rows.sort(key=lambda row: (row["date_obs"] or "", row["path"]))
     found = {str(frame.path) for frame in night.frames}
-    for path in sorted(set(fates) - found):
-        rows.append(_row_aside(path, fates[path], "light", "", None))
+    for path in sorted(set(set_aside) - found):
+        rows.append(_row_aside(path, set_aside[path], "light", "", None))
     for frame, reason in night.links.aside:
         header = frame.header
         rows.append(_row_aside(str(frame.path), reason, header.kind, header.start or "", header.exposure_s))

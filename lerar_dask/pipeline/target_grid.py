@@ -13,7 +13,7 @@ import numpy as np
 from lerar_dask.grid import Canvas
 from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session, stop_on_failure
-from lerar_dask.stages import guide, register
+from lerar_dask.stages import align_image, register
 from lerar_dask.stages.register import Registration
 from lerar_dask.sub import Sub
 
@@ -44,31 +44,31 @@ def register_target(
     if kept:
         order = [i for i, s in enumerate(subs) if s.id == kept["digest"]] + order
     if settings.align_to is not None:
-        home, found = _match(session, name, members, [_guide(session)])
+        reference, found = _match(session, name, members, [_align_image(session)])
     else:
-        home, found = _match(session, name, members, [members[i] for i in order[:3]])
+        reference, found = _match(session, name, members, [members[i] for i in order[:3]])
         finer, more = _finer(session, name, members, order, found)
         if finer is not None:
-            kept, home, found = None, finer, more
-    key = register.agree_key(members, home, found, settings)
-    step = register.plan_agree(store.url, members, home, found, settings)
+            kept, reference, found = None, finer, more
+    key = register.agree_key(members, reference, found, settings)
+    step = register.plan_agree(store.url, members, reference, found, settings)
     stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
-    if home in members and not kept:
-        session.note(f"reference/{name}", subs[members.index(home)].id)
-    return key, register.load(store.url, key), home
+    if reference in members and not kept:
+        session.note(f"reference/{name}", subs[members.index(reference)].id)
+    return key, register.load(store.url, key), reference
 
 
 def _match(session: Session, name: str, members: Sequence[Sub], candidates: Sequence[Sub]) -> tuple[Sub, list[Any]]:
     """The first candidate that a third of the subs match, else the one that most do; and the matches."""
     best: tuple[Sub, list[Any]] = (candidates[0], [])
-    for home in candidates:
-        key = digest("registration", name, home)[:12]
-        step = register.plan_match(session.store.url, members, home, session.settings.register, key)
+    for reference in candidates:
+        key = digest("registration", name, reference)[:12]
+        step = register.plan_match(session.store.url, members, reference, session.settings.register, key)
         records = session.run(step)
         stop_on_failure(records)
         found = [f for task in step.tasks for f in records[task.key]["result"]["found"]]
         if _count(found) > _count(best[1]):
-            best = home, found
+            best = reference, found
         if _count(found) >= max(2, len(members) // 3):
             break
     return best
@@ -83,19 +83,19 @@ def _finer(
     if not group:
         return None, []
     own = [members[i] for i in order if members[i].group == group and found[i] is not None]
-    home, again = _match(session, name, members, own[:3])
-    return (home, again) if 2 * _count(again) >= _count(found) else (None, [])
+    reference, again = _match(session, name, members, own[:3])
+    return (reference, again) if 2 * _count(again) >= _count(found) else (None, [])
 
 
 def _count(found: Sequence[Any]) -> int:
     return sum(f is not None for f in found)
 
 
-def _guide(session: Session) -> Sub:
+def _align_image(session: Session) -> Sub:
     """The image that the user gave as the reference."""
     path = session.settings.register.align_to
     assert path is not None
-    stars_at, shape = guide.measure_guide(session.store, path, session.settings.ingest)
+    stars_at, shape = align_image.measure_align_image(session.store, path, session.settings.ingest)
     return Sub(
         path=str(path), geometry="align-to", slot=0, measure="", shape=shape, group="align-to", stars_at=stars_at
     )
@@ -113,7 +113,7 @@ def canvas_of(
     if not inside:
         return None
     boxes = np.array([_valid_area(session, s) for s in subs])
-    home = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
+    origin = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
     if session.settings.register.canvas == "reference":
         return Canvas((0, 0), reference.shape)
     corners = {i: Canvas.union(registration.transforms[[i]], boxes[[i]]) for i in inside}
@@ -125,7 +125,7 @@ def canvas_of(
         canvas = Canvas.union(registration.transforms[inside], boxes[inside])
         if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
             break
-        if i == home:
+        if i == origin:
             continue
         inside.remove(i)
         reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"

@@ -61,13 +61,13 @@ class Cluster:
         self._scratch: TemporaryDirectory[str] | None = None
         self._where = f"at {address}" if address else "of this machine"
         if address is None:
-            self._loop = _deaf_loop()
+            self._loop = _loop_without_interrupts()
             self._scratch = _private_folder()
             self._cluster, self.slots, self.budget_bytes = _processes(
                 slots, budget_bytes, self._loop.loop, self._scratch.name
             )
         else:
-            _greet(address)
+            _check_reachable(address)
         self._client = _client(self._cluster or address, self._where)
         if address is not None:
             try:
@@ -252,7 +252,7 @@ def _processes(slots: int, budget_bytes: int, loop: Any, scratch: str) -> tuple[
     return cluster, n, planned
 
 
-def _deaf_loop() -> Any:
+def _loop_without_interrupts() -> Any:
     """An event loop in a thread that blocks Ctrl-C, as do the processes it starts: a terminal sends it to all of them.
 
     Stopping them is the driver's business; they would each print a traceback.
@@ -276,7 +276,7 @@ def _deaf_loop() -> Any:
 # ------------------------------------------------------------------------------------------------------------ an address
 
 
-def _greet(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Find out whether a scheduler answers; a client of dask would wait long and go without a word."""
     from distributed.comm import parse_address
     from distributed.comm.registry import backends

@@ -72,26 +72,26 @@ class GroupCells:
                 parts[i].append(Cells(np.array(own, np.int64), shape, value, weight))
         return parts
 
-    def cells_of_image(self, image: Sub, pull: np.ndarray, cell_px: int) -> list[Cells]:
+    def cells_of_image(self, image: Sub, reference_to_sub: np.ndarray, cell_px: int) -> list[Cells]:
         """Cells by channel of an image that is no sub of the group; where its stars are wider, so is the mask."""
         stars = self.store.measures(image.geometry, image.measure).read_stars(image.slot)
-        width = float(np.median(stars[:, 5])) / _size(pull) if len(stars) >= 5 else self.fwhm
+        width = float(np.median(stars[:, 5])) / _size(reference_to_sub) if len(stars) >= 5 else self.fwhm
         mask = self.mask * np.array([1.0, 1.0, max(1.0, width / self.fwhm)])
-        found = self._cells_of(image, pull, mask, cell_px, None)
+        found = self._cells_of(image, reference_to_sub, mask, cell_px, None)
         return [Cells(np.zeros(1, np.int64), image.shape, value[None], weight[None]) for value, weight in found]
 
-    def ln_scale_with(self, image: Sub, pull: np.ndarray) -> np.ndarray:
+    def ln_scale_with(self, image: Sub, reference_to_sub: np.ndarray) -> np.ndarray:
         """Ln scale of all subs and, last, of an image that is no sub of the group, (n + 1,): one joint solution."""
         everyone = [*self.members, image]
         stars = [self.store.measures(m.geometry, m.measure).read_stars(m.slot) for m in everyone]
-        return star_scales(stars, np.concatenate([self.transforms, pull[None]]), len(everyone))[0]
+        return star_scales(stars, np.concatenate([self.transforms, reference_to_sub[None]]), len(everyone))[0]
 
     def _cells_of(
-        self, member: Sub, pull: np.ndarray, mask: np.ndarray, cell_px: int, channels: Sequence[int] | None
+        self, member: Sub, reference_to_sub: np.ndarray, mask: np.ndarray, cell_px: int, channels: Sequence[int] | None
     ) -> list[tuple[np.ndarray, np.ndarray]]:
         reader = self.store.measures(member.geometry, member.measure)
         blocks, grid = reader.read_blocks(member.slot), reader.read_grid(member.slot)
-        hidden = masked_blocks(mask, pull, member.shape)
+        hidden = masked_blocks(mask, reference_to_sub, member.shape)
         return [
             bin_cells(
                 blocks[c],
@@ -139,12 +139,12 @@ def _common_mask(catalogue: np.ndarray, fwhm: float, noise: float, shape: tuple[
         faintest *= 2.0
 
 
-def masked_blocks(mask: np.ndarray, pull: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def masked_blocks(mask: np.ndarray, reference_to_sub: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Blocks of a sub that lie under the common stars."""
-    places = tf.apply(pull, mask[:, :2]) if len(mask) else np.zeros((0, 2))
-    return mask_blocks(places[:, 0], places[:, 1], mask[:, 2] * _size(pull), shape=shape)
+    places = tf.apply(reference_to_sub, mask[:, :2]) if len(mask) else np.zeros((0, 2))
+    return mask_blocks(places[:, 0], places[:, 1], mask[:, 2] * _size(reference_to_sub), shape=shape)
 
 
-def _size(pull: np.ndarray) -> float:
+def _size(reference_to_sub: np.ndarray) -> float:
     """Pixels of a sub along one of the reference plane."""
-    return float(np.sqrt(abs(np.linalg.det(pull[:2, :2]))))
+    return float(np.sqrt(abs(np.linalg.det(reference_to_sub[:2, :2]))))

@@ -25,7 +25,7 @@ from lerar_dask.kernels.reject.noise_model import combine_auto
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
-from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Scratch, Sky, Spare, SubTerms, Target
+from lerar_dask.kernels.resample.terms import Fallback, Lattice, Method, Part, Scratch, Sky, SubTerms, Target
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.chunk_terms import noise_models, skies
 from lerar_dask.stages.sources import (
@@ -191,7 +191,7 @@ class _Chunk:
 
     def _tile(self, tile: Window) -> np.ndarray:
         """Planes of a tile (counted from the window's corner), (channel, 5, h, w)."""
-        cube, dropped, spare = self._fill(tile, normalized=True, masks=True)
+        cube, dropped, fallback = self._fill(tile, normalized=True, masks=True)
         started = time.perf_counter()
         planes = np.zeros((self.table.n_channels, len(PLANES), *tile.shape), np.float32)
         n = len(self.members)
@@ -221,7 +221,7 @@ class _Chunk:
                     columns=tile.shape[1],
                 )
                 combine_between(cube, c * n, lowest=lowest, highest=highest, **common)
-            finish_planes(planes[c], dropped[c], spare[c], self.halo, np.float32(self.table.sky_level[c]))
+            finish_planes(planes[c], dropped[c], fallback[c], self.halo, np.float32(self.table.sky_level[c]))
         self.seconds["combine"] += time.perf_counter() - started
         return planes
 
@@ -244,11 +244,11 @@ class _Chunk:
         cube = thread_buffer("cube", (rows, cube_planes(self.table, n), cube_pitch(tile.shape[1])), np.float32)
         cube[:, :, columns:] = MISSING
         dropped = np.zeros((self.table.n_channels, rows, columns), np.int32)
-        spare = np.zeros((self.table.n_channels, 4, rows, columns))
+        fallback = np.zeros((self.table.n_channels, 4, rows, columns))
         at = self.window.y0 + tile.y0 - halo, self.window.x0 + tile.x0 - halo
         for k in range(n):
-            self._sample(k, cube, at, columns, dropped, spare, normalized=normalized, masks=masks)
-        return cube, dropped, spare
+            self._sample(k, cube, at, columns, dropped, fallback, normalized=normalized, masks=masks)
+        return cube, dropped, fallback
 
     def _sample(
         self,
@@ -257,7 +257,7 @@ class _Chunk:
         at: tuple[int, int],
         columns: int,
         dropped: np.ndarray,
-        spare: np.ndarray,
+        fallback: np.ndarray,
         *,
         normalized: bool,
         masks: bool,
@@ -274,7 +274,7 @@ class _Chunk:
                 cube[:, c * len(self.members) + k, :columns] = MISSING
         else:
             lines = table.trails[table.trail_start[i] : table.trail_start[i + 1]]
-            terms = _Terms(cube, at, columns, spare, normalized, masks)
+            terms = _Terms(cube, at, columns, fallback, normalized, masks)
             for c in range(table.n_channels):
                 to = c * len(self.members) + k
                 first, *more = [plane for plane in planes if plane.channel == c]
@@ -285,7 +285,7 @@ class _Chunk:
                 if masks and self.settings.trails and len(lines):
                     weight, variance = self.models[c][0][0, 0, :2, k].tolist()
                     target = self._target(cube, to, at, columns)
-                    rest = Spare(spare[c], weight, variance)
+                    rest = Fallback(fallback[c], weight, variance)
                     self.counts[k, 1] += drop_lines(lines, matrix, target, dropped[c], rest)
         self.seconds["warp"] += time.perf_counter() - started
 
@@ -315,7 +315,7 @@ class _Chunk:
             Sky(sky, *self.first_node, gain),
             self._target(terms.cube, to, terms.at, terms.columns),
             Scratch(*thread_scratch(terms.columns, pixels.shape[1])),
-            Spare(terms.spare[c], weight, variance * float(table.n_lattices[i, c])),
+            Fallback(terms.fallback[c], weight, variance * float(table.n_lattices[i, c])),
         )
         return int(samples)
 
@@ -327,6 +327,6 @@ class _Terms:
     cube: np.ndarray
     at: tuple[int, int]
     columns: int
-    spare: np.ndarray
+    fallback: np.ndarray
     normalized: bool
     masks: bool

@@ -45,7 +45,7 @@ class LnReference:
     """The image that gives scale and sky, measured as a sub is."""
 
     member: Sub
-    pull: np.ndarray
+    reference_to_sub: np.ndarray
     """(3, 3) float64 reference plane to the image."""
     name: str
 
@@ -175,15 +175,15 @@ def _adopt(
     constant_only: bool,
 ) -> tuple[list[Skies], dict[str, Any]]:
     """Skies of all channels in scale and sky of the image that the user gave, and what is to be told of it."""
-    cells = group.cells_of_image(given.member, given.pull, cell_px)
+    cells = group.cells_of_image(given.member, given.reference_to_sub, cell_px)
     if len(cells) != len(results):
         raise LerarError(f"--ln-reference {given.name}: it has {len(cells)} color channels, the subs {len(results)}")
-    ln_scale = group.ln_scale_with(given.member, given.pull)
+    ln_scale = group.ln_scale_with(given.member, given.reference_to_sub)
     found = [
         adopt_reference(
             skies,
             part,
-            given.pull,
+            given.reference_to_sub,
             transforms=group.transforms,
             shapes=[m.shape for m in group.members],
             ln_scale=ln_scale,
@@ -201,7 +201,7 @@ def _adopt(
         "scale": [one.scale for one in found],
         "sky_adu": [one.skies.sky_level for one in found],
         "covered": found[0].covered,
-        "f": [one.f for one in found],
+        "f": [one.variance_ratio for one in found],
     }
     return [one.skies for one in found], told
 
@@ -252,7 +252,7 @@ def _write(
         "scale_error": (np.stack([s.scale_error for s in results], axis=1), ("sub", "channel"), "1"),
         "coefficients": (coefficients, ("sub", "channel", "py", "px"), "adu"),
         "error": (error, ("sub", "channel", "ty", "tx"), "adu"),
-        "f": (np.stack([s.f for s in results], axis=1), ("sub", "channel"), "1"),
+        "f": (np.stack([s.variance_ratio for s in results], axis=1), ("sub", "channel"), "1"),
         "rejected": (np.stack([s.rejected for s in results], axis=1), ("sub", "channel"), "1"),
         "sky_level": (sky_level, ("channel",), "adu"),
         "level": (level, ("channel",), "adu"),

@@ -244,7 +244,7 @@ def agree(
     if reference not in everyone:
         everyone.append(reference)
         found.append(_identity(0))
-    home = everyone.index(reference)
+    origin = everyone.index(reference)
     stars = [_stars_of(store, member) for member in everyone]
     first = np.full((len(everyone), 3, 3), np.nan)
     log_odds = np.zeros(len(everyone))
@@ -252,11 +252,11 @@ def agree(
         if match is not None:
             first[i] = np.array(match["transform"]).reshape(3, 3)
             log_odds[i] = match["log_odds"]
-    first[home] = np.eye(3)
+    first[origin] = np.eye(3)
     lists = [_list_of(s, m) for s, m in zip(stars, everyone, strict=True)]
     _by_neighbors(first, log_odds, everyone, lists, settings)
-    _by_catalogue(first, log_odds, stars, lists, home, settings)
-    joint = joint_pass(first, stars, [m.group for m in everyone], home=home, model=settings.model)
+    _by_catalogue(first, log_odds, stars, lists, origin, settings)
+    joint = joint_pass(first, stars, [m.group for m in everyone], reference=origin, model=settings.model)
     n = len(members)
     transforms = joint.transforms[:n]
     summaries = [store.measures(m.geometry, m.measure).summary(m.slot) for m in members]
@@ -333,14 +333,14 @@ def _by_catalogue(
     log_odds: np.ndarray,
     stars: Sequence[np.ndarray],
     lists: Sequence[StarList],
-    home: int,
+    origin: int,
     settings: Register,
 ) -> None:
     """Match what is still left to the stars of all registered subs together."""
     lost = _lost(first, lists)
     if not lost or np.isfinite(first[:, 0, 0]).sum() < 2:
         return
-    catalogue = mean_catalogue(first, stars, home=home, merge_px=2.5)
+    catalogue = mean_catalogue(first, stars, reference=origin, merge_px=2.5)
     bright = np.argsort(-catalogue.flux, kind="stable")[:_MATCH_STARS]
     xy = catalogue.xy[bright]
     corner = np.floor(xy.min(axis=0))

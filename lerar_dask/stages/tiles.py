@@ -26,12 +26,12 @@ def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integ
     cube = 4 * rows * samples * cube_pitch(tile[1])
     windows = _window_pixels(table, rows, columns) * (8 + 4 + 4)
     h, w = CHUNK_SHAPE
-    spare = table.n_channels * rows * columns * (4 * 8 + 4)
+    fallback = table.n_channels * rows * columns * (4 * 8 + 4)
     output = 2 * 4 * table.n_channels * len(PLANES) * h * w
     queue = 2 * 4 * samples * 256 + 8 * tile[0] * tile[1]
     nodes = 4 * n * table.n_channels * (h // SURFACE_NODE_PX + 3) * (w // SURFACE_NODE_PX + 3)
     models = 4 * 4 * samples * (h // NOISE_CELL_PX) * (w // NOISE_CELL_PX) * 3
-    return int(cube + windows + spare + output + queue + nodes + models) + (4 << 20)
+    return int(cube + windows + fallback + output + queue + nodes + models) + (4 << 20)
 
 
 def resident_bytes(table: StackTable) -> int:

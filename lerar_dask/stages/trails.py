@@ -138,8 +138,8 @@ def make_scene(
     rows = min(SCENE_ROWS, canvas.shape[0] - band * SCENE_ROWS) + 2 * _HALO
     origin_xy = (canvas.origin_xy[0], canvas.origin_xy[1] + BLOCK_PX * first)
     parts = [
-        _part(store, member, pull, skies, number, mask, origin_xy, (rows, canvas.shape[1]))
-        for member, pull, number in zip(members, transforms, numbers, strict=True)
+        _part(store, member, reference_to_sub, skies, number, mask, origin_xy, (rows, canvas.shape[1]))
+        for member, reference_to_sub, number in zip(members, transforms, numbers, strict=True)
     ]
     shape = (skies.scale.shape[1], rows, canvas.shape[1])
     clipped, seen = np.zeros((2, *shape), np.int32)
@@ -152,7 +152,7 @@ def make_scene(
                     part.blocks[c],
                     part.masked,
                     part.sky[c],
-                    part.pull,
+                    part.reference_to_sub,
                     scale=float(skies.scale[number, c]),
                     sigma=part.sigma[c],
                     origin_xy=origin_xy,
@@ -162,7 +162,12 @@ def make_scene(
                 )
                 if known is None:
                     block_scene.add_clipped(
-                        part.blocks[c], part.masked, part.pull, origin_xy=origin_xy, clipped=clipped[c], seen=seen[c]
+                        part.blocks[c],
+                        part.masked,
+                        part.reference_to_sub,
+                        origin_xy=origin_xy,
+                        clipped=clipped[c],
+                        seen=seen[c],
                     )
         known = np.stack([block_scene.scene_of(sums[0, c], sums[1, c]) for c in range(shape[0])])
     assert known is not None
@@ -187,16 +192,16 @@ def find_trails(
     mask, scenes = store.read_array(f"{at}/mask"), store.read_array(f"{at}/block_scene")
     skies = _Skies.of(store, key)
     rows: list[tuple[float, ...]] = []
-    for i, (member, pull, cfa) in enumerate(zip(members, transforms, cfas, strict=True)):
+    for i, (member, reference_to_sub, cfa) in enumerate(zip(members, transforms, cfas, strict=True)):
         blocks, grid = _measures(store, member)
-        masked = masked_blocks(mask, pull, member.shape)
+        masked = masked_blocks(mask, reference_to_sub, member.shape)
         total = np.zeros(blocks.shape[1:3], np.float32)
         for channel in range(len(blocks)):
             total += block_scene.block_residuals(
                 blocks[channel],
                 masked,
                 skies.on_blocks(first + i, channel, member.shape),
-                pull,
+                reference_to_sub,
                 scenes[channel],
                 scale=float(skies.scale[first + i, channel]),
                 noise=np.ascontiguousarray(grid[channel, ..., 1]),
@@ -248,14 +253,14 @@ class _Part:
     """(channel, rows, bx) float32"""
     sigma: list[float]
     """Noise of a pixel by channel."""
-    pull: np.ndarray
+    reference_to_sub: np.ndarray
     """(3, 3) float64 reference plane to pixels counted from the first of the rows."""
 
 
 def _part(
     store: Store,
     member: Sub,
-    pull: np.ndarray,
+    reference_to_sub: np.ndarray,
     skies: _Skies,
     number: int,
     mask: np.ndarray,
@@ -264,7 +269,7 @@ def _part(
 ) -> _Part:
     """Blocks of a sub below `shape` blocks of the scene from `origin_xy` on."""
     corners = np.array([[x, y] for x in (0, shape[1]) for y in (0, shape[0])], float) * BLOCK_PX + origin_xy
-    inside = apply(pull, corners)[:, 1]
+    inside = apply(reference_to_sub, corners)[:, 1]
     n_rows = -(-member.shape[0] // BLOCK_PX)
     low, high = (int(np.clip(v // BLOCK_PX + step, 0, n_rows)) for v, step in ((inside.min(), -1), (inside.max(), 2)))
     rows = slice(low, max(low, high))
@@ -272,10 +277,10 @@ def _part(
     shift = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, -BLOCK_PX * low], [0.0, 0.0, 1.0]])
     return _Part(
         blocks=blocks[:, rows].copy(),
-        masked=masked_blocks(mask, pull, member.shape)[rows],
+        masked=masked_blocks(mask, reference_to_sub, member.shape)[rows],
         sky=np.stack([skies.on_blocks(number, c, member.shape, rows) for c in range(len(blocks))]),
         sigma=[float(np.nanmedian(channel[..., 1])) for channel in grid],
-        pull=shift @ pull,
+        reference_to_sub=shift @ reference_to_sub,
     )
 
 

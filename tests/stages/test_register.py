@@ -118,11 +118,11 @@ def test_reference_from_an_image_of_ones_own(store):
     xy, flux, rng = sky(seed=2, n=12000)
     for i in range(3):
         put(store, i, xy - [10.0 * i + 5, 3] + rng.normal(0, 0.03, xy.shape), flux)
-    guide = np.zeros((300, 10))
+    align_image = np.zeros((300, 10))
     inside = np.nonzero(((xy > 0) & (xy < [1199, 899])).all(axis=1))[0][:300]
-    guide = guide[: len(inside)]
-    guide[:, :2], guide[:, 2], guide[:, 5], guide[:, 8] = xy[inside], flux[inside], 3.0, 100.0
-    store.write_array("registration/guides/g/stars", guide, dims=("star", "column"))
+    align_image = align_image[: len(inside)]
+    align_image[:, :2], align_image[:, 2], align_image[:, 5], align_image[:, 8] = xy[inside], flux[inside], 3.0, 100.0
+    store.write_array("registration/guides/g/stars", align_image, dims=("star", "column"))
     reference = Sub(
         geometry="align-to",
         slot=0,

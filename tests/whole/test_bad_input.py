@@ -220,7 +220,7 @@ def test_panoptes_color_pair(shared_data, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def spoiled(night, tmp_path_factory):
+def unfit(night, tmp_path_factory):
     """A night with one dark whose file is damaged behind its header and one flat without light."""
     folder = tmp_path_factory.mktemp("spoiled") / "night"
     shutil.copytree(night, folder)
@@ -235,8 +235,8 @@ def spoiled(night, tmp_path_factory):
     return folder
 
 
-def test_a_bad_calibration_frame_is_set_aside_and_its_master_made_of_the_others(spoiled, tmp_path):
-    summary = run(spoiled, tmp_path / "out")
+def test_a_bad_calibration_frame_is_set_aside_and_its_master_made_of_the_others(unfit, tmp_path):
+    summary = run(unfit, tmp_path / "out")
     assert summary.exit_code == 0
     assert summary.n_used == 8
     aside = {Path(path).name: reason for path, reason in summary.aside}
@@ -247,7 +247,7 @@ def test_a_bad_calibration_frame_is_set_aside_and_its_master_made_of_the_others(
     assert fits.getheader(dark)["NCOMBINE"] == 4
     graph = dict(lerar_dask.open(tmp_path / "out").graph("Sim_L").__dask_graph__())
     assert len(toposort(graph)) == len(graph)  # raises where tasks wait for each other
-    assert run(spoiled, tmp_path / "out").did_nothing
+    assert run(unfit, tmp_path / "out").did_nothing
 
 
 def test_when_all_flats_are_bad_the_lights_go_on_without(night, tmp_path):

@@ -35,9 +35,9 @@ def placed(turn_deg: float, shift: tuple[float, float]) -> np.ndarray:
     """Truth's plane to image."""
     c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
     middle = np.array([(SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2])
-    pull = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
-    pull[:2, 2] = middle - pull[:2, :2] @ middle + shift
-    return pull
+    reference_to_sub = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+    reference_to_sub[:2, 2] = middle - reference_to_sub[:2, :2] @ middle + shift
+    return reference_to_sub
 
 
 def sky_of(x, y):
@@ -46,13 +46,15 @@ def sky_of(x, y):
     return LEVEL * (1 + 0.15 * u - 0.1 * v + 0.05 * u * v - 0.06 * v * v)
 
 
-def image_of(truth, pull, noise=8.0) -> np.ndarray:
+def image_of(truth, reference_to_sub, noise=8.0) -> np.ndarray:
     """The truth's scene as another telescope saw it."""
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]].astype(float)
-    places = tf.apply(tf.invert(pull), np.column_stack([x.ravel(), y.ravel()]))
+    places = tf.apply(tf.invert(reference_to_sub), np.column_stack([x.ravel(), y.ravel()]))
     light = truth.scene(places[:, 1], places[:, 0]).reshape(SHAPE)
     alpha = FWHM / (2 * np.sqrt(2 ** (1 / 3.0) - 1))
-    for (px, py), flux in zip(tf.apply(pull, truth.arrays["stars"][:, :2]), truth.arrays["stars"][:, 2], strict=True):
+    for (px, py), flux in zip(
+        tf.apply(reference_to_sub, truth.arrays["stars"][:, :2]), truth.arrays["stars"][:, 2], strict=True
+    ):
         rows, columns = (slice(max(0, int(p) - 60), max(0, int(p) + 60)) for p in (py, px))
         r2 = (x[rows, columns] - px) ** 2 + (y[rows, columns] - py) ** 2
         light[rows, columns] += flux * 2 / (np.pi * alpha**2) * (1 + r2 / alpha**2) ** -3
@@ -76,12 +78,12 @@ def master_of(out) -> np.ndarray:
     return np.squeeze(fits.getdata(path)).astype(float)
 
 
-def background_error(out, truth, pull) -> tuple[np.ndarray, np.ndarray]:
+def background_error(out, truth, reference_to_sub) -> tuple[np.ndarray, np.ndarray]:
     """Master less nebula and less the image's background, medians of 32 px beside stars; whether the image covers it."""
     master, back = master_of(out), to_truth(out, truth)
     y, x = np.mgrid[: master.shape[0], : master.shape[1]].astype(float)
     at = tf.apply(back, np.column_stack([x.ravel(), y.ravel()]))
-    inside = tf.apply(pull, at)
+    inside = tf.apply(reference_to_sub, at)
     rest = master - SCALE * truth.scene(at[:, 1], at[:, 0]).reshape(master.shape)
     rest -= sky_of(inside[:, 0], inside[:, 1]).reshape(master.shape)
     stars = truth.arrays["stars"]
@@ -167,11 +169,11 @@ def test_done_is_done_until_the_image_changes(night, image, truth, tmp_path):
 
 
 def test_partial_cover_is_continued(night, truth, tmp_path):
-    pull = placed(0.0, (150.0, 0.0))
-    fits.writeto(tmp_path / "image.fits", image_of(truth, pull))
+    reference_to_sub = placed(0.0, (150.0, 0.0))
+    fits.writeto(tmp_path / "image.fits", image_of(truth, reference_to_sub))
     events: list = []
     run(night, tmp_path / "out", events=events, ln_reference=tmp_path / "image.fits")
-    error, covered = background_error(tmp_path / "out", truth, pull)
+    error, covered = background_error(tmp_path / "out", truth, reference_to_sub)
     gradient = np.std([sky_of(x, y) for x in (50, 350) for y in (50, 270)])
     assert error[covered].std() < 0.015 * gradient
     assert error[~covered].std() < 0.1 * gradient

@@ -48,14 +48,14 @@ def combine_between(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def finish_planes(planes, dropped, spare, halo, sky):
+def finish_planes(planes, dropped, fallback, halo, sky):
     """Add samples left out before to the map, fill pixels without a sample from the spare ones, add the sky's level.
 
     Parameters
     ----------
     planes : (5, rows, columns) float32                       of `combine_between` or `combine_auto`, in place
     dropped : (rows + 2 halo, columns + 2 halo) int32         samples left out as high before (trails)
-    spare : (4, rows + 2 halo, columns + 2 halo) float64      sums of weight * value, weight, count and weight^2 *
+    fallback : (4, rows + 2 halo, columns + 2 halo) float64      sums of weight * value, weight, count and weight^2 *
         variance of samples that count only where no other is
     sky : float32                                             constant sky level of the master
     """
@@ -65,11 +65,11 @@ def finish_planes(planes, dropped, spare, halo, sky):
             if planes[2, y, x] > 0:
                 planes[0, y, x] += sky
                 continue
-            weight = spare[1, y + halo, x + halo]
+            weight = fallback[1, y + halo, x + halo]
             if weight > 0.0:
-                planes[0, y, x] = spare[0, y + halo, x + halo] / weight + sky
-                planes[1, y, x] = np.sqrt(spare[3, y + halo, x + halo]) / weight
-                planes[2, y, x] = spare[2, y + halo, x + halo]
+                planes[0, y, x] = fallback[0, y + halo, x + halo] / weight + sky
+                planes[1, y, x] = np.sqrt(fallback[3, y + halo, x + halo]) / weight
+                planes[2, y, x] = fallback[2, y + halo, x + halo]
             else:
                 planes[0, y, x] = np.nan
                 planes[1, y, x] = np.nan

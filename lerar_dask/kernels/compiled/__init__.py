@@ -1,1 +1,1 @@
-"""Compiled kernels: kept only while the text is the same (`fresh`), and made beside the first run (`ahead`)."""
+"""Compiled kernels: kept only while the text is the same (`cache`), and made beside the first run (`precompile`)."""

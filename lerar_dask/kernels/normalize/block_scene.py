@@ -22,7 +22,7 @@ def add_to_scene(
     blocks: np.ndarray,
     masked: np.ndarray,
     sky: np.ndarray,
-    pull: np.ndarray,
+    reference_to_sub: np.ndarray,
     *,
     scale: float,
     sigma: float,
@@ -38,13 +38,13 @@ def add_to_scene(
     blocks : (by, bx, 3) float32     one channel
     masked : (by, bx) bool           True = under a star
     sky : (by, bx) float32           sky at block centers
-    pull : (3, 3) float64            reference plane to sub
+    reference_to_sub : (3, 3) float64            reference plane to sub
     sigma : float                    noise of a pixel, ADU
     total, weight : (sy, sx) float64 sums, in place
     known : (sy, sx) float64, optional   scene of a first round: blocks 4 sigma away from it are left out
     """
     first = np.zeros((1, 1)) if known is None else known
-    inverse = np.linalg.inv(pull)
+    inverse = np.linalg.inv(reference_to_sub)
     _splat(blocks, masked, sky, inverse, scale, sigma, *origin_xy, first, known is not None, total, weight)
 
 
@@ -57,7 +57,7 @@ def scene_of(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def add_clipped(
     blocks: np.ndarray,
     masked: np.ndarray,
-    pull: np.ndarray,
+    reference_to_sub: np.ndarray,
     *,
     origin_xy: tuple[float, float],
     clipped: np.ndarray,
@@ -67,11 +67,11 @@ def add_clipped(
 
     Parameters
     ----------
-    blocks, masked, pull : as in `add_to_scene`
+    blocks, masked, reference_to_sub : as in `add_to_scene`
     clipped, seen : (sy, sx) int32    counts of subs, in place
     """
     own = np.zeros((2, *clipped.shape), np.bool_)
-    _touch(blocks, masked, np.linalg.inv(pull), *origin_xy, own[0], own[1])
+    _touch(blocks, masked, np.linalg.inv(reference_to_sub), *origin_xy, own[0], own[1])
     clipped += own[0]
     seen += own[1]
 
@@ -89,7 +89,7 @@ def block_residuals(
     blocks: np.ndarray,
     masked: np.ndarray,
     sky: np.ndarray,
-    pull: np.ndarray,
+    reference_to_sub: np.ndarray,
     scene: np.ndarray,
     *,
     scale: float,
@@ -104,7 +104,7 @@ def block_residuals(
     noise : (gy, gx) float32     sigma of a pixel on cells of `noise_cell_px`
     """
     out = np.empty(blocks.shape[:2], np.float32)
-    inverse = np.linalg.inv(pull)
+    inverse = np.linalg.inv(reference_to_sub)
     _excess(blocks, masked, sky, inverse, scene, scale, noise, noise_cell_px // BLOCK_PX, *origin_xy, out)
     return out
 

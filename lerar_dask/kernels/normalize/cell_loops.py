@@ -110,7 +110,7 @@ def reweight_cells(
     scale: np.ndarray,
     edf: np.ndarray,
     cut: float,
-    f: np.ndarray,
+    variance_ratio: np.ndarray,
     out: np.ndarray,
 ) -> None:
     """F = measured over formal variance, from the median |z| of a sub (histogram of 1/256 steps); Tukey weights."""
@@ -132,7 +132,7 @@ def reweight_cells(
                 else:
                     out[k, i, j] = 0.0
         if count == 0:
-            f[k] = 1.0
+            variance_ratio[k] = 1.0
             continue
         below = 0
         median = 64.0
@@ -142,9 +142,9 @@ def reweight_cells(
                 break
             below += histogram[b]
         freedom = count / max(count - edf[k], 0.1 * count)
-        f[k] = max((MAD_TO_SIGMA * median) ** 2 * freedom, 0.5)
-        inverse = 1.0 / f[k]
-        limit = 1.0 / (cut * cut * f[k])
+        variance_ratio[k] = max((MAD_TO_SIGMA * median) ** 2 * freedom, 0.5)
+        inverse = 1.0 / variance_ratio[k]
+        limit = 1.0 / (cut * cut * variance_ratio[k])
         for i in range(residual.shape[1]):
             for j in range(residual.shape[2]):
                 v = out[k, i, j]

@@ -22,7 +22,7 @@ from lerar_dask.kernels.normalize.common_gradient import (
     evaluate_common,
     parallactic_angle,
     sky_modes,
-    solve_gauge,
+    solve_common_gradient,
 )
 from lerar_dask.kernels.normalize.joint import Solution, regress_scales, solve
 from lerar_dask.kernels.normalize.scales import combine_scales, fit_linear
@@ -79,7 +79,7 @@ class Skies:
     """Per sub (py, px) float64: sky in ADU, `surface.evaluate_surface`."""
     error: list[np.ndarray]
     """Per sub (ty, tx) float64: sigma of the sky on its tiles, ADU."""
-    f: np.ndarray
+    variance_ratio: np.ndarray
     """(n,) float64: measured over formal variance of cells."""
     rejected: np.ndarray
     """(n,) float64: share of cells left out as outliers."""
@@ -163,11 +163,11 @@ def solve_skies(
     for group in range(int(groups.max(initial=0)) + 1):
         members = np.flatnonzero(groups == group)
         area = coverage if groups.max() == 0 else coverage * _touched(slabs, members, scene)
-        gauge, frame = _fix_gauge(
+        gradient, frame = _fix_common_gradient(
             members, splines, shapes, transforms, scale, time_s, image, area, scene, tile_px, site, terms
         )
-        image[area > 0] += evaluate_common(gauge.common, *_scene_positions(scene, area > 0), frame)
-        first = first or gauge
+        image[area > 0] += evaluate_common(gradient.common, *_scene_positions(scene, area > 0), frame)
+        first = first or gradient
     assert first is not None
     level = float(
         first.levels[_rank(reference, groups)] if _rank(reference, groups) is not None else np.median(first.levels)
@@ -177,7 +177,7 @@ def solve_skies(
         error,
         splines,
         errors,
-        np.concatenate(solution.f)[np.argsort(order)],
+        np.concatenate(solution.variance_ratio)[np.argsort(order)],
         np.concatenate(solution.rejected)[np.argsort(order)],
         groups,
         level,
@@ -196,9 +196,9 @@ def linear_fit_skies(
     n = len(transforms)
     shapes = _frames_of(cells, n)
     skies = identity_skies(n, [tuple(s) for s in shapes], tile_px, scene_canvas(transforms, shapes, cell_px=cell_px))
-    home = next(part for part in cells if reference in part.subs)
-    at = int(np.flatnonzero(home.subs == reference)[0])
-    known = np.where(home.weight[at] > 0, home.value[at], np.nan).astype(np.float64)
+    its_cells = next(part for part in cells if reference in part.subs)
+    at = int(np.flatnonzero(its_cells.subs == reference)[0])
+    known = np.where(its_cells.weight[at] > 0, its_cells.value[at], np.nan).astype(np.float64)
     for part in cells:
         y, x = np.meshgrid(*(_centers(length, cell_px) for length in part.frame), indexing="ij")
         for i, k in enumerate(part.subs):
@@ -206,7 +206,7 @@ def linear_fit_skies(
             rx, ry = _apply(step, x, y)
             grid = [
                 np.interp(v, _centers(length, cell_px), np.arange(len(_centers(length, cell_px))), left=-9, right=-9)
-                for v, length in ((ry, home.frame[0]), (rx, home.frame[1]))
+                for v, length in ((ry, its_cells.frame[0]), (rx, its_cells.frame[1]))
             ]
             there = map_coordinates(known, grid, order=1, cval=np.nan)
             common = np.isfinite(there) & (part.weight[i] > 0)
@@ -267,7 +267,7 @@ def _scales_from_detail(
     return ln_s, error, solution
 
 
-def _fix_gauge(
+def _fix_common_gradient(
     members: np.ndarray,
     splines: list[np.ndarray],
     shapes: np.ndarray,
@@ -304,7 +304,7 @@ def _fix_gauge(
             dec_deg=site.dec_deg,
         )
         turn = -site.parity * angle
-    gauge = solve_gauge(
+    gradient = solve_common_gradient(
         modes,
         time_s[members],
         smooth[well],
@@ -315,11 +315,11 @@ def _fix_gauge(
         mean_only=terms != "all",
     )
     if terms == "constant":
-        gauge.common[1:] = 0.0
+        gradient.common[1:] = 0.0
     for k, (gy, gx, _, _), (x, y) in zip(members, grids, places, strict=True):
-        field = evaluate_common(gauge.common, x, y, frame)
+        field = evaluate_common(gradient.common, x, y, frame)
         splines[k] -= scale[k] * fit_surface(field, tuple(shapes[k]), tile_px, gy, gx)
-    return gauge, frame
+    return gradient, frame
 
 
 def _grid(shape: np.ndarray, tile_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

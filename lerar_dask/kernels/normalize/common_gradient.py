@@ -23,7 +23,7 @@ __all__ = [
     "fit_common",
     "parallactic_angle",
     "sky_modes",
-    "solve_gauge",
+    "solve_common_gradient",
 ]
 
 ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0), (0, 3), (1, 2), (2, 1), (3, 0))
@@ -112,7 +112,7 @@ def parallactic_angle(
     return np.arctan2(across, up)
 
 
-def solve_gauge(
+def solve_common_gradient(
     modes: np.ndarray,
     time_s: np.ndarray,
     scene: np.ndarray,

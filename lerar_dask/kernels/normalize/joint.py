@@ -42,7 +42,7 @@ class Solution:
     """Per slab (n, py, px) float64: sky as spline coefficients."""
     error: list[np.ndarray]
     """Per slab (n, ty, tx) float64: posterior sigma of the sky at the middle of each tile."""
-    f: list[np.ndarray]
+    variance_ratio: list[np.ndarray]
     """Per slab (n,) float64: measured over formal variance of a sub's cells."""
     rejected: list[np.ndarray]
     """Per slab (n,) float64: share of cells that count less than half for being outliers."""
@@ -82,14 +82,14 @@ def solve(
         state.reweight(cut=13.5, detail=False)
         iterations += state.descend(tolerance=tolerance, inner=inner)
     for turn in range(rounds):
-        before = np.concatenate([slab.f for slab in slabs])
+        before = np.concatenate([slab.variance_ratio for slab in slabs])
         state.reweight(cut=4.5 if turn or start is not None else 9.0, detail=True)
         if terms == "all":
             state.learn_prior()
         else:
             state.hold(terms, only_flat=True)
         iterations += state.descend(tolerance=tolerance, inner=inner)
-        after = np.concatenate([slab.f for slab in slabs])
+        after = np.concatenate([slab.variance_ratio for slab in slabs])
         if turn >= 2 and np.abs(np.log(after / before)).max(initial=0.0) < 0.02:
             break
     return state.finish(iterations)
@@ -141,14 +141,14 @@ def follow_scene(slab: Slab, scale: np.ndarray, scene: np.ndarray, *, terms: str
     state.hold(terms, only_flat=True)
     state.follow()
     for turn in range(rounds):
-        before = slab.f.copy()
+        before = slab.variance_ratio.copy()
         state.reweight(cut=(13.5, 9.0)[turn] if turn < 2 else 4.5, detail=True)
         if terms == "all":
             state.learn_prior()
         else:
             state.hold(terms, only_flat=True)
         state.follow()
-        if turn >= 3 and np.abs(np.log(slab.f / before)).max(initial=0.0) < 0.02:
+        if turn >= 3 and np.abs(np.log(slab.variance_ratio / before)).max(initial=0.0) < 0.02:
             break
     return state.finish(0)
 
@@ -228,7 +228,9 @@ class _State:
                 sample_scene(bumps, slab.row, slab.column, self.detail[i])
             total = slab.solve_weight.sum(axis=(1, 2), dtype=np.float64)[:, None, None]
             edf = np.sum(total / np.maximum(total + slab.penalty, 1e-30), axis=(1, 2))
-            reweight_cells(residual, slab.weight, self.detail[i], self.scales[i], edf, cut, slab.f, slab.solve_weight)
+            reweight_cells(
+                residual, slab.weight, self.detail[i], self.scales[i], edf, cut, slab.variance_ratio, slab.solve_weight
+            )
 
     def learn_prior(self) -> None:
         """Noise-adaptive prior of each sub by evidence."""
@@ -316,10 +318,16 @@ class _State:
             splines.append(slab.rows.to_splines @ modes @ slab.columns.to_splines.T)
             errors.append(tile_error(slab))
             valid = slab.weight > 0
-            kept = slab.solve_weight * slab.f[:, None, None] > 0.3 * slab.weight
+            kept = slab.solve_weight * slab.variance_ratio[:, None, None] > 0.3 * slab.weight
             rejected.append((valid & ~kept).sum(axis=(1, 2)) / np.maximum(valid.sum(axis=(1, 2)), 1))
         return Solution(
-            self.scene, coverage, splines, errors, [slab.f.copy() for slab in self.slabs], rejected, iterations
+            self.scene,
+            coverage,
+            splines,
+            errors,
+            [slab.variance_ratio.copy() for slab in self.slabs],
+            rejected,
+            iterations,
         )
 
 

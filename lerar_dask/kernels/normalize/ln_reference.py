@@ -41,7 +41,7 @@ class Adopted:
     """s_R: R's scale in units of the skies as they were; NaN where neither stars nor nebula tell it."""
     covered: float
     """Share of the scene that R covers; beyond it, R's sky is continued smoothly."""
-    f: float
+    variance_ratio: float
     """Measured over formal variance of R's cells over the scene."""
 
 
@@ -53,14 +53,14 @@ class _Field:
     coefficients: np.ndarray
     """(py, px) float64: b_R in R's own pixels."""
     frame: tuple[int, int]
-    pull: np.ndarray
+    reference_to_sub: np.ndarray
     """(3, 3) reference plane to R."""
     tile_px: int
-    f: float
+    variance_ratio: float
 
     def at(self, xs: np.ndarray, ys: np.ndarray) -> np.ndarray:
         """B_R at reference-plane positions, float64, in R's ADU."""
-        x, y = _apply(self.pull, xs, ys)
+        x, y = _apply(self.reference_to_sub, xs, ys)
         return evaluate_surface(self.coefficients, self.frame, self.tile_px, y, x).astype(np.float64)
 
     def median(self) -> float:
@@ -73,7 +73,7 @@ class _Field:
 def adopt_reference(
     skies: Skies,
     image: Cells,
-    pull: np.ndarray,
+    reference_to_sub: np.ndarray,
     *,
     transforms: np.ndarray,
     shapes: Sequence[tuple[int, int]],
@@ -86,7 +86,7 @@ def adopt_reference(
     Parameters
     ----------
     image : cells of R alone, under the group's star mask
-    pull : (3, 3) float64               reference plane to R
+    reference_to_sub : (3, 3) float64               reference plane to R
     transforms : (n, 3, 3) float64      reference plane to sub
     shapes : (n) height and width of each sub
     ln_scale : (n + 1,) float64         joint solution of the stars of all subs and, last, of R; NaN where stars failed
@@ -107,11 +107,11 @@ def adopt_reference(
     for group in range(int(skies.component.max(initial=0)) + 1):
         members = np.flatnonzero(skies.component == group)
         part = before if len(members) == len(scales) else _part(before, x, y, transforms, shapes, members)
-        slab = _slab_of(image, pull, skies, tile_px)
-        scale = _scale_by_stars(ln_scale, skies.scale, members, pull)
+        slab = _slab_of(image, reference_to_sub, skies, tile_px)
+        scale = _scale_by_stars(ln_scale, skies.scale, members, reference_to_sub)
         if not np.isfinite(scale):
             scale = _scale_by_detail(slab, part)
-        found = _fit(slab, pull, scale, part, tile_px, constant_only) if np.isfinite(scale) else None
+        found = _fit(slab, reference_to_sub, scale, part, tile_px, constant_only) if np.isfinite(scale) else None
         if found is None and not fields:
             return Adopted(skies, scale, 0.0, 1.0)
         fields.append(found or fields[0])
@@ -129,27 +129,34 @@ def adopt_reference(
         model="reference",
         scene=after.astype(np.float32),
     )
-    return Adopted(adopted, fields[0].scale, _covered(np.isfinite(skies.scene), x, y, image, pull), fields[0].f)
+    return Adopted(
+        adopted,
+        fields[0].scale,
+        _covered(np.isfinite(skies.scene), x, y, image, reference_to_sub),
+        fields[0].variance_ratio,
+    )
 
 
-def _scale_by_stars(ln_scale: np.ndarray, scale: np.ndarray, members: np.ndarray, pull: np.ndarray) -> float:
+def _scale_by_stars(
+    ln_scale: np.ndarray, scale: np.ndarray, members: np.ndarray, reference_to_sub: np.ndarray
+) -> float:
     """R's surface brightness over that of the scene, by the stars of some subs."""
     offset = ln_scale[members] - np.log(scale[members])
     known = offset[np.isfinite(offset)]
     if not len(known) or not np.isfinite(ln_scale[-1]):
         return float("nan")
     # Stars keep their light where R's pixels are smaller; each pixel of the sky then has less of it.
-    area = abs(float(np.linalg.det(pull[:2, :2])))
+    area = abs(float(np.linalg.det(reference_to_sub[:2, :2])))
     return float(np.exp(ln_scale[-1] - np.median(known))) / area
 
 
-def _slab_of(image: Cells, pull: np.ndarray, skies: Skies, tile_px: int) -> Slab:
+def _slab_of(image: Cells, reference_to_sub: np.ndarray, skies: Skies, tile_px: int) -> Slab:
     """R's cells on the scene, as those of a sub."""
     return make_slab(
         np.zeros(1, np.int64),
         image.value,
         image.weight,
-        transforms=pull[None],
+        transforms=reference_to_sub[None],
         frame=image.frame,
         scene=skies.scene_grid,
         tile_px=tile_px,
@@ -172,13 +179,13 @@ def _contrast(slab: Slab, scene: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    slab: Slab, pull: np.ndarray, scale: float, scene: np.ndarray, tile_px: int, constant_only: bool
+    slab: Slab, reference_to_sub: np.ndarray, scale: float, scene: np.ndarray, tile_px: int, constant_only: bool
 ) -> _Field | None:
     """R's sky over the scene; None where they hardly overlap."""
     found = follow_scene(slab, np.array([scale]), scene, terms="constant" if constant_only else "all")
     if (slab.weight > 0).sum() < MIN_CELLS:
         return None
-    return _Field(scale, found.splines[0][0], slab.frame, pull, tile_px, float(found.f[0][0]))
+    return _Field(scale, found.splines[0][0], slab.frame, reference_to_sub, tile_px, float(found.variance_ratio[0][0]))
 
 
 def _carry(
@@ -217,9 +224,9 @@ def _part(
     return np.where(under, scene, np.nan)
 
 
-def _covered(seen: np.ndarray, x: np.ndarray, y: np.ndarray, image: Cells, pull: np.ndarray) -> float:
+def _covered(seen: np.ndarray, x: np.ndarray, y: np.ndarray, image: Cells, reference_to_sub: np.ndarray) -> float:
     """Share of the scene's cells that lie within R."""
-    return float(_inside(*_apply(pull, x[seen], y[seen]), image.frame).mean()) if seen.any() else 0.0
+    return float(_inside(*_apply(reference_to_sub, x[seen], y[seen]), image.frame).mean()) if seen.any() else 0.0
 
 
 def _inside(x: np.ndarray, y: np.ndarray, frame: tuple[int, int]) -> np.ndarray:

@@ -56,7 +56,7 @@ class Slab:
     """(n, my, mx) float64: sky in modes."""
     penalty: np.ndarray = field(init=False)
     """(n, my, mx) float64: inverse prior variance of each mode."""
-    f: np.ndarray = field(init=False)
+    variance_ratio: np.ndarray = field(init=False)
     """(n,) float64: measured over formal variance of a sub's cells."""
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Slab:
         self.solve_weight = self.weight.copy()
         self.modes = np.zeros((n, len(self.rows.roughness), len(self.columns.roughness)))
         self.penalty = np.zeros_like(self.modes)
-        self.f = np.ones(n)
+        self.variance_ratio = np.ones(n)
 
 
 def scene_canvas(transforms: np.ndarray, shapes: np.ndarray, *, cell_px: int) -> Scene:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from lerar_dask.kernels.register.log_odds import MIN_PAIRS, best_candidate, standing_points
+from lerar_dask.kernels.register.log_odds import MIN_PAIRS, best_candidate, stationary_points
 
 __all__ = ["Match", "StarList", "match_stars"]
 
@@ -180,7 +180,7 @@ def _moved_instead(first: StarList, second: StarList, found: Match, sigma_px: fl
     center = np.array([(first.shape[1] - 1) / 2, (first.shape[0] - 1) / 2])
     if np.hypot(*(found.transform[:2, :2] @ center + found.transform[:2, 2] - center)) > 2 * _SAME_PLACE_PX:
         return None
-    stays_a, stays_b = standing_points(first.xy, second.xy, second.by_x, _SAME_PLACE_PX)
+    stays_a, stays_b = stationary_points(first.xy, second.xy, second.by_x, _SAME_PLACE_PX)
     a, b = first.without(stays_a), second.without(stays_b)
     if min(len(a.xy), len(b.xy)) < MIN_PAIRS:
         return None

@@ -2,7 +2,7 @@
 
 In: star lists (n, 4: x, y, position error, flux) of all frames and a first transform of each (NaN where none is known).
 Out: refined transforms, their residuals, the model of each group, the mean catalogue. A frame's own stars are left out
-of the mean that it is fitted to; the frame `home` keeps the identity.
+of the mean that it is fitted to; the frame `reference` keeps the identity.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Joint:
 
 
 def joint_pass(
-    first: np.ndarray, stars: Sequence[np.ndarray], groups: Sequence[str], *, home: int, model: str = "auto"
+    first: np.ndarray, stars: Sequence[np.ndarray], groups: Sequence[str], *, reference: int, model: str = "auto"
 ) -> Joint:
     """Refine all transforms together.
 
@@ -63,14 +63,14 @@ def joint_pass(
     first : (n, 3, 3) float64     reference plane to frame; NaN where none is known
     stars : (k, 4) float64 per frame     x, y, position error in px, flux
     groups : frames of one group share a model
-    home : the frame whose pixels are the reference plane
+    reference : the frame whose pixels are the reference plane
     model : one of MODELS, or `auto`: the smallest corrected Akaike criterion, summed over a group
     """
     n = len(first)
     transforms, rms, n_pairs = first.copy(), np.full(n, np.nan), np.zeros(n, np.int64)
     models: dict[str, str] = {}
     for merge_px, search_px, n_voters in _ROUNDS:
-        catalogue = mean_catalogue(transforms, stars, home=home, merge_px=merge_px)
+        catalogue = mean_catalogue(transforms, stars, reference=reference, merge_px=merge_px)
         known = [i for i in range(n) if np.isfinite(transforms[i, 0, 0])]
         tree = cKDTree(catalogue.xy) if len(catalogue.xy) else None
         linked = {i: _linked(i, transforms[i], stars[i], catalogue, tree, search_px) for i in known}
@@ -78,7 +78,7 @@ def joint_pass(
         refined = {}
         for i, (a, b, sigma) in linked.items():
             if len(a) < MIN_PAIRS:
-                if i != home:
+                if i != reference:
                     transforms[i] = np.nan
                 continue
             chosen = _affordable(models[groups[i]], len(a))
@@ -87,18 +87,20 @@ def joint_pass(
                 refined[i] = found
                 n_pairs[i], rms[i] = _quality(found, a, b, sigma, residual)
         # Two frames hold each other: one of them must stand still. More of them move together, and then home is set back.
-        gauge = invert(refined[home]) if home in refined and len(refined) > 2 else np.eye(3)
+        back = invert(refined[reference]) if reference in refined and len(refined) > 2 else np.eye(3)
         for i, found in refined.items():
-            transforms[i] = compose(found, gauge)
-        transforms[home] = np.eye(3)
+            transforms[i] = compose(found, back)
+        transforms[reference] = np.eye(3)
     return Joint(transforms, rms, n_pairs, models)
 
 
-def mean_catalogue(transforms: np.ndarray, stars: Sequence[np.ndarray], *, home: int, merge_px: float) -> Catalogue:
-    """Mean positions of the stars of all registered frames, `home` first; of many frames, every k-th."""
-    known = [i for i in range(len(stars)) if i != home and np.isfinite(transforms[i, 0, 0])]
+def mean_catalogue(
+    transforms: np.ndarray, stars: Sequence[np.ndarray], *, reference: int, merge_px: float
+) -> Catalogue:
+    """Mean positions of the stars of all registered frames, `reference` first; of many frames, every k-th."""
+    known = [i for i in range(len(stars)) if i != reference and np.isfinite(transforms[i, 0, 0])]
     sums, flux, entry = np.zeros((0, 3)), np.zeros(0), {}
-    for i in [home, *known[:: len(known) // _CATALOGUE_FRAMES + 1]]:
+    for i in [reference, *known[:: len(known) // _CATALOGUE_FRAMES + 1]]:
         back = apply(invert(transforms[i]), stars[i][:, :2])
         weight = (_scale(transforms[i]) / stars[i][:, 2]) ** 2
         own = np.column_stack([back * weight[:, None], weight])

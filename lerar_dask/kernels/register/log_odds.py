@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-__all__ = ["MIN_PAIRS", "best_candidate", "standing_points"]
+__all__ = ["MIN_PAIRS", "best_candidate", "stationary_points"]
 
 MIN_PAIRS = 6
 """A match of fewer stars is never believed."""
@@ -96,7 +96,7 @@ def _nearest(xy, by_x, used, x, y, radius):  # pragma: no cover
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def standing_points(xy_a, xy_b, by_x, radius):  # pragma: no cover
+def stationary_points(xy_a, xy_b, by_x, radius):  # pragma: no cover
     """Which points of both lists have one of the other within `radius`."""
     stays_a = np.zeros(len(xy_a), np.bool_)
     stays_b = np.zeros(len(xy_b), np.bool_)

@@ -28,7 +28,7 @@ def parity_by_rotation(rotation: np.ndarray, zenith: np.ndarray) -> int:
     Parameters
     ----------
     rotation : (n,) float     turn from the reference plane to each sub, from x to y, in radians; half turns do not count
-    zenith : (n,) float       position angle of the zenith (`gauge.parallactic_angle`), in radians
+    zenith : (n,) float       position angle of the zenith (`common_gradient.parallactic_angle`), in radians
 
     Returns
     -------

@@ -39,7 +39,7 @@ _PAIR_LIMIT = np.float32(5.0)
 _PURGE, _SETTLE, _DONE = np.float32(0.0), np.float32(1.0), np.float32(2.0)
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _MAX_PASSES = 40
-_QUORUM = np.float32(5.0)
+_MAJORITY_FROM = np.float32(5.0)
 """From this many samples on, a set of less than half of them is not believed."""
 # Numbers of the lanes lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
 (_QMEAN, _QSIGNAL, QSLOPE, QBEND, _QERROR, _QINVERSE, _QLOW, _QHIGH, _QTOTAL, _QWEIGHT, _QSUM_A, _QSUM_B, _QCOUNT,
@@ -277,7 +277,7 @@ def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
     total, weight = float(lanes[_QTOTAL + j]), float(lanes[_QWEIGHT + j])
     a, b, n = lanes[_QSUM_A + j], lanes[_QSUM_B + j], lanes[_QCOUNT + j]
     offered = planes[2, y, column]
-    if n == _ZERO or (offered >= _QUORUM and n + n < offered):
+    if n == _ZERO or (offered >= _MAJORITY_FROM and n + n < offered):
         # no majority agrees: the plain mean that the row pass left there stands
         return
     if x.shape[0] > GROUP:

@@ -16,7 +16,7 @@ __all__ = ["drop_footprints", "drop_lines", "drop_missing"]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop_footprints(defects, sub, lattice, target, spare):
+def drop_footprints(defects, sub, lattice, target, fallback):
     """Take samples out of a cube whose bilinear footprint touches a defect by more than 2 %.
 
     Parameters
@@ -24,7 +24,7 @@ def drop_footprints(defects, sub, lattice, target, spare):
     defects : int32                  sorted flat indices into the sub
     sub : SubTerms
     lattice : Lattice                that the plane was taken from
-    target, spare : Target, Spare
+    target, fallback : Target, Spare
 
     Returns
     -------
@@ -34,7 +34,7 @@ def drop_footprints(defects, sub, lattice, target, spare):
     matrix, inverse, height, width = sub.matrix, sub.inverse, sub.height, sub.width
     step, phase_y, phase_x = lattice
     cube, plane, y0, x0, columns, halo = target
-    sums, weight, variance = spare
+    sums, weight, variance = fallback
     low_y, high_y, low_x, high_x = _bounds(matrix, y0, x0, cube.shape[0], columns, height, width)
     across = 1.05 * step * (abs(inverse[0, 0]) + abs(inverse[0, 1]))
     down = 1.05 * step * (abs(inverse[1, 0]) + abs(inverse[1, 1]))
@@ -140,14 +140,14 @@ def _bounds(matrix, y0, x0, rows, columns, height, width):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def drop_lines(lines, matrix, target, high, spare):
+def drop_lines(lines, matrix, target, high, fallback):
     """Take samples out of a cube that lie on trails, and count them.
 
     Parameters
     ----------
     lines : (m, 5) float64           y0, x0, y1, x1, half width of segments in the sub's pixels (flat ends)
     matrix : (3, 3) float64          canvas pixel to sub pixel
-    target, spare : Target, Spare
+    target, fallback : Target, Spare
     high : (rows, columns) int32     counts samples left out
 
     Returns
@@ -156,7 +156,7 @@ def drop_lines(lines, matrix, target, high, spare):
         number of samples taken out
     """
     cube, plane, y0, x0, columns, halo = target
-    sums, weight, variance = spare
+    sums, weight, variance = fallback
     dropped = 0
     for m in range(lines.shape[0]):
         ly, lx = lines[m, 2] - lines[m, 0], lines[m, 3] - lines[m, 1]

@@ -65,7 +65,7 @@ def prepare_window(part, numbers, pedestal, gain, shape, voids, defects, step, l
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, spare):
+def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, fallback):
     """Mirror the edges of a plane's window, resample it into the cube; leave out voids, clipped samples and defects.
 
     Parameters
@@ -74,7 +74,7 @@ def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, spare)
     plane : (height, width, matrix)     shape of the plane; canvas pixel to plane pixel, (3, 3) float64
     lattice : Lattice                   that the plane was taken from
     sub : SubTerms
-    method, sky, target, scratch, spare : Method, Sky, Target, Scratch, Spare
+    method, sky, target, scratch, fallback : Method, Sky, Target, Scratch, Spare
 
     Returns
     -------
@@ -87,9 +87,9 @@ def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, spare)
     if sub.missing.pixels.size > 0:
         samples -= drop_missing(sub.missing, sub.matrix, lattice, target)
     if sub.saturated.size > 0:
-        samples -= drop_footprints(sub.saturated, sub, lattice, target, spare)
+        samples -= drop_footprints(sub.saturated, sub, lattice, target, fallback)
     if sub.defects.size > 0:
-        samples -= drop_footprints(sub.defects, sub, lattice, target, spare)
+        samples -= drop_footprints(sub.defects, sub, lattice, target, fallback)
     return samples
 
 

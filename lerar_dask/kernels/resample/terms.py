@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Lattice", "Method", "Numbers", "Part", "Scratch", "Sky", "Spare", "SubTerms", "Target"]
+__all__ = ["Fallback", "Lattice", "Method", "Numbers", "Part", "Scratch", "Sky", "SubTerms", "Target"]
 
 
 class Part(NamedTuple):
@@ -101,7 +101,7 @@ class Scratch(NamedTuple):
     nodes: np.ndarray
 
 
-class Spare(NamedTuple):
+class Fallback(NamedTuple):
     """Samples that count only in need, where no other sub has one."""
 
     sums: np.ndarray

@@ -66,10 +66,10 @@ def test_spare_samples_fill_only_what_is_empty():
     planes[:, 0, 0] = 8, 1, 4, 0, 0
     dropped = np.zeros((3, 5), np.int32)
     dropped[1, 1], dropped[1, 2] = 2, 1
-    spare = np.zeros((4, 3, 5))
-    spare[:, 1, 1] = 100, 1, 1, 1
-    spare[:, 1, 2] = 12, 2, 2, 8
-    finish_planes(planes, dropped, spare, 1, np.float32(100))
+    fallback = np.zeros((4, 3, 5))
+    fallback[:, 1, 1] = 100, 1, 1, 1
+    fallback[:, 1, 2] = 12, 2, 2, 8
+    finish_planes(planes, dropped, fallback, 1, np.float32(100))
     np.testing.assert_allclose(planes[:, 0, 0], [108, 1, 4, 0, 2])
     np.testing.assert_allclose(planes[:, 0, 1], [106, np.sqrt(8) / 2, 2, 0, 1])
     assert np.isnan(planes[:2, 0, 2]).all()

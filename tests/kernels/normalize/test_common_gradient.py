@@ -8,7 +8,7 @@ from lerar_dask.kernels.normalize.common_gradient import (
     common_terms,
     evaluate_common,
     parallactic_angle,
-    solve_gauge,
+    solve_common_gradient,
 )
 
 FRAME = Frame((599.5, 449.5), (600.0, 450.0))
@@ -28,7 +28,7 @@ def _left(n, seed, *, hours, steady=False, turn=None):
     modes = np.linalg.lstsq(TERMS, sky.T, rcond=None)[0].T
     mean = modes.mean(axis=0)
     scene = TERMS @ mean + np.abs(rng.standard_normal(len(X)))
-    gauge = solve_gauge(
+    gauge = solve_common_gradient(
         modes - mean, t * hours * 3600, scene, TERMS, frame=FRAME, turn=turning if turn else None, field_deg=3.0
     )
     left = mean + gauge.common

@@ -31,9 +31,9 @@ def _night(n, seed=0, *, trail=False):
         sign = -1.0 if k > n // 2 else 1.0
         shift = rng.uniform(-20, 20, 2) if k else np.zeros(2)
         middle = np.array([319.5, 239.5])
-        pull = np.array([[sign, 0, 0], [0, sign, 0], [0, 0, 1.0]])
-        pull[:2, 2] = middle - sign * middle + shift
-        rx, ry = (x - pull[0, 2]) * sign, (y - pull[1, 2]) * sign
+        reference_to_sub = np.array([[sign, 0, 0], [0, sign, 0], [0, 0, 1.0]])
+        reference_to_sub[:2, 2] = middle - sign * middle + shift
+        rx, ry = (x - reference_to_sub[0, 2]) * sign, (y - reference_to_sub[1, 2]) * sign
         angle, t = 1.3 * k / n, k / n
         u = ((rx - middle[0]) * np.cos(angle) + (ry - middle[1]) * np.sin(angle)) / 400
         sky = 800 * (1 + 0.2 * t) * (1 + 0.1 * u)
@@ -44,7 +44,7 @@ def _night(n, seed=0, *, trail=False):
         good = rng.random(x.shape) > 0.1
         value.append(np.where(good, cells, 0))
         weight.append(good / NOISE**2)
-        transforms.append(pull)
+        transforms.append(reference_to_sub)
         skies.append(sky)
     cells = Cells(np.arange(n), SHAPE, np.array(value, np.float32), np.array(weight, np.float32))
     return [cells], np.array(transforms), scale, np.array(skies)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lerar_dask.kernels.compiled import fresh
+from lerar_dask.kernels.compiled import cache
 
-KERNELS = Path(fresh.__file__).parents[1]
+KERNELS = Path(cache.__file__).parents[1]
 
 
 def run(folder: Path, text: str) -> str:
@@ -30,7 +30,7 @@ def test_a_change_in_the_file_of_a_called_kernel_is_seen(tmp_path, room):
         folder.mkdir(parents=True)
         (folder / "__init__.py").touch()
     (kernels.parent / "__init__.py").touch()
-    for name in ("__init__.py", "compiled/fresh.py"):
+    for name in ("__init__.py", "compiled/cache.py"):
         shutil.copy(KERNELS / name, kernels / name)
     inner = "from numba import njit\n@njit(cache=True)\ndef inner(): return {}\n"
     path = kernels / f"{room.replace('.', '/')}inner.py"
@@ -55,14 +55,14 @@ def test_only_what_another_text_compiled_is_dropped(tmp_path):
     def kept_at(folder):
         return kept / folder.name
 
-    assert fresh.drop_stale(sources, kept_at=kept_at)
+    assert cache.drop_stale(sources, kept_at=kept_at)
     for name in ("sources", "room"):
         (kept / name / "a.nbi").touch()
-    assert not fresh.drop_stale(sources, kept_at=kept_at)
+    assert not cache.drop_stale(sources, kept_at=kept_at)
     assert (kept / "room" / "a.nbi").exists()
     (sources / "room" / "b.py").write_text("2")
-    assert fresh.drop_stale(sources, kept_at=kept_at)
-    assert {path.name for path in kept.rglob("*") if path.is_file()} == {fresh._KEPT}
+    assert cache.drop_stale(sources, kept_at=kept_at)
+    assert {path.name for path in kept.rglob("*") if path.is_file()} == {cache._KEPT}
 
 
 def test_a_folder_that_cannot_be_written_is_left_alone(tmp_path):
@@ -70,4 +70,4 @@ def test_a_folder_that_cannot_be_written_is_left_alone(tmp_path):
     sources.mkdir()
     (sources / "a.py").touch()
     barred.touch()
-    assert fresh.drop_stale(sources, kept_at=lambda _: barred / "compiled")
+    assert cache.drop_stale(sources, kept_at=lambda _: barred / "compiled")

@@ -1,8 +1,8 @@
 """Kernels of the later stages, compiled in a process of their own while the earlier stages already run.
 
 The first run after an install compiles some fifty kernels. numba compiles one at a time in a process, whatever its
-threads; two processes that share the cache on disk compile two. This one (`python -m lerar_dask.kernels.compiled.ahead`) begins
-with what a run needs last and goes backwards; where both meet, each finds in the cache what the other has done.
+threads; two processes that share the cache on disk compile two. This one, which runs this module, begins with what a run
+needs last and goes backwards; where both meet, each finds in the cache what the other has done.
 
 A kernel is compiled for the types that a run gives it. A table says them, for runs with all defaults on 16 bit frames
 of one color; a kernel that is called with other types is compiled when it is called, as ever.
@@ -23,23 +23,23 @@ from numba import types
 
 from lerar_dask.kernels.resample import terms
 
-__all__ = ["AHEAD", "COMPILER_BYTES", "compile_ahead", "is_compiled"]
+__all__ = ["COMPILER_BYTES", "TYPES", "compile_all", "is_compiled"]
 
 COMPILER_BYTES = 450 << 20
 """Most memory that the process takes."""
 # fmt: off
-AHEAD = (
+TYPES = (
     ("reject.noise_model._auto",
      "f4[:,:,::1], i8, f4[::1], f4[:,:,:,::1], f4[:,::1], i8, i8[::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1]"),
     ("resample.sample.sample_plane",
      "Part(f4[:,::1], i8, i8), Tuple((i8, i8, f8[:,::1])), Lattice(i8, i8, i8), SubTerms(f8[:,::1], f8[:,::1], i8, i8, "
      "Part(u1[:,::1], i8, i8), i4[::1], i4[::1]), Method(i8, f4, f4, b1), Sky(f4[:,::1], i8, i8, f4), "
-     "Target(f4[:,:,::1], i8, i8, i8, i8, i8), Scratch(f4[:,::1], i8[:,::1], f8[:,::1]), Spare(f8[:,:,::1], f8, f8)"),
+     "Target(f4[:,:,::1], i8, i8, i8, i8, i8), Scratch(f4[:,::1], i8[:,::1], f8[:,::1]), Fallback(f8[:,:,::1], f8, f8)"),
     ("resample.sample.prepare_window",
      "Part(u2[:,::1], i8, i8), Numbers(f8, f8, f8, f8), f4[:,::1], f4[:,::1], UniTuple(i8, 2), i4[:,::1], i4[::1], i8, f4, "
      "Part(f4[:,::1], i8, i8)"),
     ("resample.masks.drop_lines",
-     "f8[:,::1], f8[:,::1], Target(f4[:,:,::1], i8, i8, i8, i8, i8), i4[:,::1], Spare(f8[:,:,::1], f8, f8)"),
+     "f8[:,::1], f8[:,::1], Target(f4[:,:,::1], i8, i8, i8, i8, i8), i4[:,::1], Fallback(f8[:,:,::1], f8, f8)"),
     ("resample.window.take_plane",
      "Part(f4[:,::1], i8, i8), Lattice(i8, i8, i8), i8, i8, UniTuple(b1, 3), Part(f4[:,::1], i8, i8)"),
     ("combine.planes.finish_planes", "f4[:,:,::1], i4[:,::1], f8[:,:,::1], i8, f4"),
@@ -80,25 +80,25 @@ AHEAD = (
 """Kernels and their types, in the order in which they are compiled; a kernel may have several lines."""
 
 
-def compile_ahead() -> None:
-    """Compile the kernels of `AHEAD` into the cache; those that are there already are only loaded."""
-    for kernel, signature in kernels_ahead():
+def compile_all() -> None:
+    """Compile the kernels of `TYPES` into the cache; those that are there already are only loaded."""
+    for kernel, signature in kernels_and_types():
         kernel.compile(signature)
 
 
-def kernels_ahead() -> Iterator[tuple[Any, tuple[Any, ...]]]:
-    """Kernels of `AHEAD` with the types of their arguments, as a call has them: the cache knows kernels by these."""
-    for name, line in AHEAD:
+def kernels_and_types() -> Iterator[tuple[Any, tuple[Any, ...]]]:
+    """Kernels of `TYPES` with the types of their arguments, as a call has them: the cache knows kernels by these."""
+    for name, line in TYPES:
         module, _, function = name.rpartition(".")
-        home = importlib.import_module(f"lerar_dask.kernels.{module}")
-        yield getattr(home, function), eval(f"({line},)", {}, _names(home))
+        room = importlib.import_module(f"lerar_dask.kernels.{module}")
+        yield getattr(room, function), eval(f"({line},)", {}, _names(room))
 
 
-def _names(home: ModuleType) -> dict[str, Any]:
-    """What a line of `AHEAD` may name: numba's types, and the named tuples of the kernel's module and of `terms`."""
+def _names(room: ModuleType) -> dict[str, Any]:
+    """What a line of `TYPES` may name: numba's types, and the named tuples of the kernel's module and of `terms`."""
     tuples = {
         name: lambda *of, made=made: types.BaseTuple.from_types(of, made)
-        for module in (terms, home)
+        for module in (terms, room)
         for name, made in vars(module).items()
         if isinstance(made, type) and issubclass(made, tuple)
     }
@@ -106,8 +106,8 @@ def _names(home: ModuleType) -> dict[str, Any]:
 
 
 def is_compiled() -> bool:
-    """Whether the kernel that is begun with is in the cache (where only those of this program text are: `fresh`)."""
-    kernel, _ = next(kernels_ahead())
+    """Whether the kernel that is begun with is in the cache (where only those of this program text are: `cache`)."""
+    kernel, _ = next(kernels_and_types())
     text = Path(kernel.py_func.__code__.co_filename)
     return any(Path(kernel.stats.cache_path).glob(f"{text.stem}.{kernel.py_func.__name__}-*.nbi"))
 
@@ -120,6 +120,6 @@ def _follow_parent() -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_follow_parent, daemon=True, name="parent").start()
-    compile_ahead()
+    compile_all()
     # Nothing to tidy up, and the other thread may hold the lock of stdin.
     os._exit(0)

@@ -14,15 +14,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lerar_dask.kernels.compiled import ahead
+from lerar_dask.kernels.compiled import precompile
 from lerar_dask.runtime.events import Event, StepStarted
 from lerar_dask.runtime.memory import RESERVED_BYTES, cpu_count
 from lerar_dask.runtime.run import Executor
 from lerar_dask.tasks import Step
 
-__all__ = ["Compiler", "compiling_ahead", "load_ahead"]
+__all__ = ["Compiler", "precompiling", "preload_modules"]
 
-_AHEAD = {
+_MODULES = {
     # Compiled code mostly, which does not keep the interpreter to itself.
     "ingest": (
         "lerar_dask.pipeline.solve",
@@ -39,14 +39,14 @@ _AHEAD = {
     ),
 }
 """Modules by the step during which they are loaded."""
-_COMMAND = [sys.executable, "-m", "lerar_dask.kernels.compiled.ahead"]
+_COMMAND = [sys.executable, "-m", "lerar_dask.kernels.compiled.precompile"]
 _LOGGER = logging.getLogger(__name__)
 
 
-def load_ahead(event: Event) -> None:
+def preload_modules(event: Event) -> None:
     """Consumer of the runtime's events that begins to load what comes after a step."""
-    if isinstance(event, StepStarted) and event.step in _AHEAD:
-        threading.Thread(target=_load, args=(_AHEAD[event.step],), name="loading", daemon=True).start()
+    if isinstance(event, StepStarted) and event.step in _MODULES:
+        threading.Thread(target=_load, args=(_MODULES[event.step],), name="loading", daemon=True).start()
 
 
 def _load(modules: tuple[str, ...]) -> None:
@@ -55,14 +55,14 @@ def _load(modules: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def compiling_ahead(executor: Executor, scheduler: str) -> Iterator[Compiler]:
+def precompiling(executor: Executor, scheduler: str) -> Iterator[Compiler]:
     """Within the block, a process compiles kernels of later stages, if none are kept and a core and memory are free.
 
     Only for tasks that run in this process: the workers of a cluster have caches, cores and memory of their own.
     """
     compiler = Compiler()
-    roomy = executor.budget_bytes >= RESERVED_BYTES + ahead.COMPILER_BYTES
-    if scheduler == "threads" and cpu_count() > 1 and roomy and not ahead.is_compiled():
+    roomy = executor.budget_bytes >= RESERVED_BYTES + precompile.COMPILER_BYTES
+    if scheduler == "threads" and cpu_count() > 1 and roomy and not precompile.is_compiled():
         compiler.start()
     try:
         yield compiler
@@ -91,7 +91,7 @@ class Compiler:
 
     def make_room(self, step: Step, executor: Executor) -> None:
         """Stop before a step that can use the memory which the process takes."""
-        free = executor.budget_bytes - RESERVED_BYTES - ahead.COMPILER_BYTES
+        free = executor.budget_bytes - RESERVED_BYTES - precompile.COMPILER_BYTES
         if self.process and step.task_bytes * min(executor.slots, len(step.tasks)) > free:
             self.stop()
 

@@ -18,10 +18,10 @@ from lerar_dask.kernels.measure.sub import measure
 from lerar_dask.settings import Ingest
 from lerar_dask.store.access import Store
 
-__all__ = ["measure_guide"]
+__all__ = ["measure_align_image"]
 
 
-def measure_guide(store: Store, path: Path, settings: Ingest) -> tuple[str, tuple[int, int]]:
+def measure_align_image(store: Store, path: Path, settings: Ingest) -> tuple[str, tuple[int, int]]:
     """Where the star list of an image lies in the store, and the image's shape; measured when it is not there yet.
 
     Raises

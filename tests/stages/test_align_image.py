@@ -6,7 +6,7 @@ from astropy.io import fits
 
 from lerar_dask.errors import UsageError
 from lerar_dask.settings import Ingest
-from lerar_dask.stages.guide import measure_guide
+from lerar_dask.stages.align_image import measure_align_image
 from lerar_dask.store.access import Store
 
 
@@ -23,7 +23,7 @@ def test_stars_of_an_image(store, tmp_path):
     for px, py in places:
         image += 3000 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * 1.4**2)).astype(np.float32)
     fits.writeto(tmp_path / "guide.fits", image)
-    at, shape = measure_guide(store, tmp_path / "guide.fits", Ingest())
+    at, shape = measure_align_image(store, tmp_path / "guide.fits", Ingest())
     stars = store.read_array(at)
     assert shape == (300, 420)
     for px, py in places:
@@ -32,7 +32,7 @@ def test_stars_of_an_image(store, tmp_path):
 
 def test_what_is_no_image(store, tmp_path):
     with pytest.raises(UsageError, match="align-to"):
-        measure_guide(store, tmp_path / "missing.fits", Ingest())
+        measure_align_image(store, tmp_path / "missing.fits", Ingest())
     fits.writeto(tmp_path / "empty.fits", np.random.default_rng(1).normal(10, 1, (200, 200)).astype(np.float32))
     with pytest.raises(UsageError, match="too few stars"):
-        measure_guide(store, tmp_path / "empty.fits", Ingest())
+        measure_align_image(store, tmp_path / "empty.fits", Ingest())
