@@ -170,6 +170,15 @@ class Integrate:
     trails: bool = True
     """Find lines of satellites and planes in each sub and leave them out."""
 
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Low and high limit of the rejection in force."""
+        if self.reject == "minmax":
+            return self.reject_low_count, self.reject_high_count
+        if self.reject == "percentile":
+            return self.percentile_low, self.percentile_high
+        return self.sigma_low, self.sigma_high
+
 
 @dataclass(frozen=True, kw_only=True)
 class Products:

@@ -207,7 +207,7 @@ class _Chunk:
                 "planes": planes[c],
                 "counts": self.counts,
             }
-            low, high = self._limits()
+            low, high = self.settings.limits
             if self.settings.reject == "auto":
                 combine_auto(cube, c * n, low=low, high=high, blur=blur, **common)
             else:
@@ -224,15 +224,6 @@ class _Chunk:
             finish_planes(planes[c], dropped[c], fallback[c], self.halo, np.float32(self.table.sky_level[c]))
         self.seconds["combine"] += time.perf_counter() - started
         return planes
-
-    def _limits(self) -> tuple[float, float]:
-        """Limits of the rejection in force."""
-        s = self.settings
-        if s.reject == "minmax":
-            return s.reject_low_count, s.reject_high_count
-        if s.reject == "percentile":
-            return s.percentile_low, s.percentile_high
-        return s.sigma_low, s.sigma_high
 
     # --------------------------------------------------------------------------------------------------- samples
 
