@@ -1,12 +1,18 @@
 """Settings go to TOML and back; every slip is refused with a word that helps."""
 
+import ast
+import re
+import sys
+import tomllib
 from dataclasses import fields
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import lerar_dask
 from lerar_dask.errors import UsageError
 from lerar_dask.identity import digest
 from lerar_dask.settings import Integrate, Settings, field_texts, from_toml, places_from_toml, to_toml
@@ -129,3 +135,25 @@ def test_every_number_has_a_range_and_its_default_lies_in_it():
 def test_a_store_that_is_no_folder_is_refused(store):
     with pytest.raises(UsageError, match="store"):
         Settings.of(store=store)
+
+
+def test_every_setting_is_read_somewhere():
+    root = Path(lerar_dask.__file__).parent
+    text = "".join(p.read_text() for p in root.rglob("*.py") if p.name != "settings.py")
+    text += (root / "settings.py").read_text().partition("def limits")[2]
+    for table in fields(Settings):
+        for field in fields(table.default_factory):
+            assert re.search(rf"\.{field.name}\b|\"{field.name}\"\]", text), field.name
+
+
+def test_all_that_is_imported_is_declared():
+    root = Path(lerar_dask.__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in project["dependencies"]}
+    homes = packages_distributions()
+    for path in (root / "lerar_dask").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in {n.partition(".")[0] for n in names} - set(sys.stdlib_module_names) - {"lerar_dask", ""}:
+                assert {d.lower().replace("_", "-") for d in homes[name]} & declared, f"{path}: {name}"
