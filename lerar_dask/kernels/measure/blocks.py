@@ -15,8 +15,9 @@ from numba import njit
 
 from lerar_dask.constants import BLOCK_PX
 from lerar_dask.kernels.measure.background import lattices
+from lerar_dask.kernels.robust.medians import middle_of_sorted
 
-__all__ = ["block_statistics", "middle_of"]
+__all__ = ["block_statistics"]
 
 _STRIP = 1024
 _CLIP_SIGMA = 6.0
@@ -143,7 +144,7 @@ def _rough_median(block, values):
         for y in range(block.shape[0]):
             for x in range(block.shape[1]):
                 m = _insert(values, m, block[y, x])
-    return _middle(values, m)
+    return middle_of_sorted(values, m)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -186,37 +187,8 @@ def _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level,
                 for y in range(y0 + parts[p, 1], y1, 2):
                     for x in range(x0 + parts[p, 2], x1, 2):
                         m = _insert(values, m, image[y, x])
-            level[by, bx] = _middle(values, m)
+            level[by, bx] = middle_of_sorted(values, m)
             blocks[by, bx, 1] = -1.0
-
-
-@njit(nogil=True, error_model="numpy")
-def middle_of(values):
-    """Median of numbers, which are put in another order (`np.median` takes two seconds to compile)."""
-    low, high, k = 0, values.size - 1, values.size // 2
-    while low < high:
-        pivot, i, j = values[(low + high) // 2], low, high
-        while i <= j:
-            while values[i] < pivot:
-                i += 1
-            while values[j] > pivot:
-                j -= 1
-            if i <= j:
-                values[i], values[j] = values[j], values[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            break
-    if values.size % 2 == 1:
-        return np.float64(values[k])
-    below = values[0]
-    for i in range(1, k):
-        below = max(below, values[i])
-    return np.float64((below + values[k]) / 2)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -233,13 +205,6 @@ def _insert(values, n, v):
 
 
 @njit(nogil=True, error_model="numpy")
-def _middle(values, n):
-    if n == 0:
-        return np.float32(np.nan)
-    return np.float32(0.5) * (values[(n - 1) // 2] + values[n // 2])
-
-
-@njit(nogil=True, error_model="numpy")
 def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks):
     """Mean of the kept pixels of the blocks that have outliers, around the median of the 3x3 blocks' levels."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
@@ -250,7 +215,7 @@ def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks
         for j in range(max(by - 1, 0), min(by + 2, blocks.shape[0])):
             for i in range(max(bx - 1, 0), min(bx + 2, blocks.shape[1])):
                 n = _insert(around, n, level[j, i])
-        center = _middle(around, n)
+        center = middle_of_sorted(around, n)
         x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
         sigma = noise[y0 // cell_px, x0 // cell_px]
         sum_, count, above = 0.0, 0, 0.0

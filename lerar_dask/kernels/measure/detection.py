@@ -15,7 +15,7 @@ from numba import njit
 
 from lerar_dask.constants import SIGMA_TO_FWHM
 from lerar_dask.kernels.measure.background import cell_centers
-from lerar_dask.kernels.measure.blocks import middle_of
+from lerar_dask.kernels.robust.medians import median_of
 
 __all__ = ["SINGLE", "detect_peaks", "halve"]
 
@@ -259,7 +259,7 @@ def _sharpness(image, y, x, sky, out):
 @njit(nogil=True, error_model="numpy")
 def _drop_half(found):
     """Keep the brighter half, in order; their number and the new limit."""
-    limit = np.float32(middle_of(found[:, 2].copy()))
+    limit = np.float32(median_of(found[:, 2].copy()))
     n = 0
     for i in range(found.shape[0]):
         if found[i, 2] > limit:

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from lerar_dask.constants import SIGMA_TO_FWHM, StarFlag
-from lerar_dask.kernels.measure.blocks import middle_of
+from lerar_dask.kernels.robust.medians import median_of
 
 __all__ = ["adaptive_moments", "aperture_flux", "weighted_flux"]
 
@@ -257,7 +257,7 @@ def _clipped_mean(values, sigma):
     if values.size < 8:
         return np.nan, 0
     jump = max(values.size // 64, 1)
-    center = np.float64(middle_of(values[::jump].copy()))
+    center = np.float64(median_of(values[::jump].copy()))
     count = 0
     for _ in range(3):
         total, count = 0.0, 0

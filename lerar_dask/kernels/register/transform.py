@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from lerar_dask.kernels.robust.medians import upper_median
+
 __all__ = ["MODELS", "Described", "aicc", "apply", "compose", "describe", "fit", "invert", "robust_fit"]
 
 MODELS = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8}
@@ -141,7 +143,7 @@ def _robust(source, target, sigma, n_parameters, mirrored, rounds):  # pragma: n
         if k == rounds:
             break
         # 1.18: median distance of a two-dimensional Gaussian of width 1
-        scale = max(1.0, _median(r) / 1.18)
+        scale = max(1.0, upper_median(r) / 1.18)
         for i in range(n):
             # 2.4: Cauchy weights lose 5 % of the precision there when there are no outliers
             weight[i] = 1.0 / (sigma[i] * sigma[i] * (1.0 + (r[i] / (2.4 * scale)) ** 2))
@@ -223,31 +225,6 @@ def _fit(source, target, weight, n_parameters, mirrored):  # pragma: no cover
         for c in range(3):
             out[r, c] /= last
     return out
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _median(values):  # pragma: no cover
-    """Upper median by quickselect."""
-    a = values.copy()
-    low, high, k = 0, len(a) - 1, len(a) // 2
-    while low < high:
-        pivot, i, j = a[(low + high) // 2], low, high
-        while i <= j:
-            while a[i] < pivot:
-                i += 1
-            while a[j] > pivot:
-                j -= 1
-            if i <= j:
-                a[i], a[j] = a[j], a[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            high = j
-        elif k >= i:
-            low = i
-        else:
-            break
-    return a[k]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from lerar_dask.constants import MISSING
+from lerar_dask.kernels.robust.medians import median_of_few
 
 __all__ = [
     "calibrate_into",
@@ -183,7 +184,7 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
                         m += 1
             if m > 0:
                 break
-        repaired[d] = _median(near[:m]) if m > 0 else level
+        repaired[d] = median_of_few(near[:m]) if m > 0 else level
     for d in range(n):
         window[found[d, 0], found[d, 1]] = repaired[d]
     return n
@@ -278,15 +279,3 @@ def first_from(numbers, least):
         else:
             high = middle
     return low
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _median(values):
-    """Median of a few values, which are sorted in place."""
-    for i in range(1, values.size):
-        v, j = values[i], i
-        while j > 0 and values[j - 1] > v:
-            values[j] = values[j - 1]
-            j -= 1
-        values[j] = v
-    return np.float32(0.5) * (values[(values.size - 1) // 2] + values[values.size // 2])
