@@ -124,7 +124,7 @@ def test_new_subs_alone_are_read(night, stacked, tmp_path):
 
 def begun(out: Path, stage: str) -> bool:
     """Whether the ledger tells of a task of a stage."""
-    return any(f'"{stage}/' in path.read_text() for path in (out / "store.zarr").rglob("*.jsonl"))
+    return any(f'"{stage}/' in path.read_text() for path in (out / "store.zarr" / "ledger").glob("*.jsonl"))
 
 
 def stopped_at(night: Path, out: Path, stage: str, by: signal.Signals) -> subprocess.CompletedProcess:
