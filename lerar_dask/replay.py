@@ -24,13 +24,18 @@ def known_names() -> dict[str, Any]:
     from lerar_dask.frames.header import Header
     from lerar_dask.frames.wcs import Solution
     from lerar_dask.kernels.normalize.slab import Scene
-    from lerar_dask.stages import ingest, integrate, masters, normalize, register, soundness, trails
+    from lerar_dask.stages import ingest, trails
+    from lerar_dask.stages.calibrate import masters, soundness
+    from lerar_dask.stages.integrate import chunk as integrate
+    from lerar_dask.stages.normalize import solve as normalize
+    from lerar_dask.stages.register.agree import agree
+    from lerar_dask.stages.register.match import match_batch
     from lerar_dask.sub import Sub
 
     tasks = (
         (soundness.look_over, soundness.flat_levels, soundness.check_frames),
         (masters.combine_band, masters.make_maps, masters.make_defects),
-        (masters.find_defects, ingest.ingest_sub, register.match_batch, register.agree, normalize.solve_group),
+        (masters.find_defects, ingest.ingest_sub, match_batch, agree, normalize.solve_group),
         (trails.make_scene, trails.find_trails, integrate.integrate_chunk),
     )
     arguments = (

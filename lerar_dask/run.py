@@ -29,7 +29,7 @@ from lerar_dask.tasks import Step, Task
 if TYPE_CHECKING:
     import dask.array as da
 
-    from lerar_dask.stages.normalize import Normalization
+    from lerar_dask.stages.normalize.solve import Normalization
 
 __all__ = ["GroupState", "Run", "RunState", "TargetState", "store_of"]
 
@@ -185,7 +185,7 @@ class Run:
 
     def normalization(self, group: str) -> Normalization:
         """Scale, sky surface and its error of each sub of a group."""
-        from lerar_dask.stages.normalize import load
+        from lerar_dask.stages.normalize.solve import load
 
         state, _ = self._group(group)
         return load(self.store.url, state.normalization)
@@ -334,7 +334,7 @@ def _raw_block(url: str, geometry: str, slots: list[int], i: int, window: Window
 def _sub_block(
     url: str, table: str, canvas: Canvas, settings: Integrate, what: str, i: int, window: Window
 ) -> np.ndarray:
-    from lerar_dask.stages.integrate import compute_sub
+    from lerar_dask.stages.integrate.chunk import compute_sub
 
     return compute_sub(url, table, canvas, settings, i, window, what=what)
 
@@ -342,7 +342,7 @@ def _sub_block(
 def _master_block(
     url: str, table: str, canvas: Canvas, settings: Integrate, block_id: tuple[int, ...] = ()
 ) -> np.ndarray:
-    from lerar_dask.stages.integrate import compute_chunk
+    from lerar_dask.stages.integrate.chunk import compute_chunk
 
     return compute_chunk(url, table, canvas, settings, block_id[2], block_id[3])
 

@@ -12,7 +12,7 @@ from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import fits
 from lerar_dask.products.quantities import iso_time
-from lerar_dask.stages import bands, masters, soundness
+from lerar_dask.stages.calibrate import bands, masters, soundness
 from lerar_dask.stages.ingest import raw_digest
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task

@@ -15,7 +15,7 @@ from lerar_dask.pipeline.prepare import Light, Night, items_of
 from lerar_dask.pipeline.summary import DryRun, GroupPlan
 from lerar_dask.runtime import memory
 from lerar_dask.settings import Settings
-from lerar_dask.stages.bands import BAND_ROWS
+from lerar_dask.stages.calibrate.bands import BAND_ROWS
 from lerar_dask.store.access import Store
 
 __all__ = ["dry_run"]

@@ -16,10 +16,14 @@ from lerar_dask.pipeline.site import site_of
 from lerar_dask.pipeline.table import make_table, table_key
 from lerar_dask.run import GroupState, TargetState
 from lerar_dask.runtime.events import Note
-from lerar_dask.stages import integrate, masters, normalize, register, trails
-from lerar_dask.stages.normalize import LnReference, Normalization
-from lerar_dask.stages.register import Registration
-from lerar_dask.stages.stack_table import save_table
+from lerar_dask.stages import trails
+from lerar_dask.stages.calibrate import masters
+from lerar_dask.stages.integrate import chunk as integrate
+from lerar_dask.stages.integrate.stack_table import save_table
+from lerar_dask.stages.normalize import solve as normalize
+from lerar_dask.stages.normalize.solve import LnReference, Normalization
+from lerar_dask.stages.register.agree import Registration
+from lerar_dask.stages.register.reference import choose_reference, of_usual_exposure
 from lerar_dask.sub import Sub
 
 __all__ = ["Solved", "solve_group"]
@@ -91,8 +95,8 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     store, settings = session.store, session.settings
     subs = [solved.target.subs[i] for i in members]
     summaries = [solved.summaries[i] for i in members]
-    usual = register.of_usual_exposure([s.exposure_s for s in subs])
-    reference = next(i for i in register.choose_reference(summaries) if usual[i])
+    usual = of_usual_exposure([s.exposure_s for s in subs])
+    reference = next(i for i in choose_reference(summaries) if usual[i])
     site, text = site_of(store, subs, solved.registration.transforms[members])
     given = solved.ln_reference
     place = given and (given.member, given.reference_to_sub.tolist(), given.name)

@@ -13,8 +13,9 @@ from lerar_dask.kernels.register.transform import apply, invert
 from lerar_dask.pipeline.prepare import Night
 from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState
-from lerar_dask.stages.register import grid_scale, load
-from lerar_dask.stages.stack_table import load_table
+from lerar_dask.stages.integrate.stack_table import load_table
+from lerar_dask.stages.register.agree import load
+from lerar_dask.stages.register.reference import grid_scale
 from lerar_dask.store.access import Store
 from lerar_dask.sub import Sub
 

@@ -15,9 +15,10 @@ from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session
 from lerar_dask.runtime.events import Note
-from lerar_dask.stages import ln_reference, register
-from lerar_dask.stages.normalize import LnReference
-from lerar_dask.stages.register import Registration
+from lerar_dask.stages.normalize import ln_reference
+from lerar_dask.stages.normalize.solve import LnReference
+from lerar_dask.stages.register.agree import Registration, agree_key, load, plan_agree
+from lerar_dask.stages.register.match import plan_match
 from lerar_dask.sub import Sub
 
 __all__ = ["find_reference", "tell_adopted"]
@@ -131,7 +132,7 @@ def _match(session: Session, target: str, image: Sub, first: Sub) -> np.ndarray 
     """Transform from a sub to the image, refined; None where they do not match."""
     url, settings = session.store.url, session.settings.register
     key = digest("ln-reference", target, image, first)[:12]
-    step = register.plan_match(url, [image], first, settings, key)
+    step = plan_match(url, [image], first, settings, key)
     records = session.run(step)
     record = records[step.tasks[0].key]
     if record["state"] != "done":
@@ -139,10 +140,10 @@ def _match(session: Session, target: str, image: Sub, first: Sub) -> np.ndarray 
     found = record["result"]["found"]
     if found[0] is None:
         return None
-    key = register.agree_key([image], first, found, settings)
-    step = register.plan_agree(url, [image], first, found, settings)
+    key = agree_key([image], first, found, settings)
+    step = plan_agree(url, [image], first, found, settings)
     (record,) = session.run(step, keep=lambda _: session.store.has(f"registration/{key}/transforms")).values()
     if record["state"] != "done":
         raise LerarError(f"{record['key']}: {record['reason']}")
-    transform = register.load(url, key).transforms[0]
+    transform = load(url, key).transforms[0]
     return transform if np.isfinite(transform).all() else None

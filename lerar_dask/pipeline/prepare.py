@@ -11,8 +11,8 @@ from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.scan import scan
 from lerar_dask.link.match import LightGroup, LightLink, Links, link_frames
 from lerar_dask.settings import Settings
+from lerar_dask.stages.calibrate.masters import CalibrationSet, set_key
 from lerar_dask.stages.ingest import Item, geometry_name, raw_digest
-from lerar_dask.stages.masters import CalibrationSet, set_key
 
 __all__ = ["Light", "Night", "gone_lights", "items_of", "survey", "without_frames"]
 

@@ -17,7 +17,7 @@ from lerar_dask.pipeline.products import rows_of
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import plots, preview, provenance, report
 from lerar_dask.run import RunState
-from lerar_dask.stages.stack_table import load_table
+from lerar_dask.stages.integrate.stack_table import load_table
 from lerar_dask.store.access import Store
 
 __all__ = ["Drawing", "draw", "report_digest", "timings", "write_run_report"]

@@ -10,9 +10,9 @@ import numpy as np
 from lerar_dask.identity import code_of, digest
 from lerar_dask.pipeline.session import Session
 from lerar_dask.settings import Integrate
-from lerar_dask.stages.normalize import Normalization
+from lerar_dask.stages.integrate.stack_table import StackTable
+from lerar_dask.stages.normalize.solve import Normalization
 from lerar_dask.stages.saturation import saturation_levels
-from lerar_dask.stages.stack_table import StackTable
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.group import Solved

@@ -10,8 +10,8 @@ import numpy as np
 from lerar_dask.kernels.register.transform import describe
 from lerar_dask.pipeline.prepare import Light, Night
 from lerar_dask.pipeline.session import Session
-from lerar_dask.stages.register import grid_scale
-from lerar_dask.stages.stack_table import load_table
+from lerar_dask.stages.integrate.stack_table import load_table
+from lerar_dask.stages.register.reference import grid_scale
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.solve import Solved

@@ -13,8 +13,10 @@ import numpy as np
 from lerar_dask.grid import Canvas
 from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session, stop_on_failure
-from lerar_dask.stages import align_image, register
-from lerar_dask.stages.register import Registration
+from lerar_dask.stages.register import align_image
+from lerar_dask.stages.register.agree import Registration, agree_key, load, plan_agree
+from lerar_dask.stages.register.match import plan_match
+from lerar_dask.stages.register.reference import choose_reference, finest_group, grid_scale
 from lerar_dask.sub import Sub
 
 __all__ = ["best_first", "canvas_of", "register_target", "sampling_notes"]
@@ -27,7 +29,7 @@ def best_first(subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]) -> list
     """Candidates for the reference, by what headers tell of the pixels' size and by what was measured."""
     scales = [sub.scale_arcsec_px for sub in subs]
     sizes = scales if all(scales) else [sub.binning for sub in subs]
-    return register.choose_reference(summaries, np.array(sizes, float))
+    return choose_reference(summaries, np.array(sizes, float))
 
 
 # --------------------------------------------------------------------------------------------------------- registration
@@ -50,12 +52,12 @@ def register_target(
         finer, more = _finer(session, name, members, order, found)
         if finer is not None:
             kept, reference, found = None, finer, more
-    key = register.agree_key(members, reference, found, settings)
-    step = register.plan_agree(store.url, members, reference, found, settings)
+    key = agree_key(members, reference, found, settings)
+    step = plan_agree(store.url, members, reference, found, settings)
     stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
     if reference in members and not kept:
         session.note(f"reference/{name}", subs[members.index(reference)].id)
-    return key, register.load(store.url, key), reference
+    return key, load(store.url, key), reference
 
 
 def _match(session: Session, name: str, members: Sequence[Sub], candidates: Sequence[Sub]) -> tuple[Sub, list[Any]]:
@@ -63,7 +65,7 @@ def _match(session: Session, name: str, members: Sequence[Sub], candidates: Sequ
     best: tuple[Sub, list[Any]] = (candidates[0], [])
     for reference in candidates:
         key = digest("registration", name, reference)[:12]
-        step = register.plan_match(session.store.url, members, reference, session.settings.register, key)
+        step = plan_match(session.store.url, members, reference, session.settings.register, key)
         records = session.run(step)
         stop_on_failure(records)
         found = [f for task in step.tasks for f in records[task.key]["result"]["found"]]
@@ -79,7 +81,7 @@ def _finer(
 ) -> tuple[Sub | None, list[Any]]:
     """Reference and matches from a group whose pixels turned out finer than the reference's; None where none is."""
     transforms = np.array([f["transform"] if f else [np.nan] * 9 for f in found], float).reshape(-1, 3, 3)
-    group = register.finest_group(transforms, [m.group for m in members])
+    group = finest_group(transforms, [m.group for m in members])
     if not group:
         return None, []
     own = [members[i] for i in order if members[i].group == group and found[i] is not None]
@@ -145,7 +147,7 @@ def sampling_notes(subs: Sequence[Sub], registration: Registration) -> list[str]
         own = [i for i, sub in enumerate(subs) if sub.group == group and not registration.reasons[i]]
         if not own:
             continue
-        ratio = 1 / float(np.median(register.grid_scale(registration.transforms[own])))
+        ratio = 1 / float(np.median(grid_scale(registration.transforms[own])))
         if ratio != 1.0:
             size = f"{ratio:.2f} times as large as" if ratio > 1 else f"{1 / ratio:.2f} times finer than"
             notes.append(

@@ -6,7 +6,7 @@ from astropy.io import fits
 
 from lerar_dask.errors import UsageError
 from lerar_dask.settings import Ingest
-from lerar_dask.stages.align_image import measure_align_image
+from lerar_dask.stages.register.align_image import measure_align_image
 from lerar_dask.store.access import Store
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from lerar_dask.grid import Canvas, Window
 from lerar_dask.settings import Integrate
-from lerar_dask.stages import integrate, sources, tiles
-from lerar_dask.stages.stack_table import StackTable, load_table, save_table
+from lerar_dask.stages.integrate import chunk as integrate
+from lerar_dask.stages.integrate import sources, tiles
+from lerar_dask.stages.integrate.stack_table import StackTable, load_table, save_table
 from lerar_dask.store.access import Store
 
 SHAPE = (150, 190)

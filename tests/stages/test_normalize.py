@@ -5,8 +5,8 @@ import pytest
 
 from lerar_dask.kernels.normalize.surface import evaluate_surface
 from lerar_dask.settings import Normalize
-from lerar_dask.stages import normalize
 from lerar_dask.stages import trails as trails_stage
+from lerar_dask.stages.normalize import solve as normalize
 from lerar_dask.store.access import Store
 from lerar_dask.sub import Sub
 

@@ -6,7 +6,9 @@ import pytest
 from lerar_dask.kernels.measure.sub import measure_shapes
 from lerar_dask.kernels.register.transform import apply
 from lerar_dask.settings import Register
-from lerar_dask.stages.register import agree_key, choose_reference, load, plan_agree, plan_match
+from lerar_dask.stages.register.agree import agree_key, load, plan_agree
+from lerar_dask.stages.register.match import plan_match
+from lerar_dask.stages.register.reference import choose_reference
 from lerar_dask.store.access import Store
 from lerar_dask.sub import Sub
 

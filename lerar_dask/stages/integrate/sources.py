@@ -19,7 +19,7 @@ from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.sample import prepare_window
 from lerar_dask.kernels.resample.terms import Lattice, Numbers, Part
 from lerar_dask.kernels.resample.window import calibrate_into, lay_voids, take_plane
-from lerar_dask.stages.stack_table import Plane, StackTable
+from lerar_dask.stages.integrate.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
 
 __all__ = [

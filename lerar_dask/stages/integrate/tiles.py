@@ -9,8 +9,8 @@ from lerar_dask.grid import CHUNK_SHAPE, SURFACE_NODE_PX
 from lerar_dask.kernels.reject.noise_model import PITCH_PAD
 from lerar_dask.kernels.resample import warp
 from lerar_dask.settings import Integrate
-from lerar_dask.stages.sources import KEPT_SETS
-from lerar_dask.stages.stack_table import StackTable
+from lerar_dask.stages.integrate.sources import KEPT_SETS
+from lerar_dask.stages.integrate.stack_table import StackTable
 
 __all__ = ["cube_pitch", "cube_planes", "fitting_tile", "halo_px", "resident_bytes", "task_bytes"]
 

@@ -20,8 +20,8 @@ from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.soundness import Look, flat_misfits, look_at, misfits, over_the_lights
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Masters
-from lerar_dask.stages.bands import read_master
-from lerar_dask.stages.masters import is_turned, master_key
+from lerar_dask.stages.calibrate.bands import read_master
+from lerar_dask.stages.calibrate.masters import is_turned, master_key
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 

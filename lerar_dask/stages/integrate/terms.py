@@ -12,8 +12,8 @@ from lerar_dask.grid import SURFACE_NODE_PX, Window
 from lerar_dask.kernels.combine.noise import blur_terms, cell_weights, phase_factor, sample_variance
 from lerar_dask.kernels.normalize.surface import evaluate_surfaces, surface_shape
 from lerar_dask.settings import Integrate
-from lerar_dask.stages.sources import mapped
-from lerar_dask.stages.stack_table import StackTable
+from lerar_dask.stages.integrate.sources import mapped
+from lerar_dask.stages.integrate.stack_table import StackTable
 
 __all__ = ["noise_models", "skies"]
 

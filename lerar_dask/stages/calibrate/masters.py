@@ -23,7 +23,15 @@ from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate import defects as cosmetic
 from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Ingest, Masters
-from lerar_dask.stages.bands import BAND_ROWS, band_bytes, combine_rows, has_band, read_band, read_master, write_band
+from lerar_dask.stages.calibrate.bands import (
+    BAND_ROWS,
+    band_bytes,
+    combine_rows,
+    has_band,
+    read_band,
+    read_master,
+    write_band,
+)
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 

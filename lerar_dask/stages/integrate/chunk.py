@@ -27,8 +27,7 @@ from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
 from lerar_dask.kernels.resample.terms import Fallback, Lattice, Method, Part, Scratch, Sky, SubTerms, Target
 from lerar_dask.settings import Integrate
-from lerar_dask.stages.chunk_terms import noise_models, skies
-from lerar_dask.stages.sources import (
+from lerar_dask.stages.integrate.sources import (
     Source,
     calibrated_window,
     source_window,
@@ -36,8 +35,9 @@ from lerar_dask.stages.sources import (
     thread_scratch,
     turned_lattice,
 )
-from lerar_dask.stages.stack_table import Plane, load_table
-from lerar_dask.stages.tiles import cube_pitch, cube_planes, fitting_tile, halo_px, resident_bytes, task_bytes
+from lerar_dask.stages.integrate.stack_table import Plane, load_table
+from lerar_dask.stages.integrate.terms import noise_models, skies
+from lerar_dask.stages.integrate.tiles import cube_pitch, cube_planes, fitting_tile, halo_px, resident_bytes, task_bytes
 from lerar_dask.store.access import open_store
 from lerar_dask.tasks import Step, Task
 
