@@ -47,6 +47,9 @@ class Step:
     tasks: Sequence[Task]
     task_bytes: int = 0
     """Memory that one running task needs at most, beyond what the process has."""
+    is_there: Callable[[Any, Task], bool] = lambda _store, _task: True
+    """Says of a task that the ledger calls done whether what it made still lies in the store; one that ended in a frame
+    set aside has made nothing, and is not asked."""
 
     @property
     def pixels(self) -> int:

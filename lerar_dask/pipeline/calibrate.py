@@ -47,7 +47,7 @@ def make_masters(session: Session, night: Night) -> tuple[Night, dict[Path, str]
                 session.note(f"unfit/{frame.path}", raw_digest(frame), unfit[str(frame.path)])
     good = {key: item for key, item in night.sets.items() if not {item.dark, item.bias, item.flat} & set(failed)}
     step = masters.plan_sets(store.url, links, list(good.values()), settings.masters, settings.ingest)
-    session.run(step, keep=lambda task: masters.is_there(store, task))
+    session.run(step)
     bad = {}
     for light in night.lights:
         item = light.calibration
@@ -68,14 +68,14 @@ def _make_stacks(session: Session, links: Links) -> tuple[dict[str, str], dict[s
     settings, store = session.settings.masters, session.store
     masters.prepare_arrays(store, links, settings)
     pedestals = masters.plan_stacks(store.url, links, settings, flats=False, levels={})
-    failed = _failures(session.run(pedestals, keep=lambda task: masters.has_rows(store, task)))
+    failed = _failures(session.run(pedestals))
     found = session.run(soundness.plan_levels(store.url, links, settings))
     unfit = _bad_frames(found)
     if not unfit:
         failed |= _failures(found)
         levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
         flats = masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)
-        failed |= _failures(session.run(flats, keep=lambda task: masters.has_rows(store, task)))
+        failed |= _failures(session.run(flats))
     return failed, unfit | _find_unfit(session, links, failed)
 
 

@@ -6,15 +6,16 @@ after a kill between two files, when frames changed without a task to run, and w
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from lerar_dask.identity import digest
 from lerar_dask.pipeline.session import Session
-from lerar_dask.tasks import Task, step_to_plain
+from lerar_dask.tasks import Step, step_to_plain
 
-__all__ = ["is_kept", "is_whole", "keep_file", "keep_steps", "told_of"]
+__all__ = ["as_files", "is_kept", "keep_file", "keep_steps", "told_of"]
 
 
 def is_kept(session: Session, path: Path, made_of: str) -> bool:
@@ -52,9 +53,11 @@ def keep_steps(session: Session) -> bool:
     return keep_file(session, store.path / "steps.json", made_of, write)
 
 
-def is_whole(session: Session, task: Task) -> bool:
-    """Whether the file that a task of this or an earlier call wrote still lies in OUT, as long as it was."""
-    return _lies_there(Path(task.arguments["path"]), session.known[task.key])
+def as_files(session: Session, step: Step) -> Step:
+    """A step whose tasks write files into OUT: done while each still lies there, as long as it was."""
+    return dataclasses.replace(
+        step, is_there=lambda _, task: _lies_there(Path(task.arguments["path"]), session.known[task.key])
+    )
 
 
 def told_of(session: Session, path: Path) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,12 +26,22 @@ from lerar_dask.stages.register.agree import Registration
 from lerar_dask.stages.register.reference import choose_reference, of_usual_exposure
 from lerar_dask.sub import Sub
 
-__all__ = ["Solved", "solve_group"]
+__all__ = ["Solved", "SolvedGroup", "solve_group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolvedGroup:
+    """What came out for one group."""
+
+    state: GroupState
+    normalization: Normalization
+    rejected: np.ndarray
+    """(n, 3) int64: samples of each sub rejected low, high, used."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solved:
-    """What came out for one target."""
+    """What is known of a target once its subs are registered, and what came out for its groups."""
 
     name: str
     target: TargetState
@@ -40,14 +50,15 @@ class Solved:
     ln_reference: LnReference | None
     """The image that the user gave for scale and sky."""
     notes: Sequence[str] = ()
-    groups: dict[str, GroupState] = field(default_factory=dict)
-    normalizations: dict[str, Normalization] = field(default_factory=dict)
-    rejected: dict[str, np.ndarray] = field(default_factory=dict)
-    """Per group (n, 3): samples rejected low, high, used."""
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    """Reason by path."""
+    groups: Mapping[str, SolvedGroup] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Reasons of groups without a master."""
 
 
-def solve_group(session: Session, solved: Solved, group: str, members: list[int], canvas: Canvas) -> None:
-    """Normalize and integrate one group; adds to `solved`."""
+def solve_group(session: Session, solved: Solved, group: str, members: list[int], canvas: Canvas) -> SolvedGroup:
+    """Normalize and integrate one group of a registered target."""
     store, settings = session.store, session.settings
     subs = [solved.target.subs[i] for i in members]
     key, normalization = _normalize(session, solved, members)
@@ -72,15 +83,13 @@ def solve_group(session: Session, solved: Solved, group: str, members: list[int]
         name=group,
         memory_per_task=max(room, 64 << 20) // session.executor.slots,
     )
-    records = session.run(step, keep=lambda t: store.has_chunk(master, t.arguments["cy"], t.arguments["cx"]))
+    records = session.run(step)
     stop_on_failure(records)
     counts = np.zeros((len(subs), 3), np.int64)
     for record in records.values():
         result = record["result"]
         np.add.at(counts, np.array(result["subs"], int), np.array([result["low"], result["high"], result["used"]]).T)
-    solved.rejected[group] = counts
-    solved.normalizations[group] = normalization
-    solved.groups[group] = GroupState(
+    state = GroupState(
         target=solved.name,
         subs=members,
         normalization=key,
@@ -88,6 +97,7 @@ def solve_group(session: Session, solved: Solved, group: str, members: list[int]
         master=master,
         n_channels=table.n_channels,
     )
+    return SolvedGroup(state=state, normalization=normalization, rejected=counts)
 
 
 def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[str, Normalization]:
@@ -119,7 +129,7 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
         ln_reference=given,
     )
     before = session.n_run
-    records = session.run(step, keep=lambda _: store.has(f"normalization/{key}/scale"))
+    records = session.run(step)
     stop_on_failure(records)
     if session.n_run > before and given is not None:
         tell_adopted(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
@@ -135,9 +145,9 @@ def _find_trails(session: Session, subs: Sequence[Sub], transforms: np.ndarray, 
     store, name, at = session.store, subs[0].group, f"normalization/{key}"
     trails.prepare_scene(store, subs, transforms, store.read_array(f"{at}/local_scale").shape[1], key=key)
     step = trails.plan_scene(store.url, subs, transforms, key=key, name=name)
-    stop_on_failure(session.run(step, keep=lambda t: store.has_band(f"{at}/block_scene", t.arguments["band"])))
+    stop_on_failure(session.run(step))
     step = trails.plan(store.url, subs, transforms, [s.cfa for s in subs], key=key, name=name)
-    stop_on_failure(session.run(step, keep=lambda t: store.has(f"{at}/trails/{t.arguments['first']}")))
+    stop_on_failure(session.run(step))
 
 
 def _found_defects(session: Session, solved: Solved, members: list[int]) -> list[str | None]:
@@ -155,9 +165,7 @@ def _found_defects(session: Session, solved: Solved, members: list[int]) -> list
         places = np.array([[d.shift_x, d.shift_y] for d in at])
         named = [(subs[k].geometry, subs[k].slot, subs[k].measure) for k in own]
         key, step = masters.plan_found(session.store.url, named, places, shape, base)
-        stop_on_failure(
-            session.run(step, keep=lambda t: session.store.has(f"calibration/{t.arguments['key']}/defects"))
-        )
+        stop_on_failure(session.run(step))
         for k in own:
             keys[k] = key
     return keys

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,31 +77,26 @@ class Session:
     def _is_aside(self, task: Task) -> bool:
         return bool(self.known[task.key]["state"] == "aside")
 
-    def run(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> dict[str, Mapping[str, Any]]:
+    def run(self, step: Step) -> dict[str, Mapping[str, Any]]:
         """Run the tasks of a step that are not done; records of all its tasks by key.
 
         Raises
         ------
         DamagedError
             after the step, when tasks met damaged parts of the store.
-
-        Parameters
-        ----------
-        keep : says of a task that the ledger calls done whether what it made is still there; one that ended in a
-            frame set aside has made nothing, and is not asked
         """
         if step.tasks:
             self.steps.append(step)
-        todo = self._todo(step, keep)
+        todo = self._todo(step)
         if todo:
             in_background = self._waiting[: _SHORT * max(0, self.executor.slots - len(todo))]
             self._waiting = self._waiting[len(in_background) :]
             self._run_tasks(dataclasses.replace(step, tasks=todo), in_background)
         return {t.key: self.known[t.key] for t in step.tasks if t.key in self.known}
 
-    def in_background(self, step: Step, *, keep: Callable[[Task], bool] = lambda _: True) -> None:
+    def in_background(self, step: Step) -> None:
         """Tasks that no step waits for: they run beside steps that leave cores idle, at the latest in `run_waiting`."""
-        self._waiting += [(step, task) for task in self._todo(step, keep)]
+        self._waiting += [(step, task) for task in self._todo(step)]
 
     def run_waiting(self) -> None:
         """Run what is left of the tasks that were to run beside others."""
@@ -109,8 +104,8 @@ class Session:
             self._run_tasks(dataclasses.replace(step, tasks=[t for s, t in self._waiting if s is step]), [])
         self._waiting = []
 
-    def _todo(self, step: Step, keep: Callable[[Task], bool]) -> list[Task]:
-        return [t for t in step.tasks if not (self.is_done(t) and (self._is_aside(t) or keep(t)))]
+    def _todo(self, step: Step) -> list[Task]:
+        return [t for t in step.tasks if not (self.is_done(t) and (self._is_aside(t) or step.is_there(self.store, t)))]
 
     def _run_tasks(self, step: Step, in_background: Sequence[tuple[Step, Task]]) -> None:
         start = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from collections.abc import Sequence
 
 from lerar_dask.errors import LerarError
@@ -15,55 +17,51 @@ from lerar_dask.sub import Sub
 __all__ = ["Solved", "solve_target"]
 
 
-def solve_target(
-    session: Session, name: str, subs: Sequence[Sub], set_aside: dict[str, str], problems: dict[str, str]
-) -> Solved:
+def solve_target(session: Session, name: str, subs: Sequence[Sub]) -> Solved:
     """Register, normalize, integrate.
 
     Parameters
     ----------
     subs : in order of start and id
-    set_aside : reasons of frames that are set aside, by path; added to
-    problems : reasons of groups without a master; added to
     """
     store = session.store
     summaries = [store.measures(s.geometry, s.measure).summary(s.slot) for s in subs]
     key, registration, reference = register_target(session, name, subs, summaries)
-    reasons = list(registration.reasons)
-    canvas = canvas_of(session, subs, registration, reasons, reference)
-    for sub, reason in zip(subs, reasons, strict=True):
-        if reason:
-            set_aside[sub.path] = reason
-    solved = Solved(
+    canvas, reasons = canvas_of(session, subs, registration, reference)
+    reasons = _without_lonely(subs, reasons)
+    registered = Solved(
         name=name,
         target=TargetState(subs=list(subs), registration=key, canvas=canvas),
         registration=registration,
         summaries=summaries,
         ln_reference=find_reference(session, name, subs, registration, reference, best_first(subs, summaries)),
         notes=sampling_notes(subs, registration),
+        set_aside={sub.path: reason for sub, reason in zip(subs, reasons, strict=True) if reason},
     )
+    groups, problems = {}, {}
     for group in sorted({sub.group for sub in subs}):
         members = [i for i, sub in enumerate(subs) if sub.group == group and not reasons[i]]
-        offered = sum(sub.group == group for sub in subs)
-        if len(members) == 1 and offered >= 3:
-            _give_up(subs, members[0], reasons, set_aside)
-            members = []
         if not members or canvas is None:
             problems[group] = _why_none([r for s, r in zip(subs, reasons, strict=True) if s.group == group])
             continue
         try:
-            solve_group(session, solved, group, members, canvas)
+            groups[group] = solve_group(session, registered, group, members, canvas)
         except LerarError as error:
             if type(error) is not LerarError:
                 raise
             problems[group] = error.message
-    return solved
+    return dataclasses.replace(registered, groups=groups, problems=problems)
 
 
-def _give_up(subs: Sequence[Sub], only: int, reasons: list[str], set_aside: dict[str, str]) -> None:
-    """One sub of three or more that matches only itself is no stack."""
-    reasons[only] = "no other sub of its group matches it"
-    set_aside[subs[only].path] = reasons[only]
+def _without_lonely(subs: Sequence[Sub], reasons: Sequence[str]) -> list[str]:
+    """The reasons, with one for each sub that alone of three or more of its group is left: it matches only itself."""
+    offered = Counter(sub.group for sub in subs)
+    left = Counter(sub.group for sub, reason in zip(subs, reasons, strict=True) if not reason)
+    lonely = {group for group, n in left.items() if n == 1 and offered[group] >= 3}
+    return [
+        reason or ("no other sub of its group matches it" if sub.group in lonely else "")
+        for sub, reason in zip(subs, reasons, strict=True)
+    ]
 
 
 def _why_none(reasons: Sequence[str]) -> str:

@@ -8,14 +8,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.pipeline import calibrate
 from lerar_dask.pipeline.corners import corner_notes
 from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
-from lerar_dask.pipeline.files import is_kept, is_whole, keep_file, keep_steps
+from lerar_dask.pipeline.files import as_files, is_kept, keep_file, keep_steps
 from lerar_dask.pipeline.heal import mend_nodes, until_whole
 from lerar_dask.pipeline.preload import precompiling, preload_modules
 from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, survey
@@ -106,10 +106,10 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     set_aside = {str(frame.path): reason for frame, reason in night.links.aside}
     set_aside |= {str(path): reason for path, reason in without.items()}
     set_aside |= gone_lights(night, nights, session.known)
-    session.in_background(calibrate.plan_files(session, night, out), keep=lambda task: is_whole(session, task))
-    subs = _ingest(session, lights, set_aside)
+    session.in_background(as_files(session, calibrate.plan_files(session, night, out)))
+    subs, not_ingested = _ingest(session, lights)
     no_subs = doubtful(session.store, lights, subs)
-    set_aside |= no_subs
+    set_aside |= not_ingested | no_subs
     subs = [sub for sub in subs if sub.path not in no_subs]
     targets = defaultdict(list)
     for sub in subs:
@@ -124,17 +124,17 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     )
     from lerar_dask.pipeline import solve  # loaded ahead
 
-    problems: dict[str, str] = {}
-    solved = [
-        solve.solve_target(session, name, members, set_aside, problems) for name, members in sorted(targets.items())
-    ]
+    solved = [solve.solve_target(session, name, members) for name, members in sorted(targets.items())]
+    groups = {name: group.state for s in solved for name, group in s.groups.items()}
+    problems = {name: reason for s in solved for name, reason in s.problems.items()}
+    set_aside |= {path: reason for s in solved for path, reason in s.set_aside.items()}
     for name in sorted({light.group.name for light in night.lights if str(light.frame.path) not in no_subs}):
-        if name not in {g for s in solved for g in s.groups} and name not in problems:
+        if name not in groups and name not in problems:
             problems[name] = "none of its lights can be used"
     state = dataclasses.replace(
         state,
         targets={s.name: s.target for s in solved},
-        groups={g: v for s in solved for g, v in s.groups.items()},
+        groups=groups,
         notes=[*state.notes, *(note for s in solved for note in s.notes)],
     )
     state = dataclasses.replace(state, frames=frame_rows(session, night, solved, set_aside))
@@ -142,20 +142,14 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     return _finish(session, night, state, solved, problems, set_aside, out)
 
 
-def _ingest(session: Session, lights: Sequence[Light], set_aside: dict[str, str]) -> list[Sub]:
-    """Bring lights into the store; subs that can be used, in order of start and id; each picture once."""
+def _ingest(session: Session, lights: Sequence[Light]) -> tuple[list[Sub], dict[str, str]]:
+    """Bring lights into the store; subs that can be used, in order of start and id; reasons of others, by path."""
     settings, store = session.settings, session.store
     items = items_of(lights, session.known, store.has_sub)
     ingest.prepare_arrays(store, items, settings.ingest, session.settings.run.codec)
-
-    def is_there(task: Any) -> bool:
-        item = task.arguments["item"]
-        measures = store.measures(item.geometry, task.arguments["key"])
-        return store.has_sub(item.geometry, item.slot) and measures.has(item.slot)
-
-    step = ingest.plan(store.url, items, settings.ingest)
-    records = session.run(step, keep=is_there)
+    records = session.run(ingest.plan(store.url, items, settings.ingest))
     subs: list[Sub] = []
+    set_aside: dict[str, str] = {}
     seen: dict[str, str] = {}
     for light in sorted(lights, key=lambda item: str(item.frame.path)):
         path = str(light.frame.path)
@@ -187,7 +181,7 @@ def _ingest(session: Session, lights: Sequence[Light], set_aside: dict[str, str]
                 noise_cell_px=session.settings.ingest.background_cell_px,
             )
         )
-    return sorted(subs, key=lambda sub: (sub.start, sub.id))
+    return sorted(subs, key=lambda sub: (sub.start, sub.id)), set_aside
 
 
 def _target_of(sub: Sub, night: Night) -> str:
@@ -210,13 +204,13 @@ def _finish(
     settings, store, page = session.settings, session.store, out / "report.html"
     written = [keep_steps(session)]
     facts = {name: header_facts(store, state, name, night) for name in state.groups}
-    step = products.plan_products(store, out, state, settings, facts)
+    step = as_files(session, products.plan_products(store, out, state, settings, facts))
     made_of, none_yet = run_report.report_digest(state, problems), problems
     stale = settings.products.report and not is_kept(session, page, made_of)
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
         drawn = side.submit(run_report.draw, store, state) if stale else None
-        records = session.run(step, keep=lambda task: is_whole(session, task))
+        records = session.run(step)
         session.run_waiting()
     for key, record in records.items():
         if record["state"] != "done":

@@ -100,12 +100,12 @@ def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
                 "registration_rms_px": _number(registration.rms_px[i]),
             }
         rows[sub.path] = row
-    for name, group in solved.groups.items():
-        table = load_table(session.store.url, group.table)
-        normalization, counts = solved.normalizations[name], solved.rejected[name]
+    for group in solved.groups.values():
+        table = load_table(session.store.url, group.state.table)
+        normalization, counts = group.normalization, group.rejected
         weight = table.weight_factor / table.typical_variance.mean(axis=1)
         weight = weight / weight.mean()
-        for k, i in enumerate(group.subs):
+        for k, i in enumerate(group.state.subs):
             low, high, used = (int(v) for v in counts[k])
             rows[solved.target.subs[i].path] |= {
                 "scale": _number(normalization.scale[k].mean()),

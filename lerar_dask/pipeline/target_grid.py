@@ -54,7 +54,7 @@ def register_target(
             kept, reference, found = None, finer, more
     key = agree_key(members, reference, found, settings)
     step = plan_agree(store.url, members, reference, found, settings)
-    stop_on_failure(session.run(step, keep=lambda _: store.has(f"registration/{key}/transforms")))
+    stop_on_failure(session.run(step))
     if reference in members and not kept:
         session.note(f"reference/{name}", subs[members.index(reference)].id)
     return key, load(store.url, key), reference
@@ -107,17 +107,17 @@ def canvas_of(
     session: Session,
     subs: Sequence[Sub],
     registration: Registration,
-    reasons: list[str],
     reference: Sub,
-) -> Canvas | None:
-    """Canvas of a target; subs that lie too far out are set aside by name."""
+) -> tuple[Canvas | None, list[str]]:
+    """Canvas of a target, and why subs are set aside: those that do not register, and those that lie too far out."""
+    reasons = list(registration.reasons)
     inside = [i for i, r in enumerate(reasons) if not r]
     if not inside:
-        return None
+        return None, reasons
     boxes = np.array([_valid_area(session, s) for s in subs])
     origin = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
     if session.settings.register.canvas == "reference":
-        return Canvas((0, 0), reference.shape)
+        return Canvas((0, 0), reference.shape), reasons
     corners = {i: Canvas.union(registration.transforms[[i]], boxes[[i]]) for i in inside}
     areas = [float(np.prod(corner.shape)) for corner in corners.values()]
     frame = max(float(np.prod(reference.shape)), float(np.median(areas)))
@@ -131,7 +131,7 @@ def canvas_of(
             continue
         inside.remove(i)
         reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
-    return Canvas.union(registration.transforms[inside], boxes[inside])
+    return Canvas.union(registration.transforms[inside], boxes[inside]), reasons
 
 
 def _valid_area(session: Session, sub: Sub) -> tuple[int, int, int, int]:

@@ -100,6 +100,12 @@ def prepare_arrays(store: Store, items: Sequence[Item], settings: Ingest, codec:
             store.measures(name, key).create(n_slots, shapes)
 
 
+def _is_there(store: Store, task: Task) -> bool:
+    item = task.arguments["item"]
+    measures = store.measures(item.geometry, task.arguments["key"])
+    return store.has_sub(item.geometry, item.slot) and measures.has(item.slot)
+
+
 def plan(store_url: str, items: Sequence[Item], settings: Ingest) -> Step:
     """One task per light."""
     tasks = []
@@ -118,7 +124,7 @@ def plan(store_url: str, items: Sequence[Item], settings: Ingest) -> Step:
         )
         largest = max(largest, pixels)
     # stored pixels as read and as packed, calibrated pixels and room for detections
-    return Step(name="ingest", tasks=tasks, task_bytes=12 * largest + (32 << 20))
+    return Step(name="ingest", tasks=tasks, task_bytes=12 * largest + (32 << 20), is_there=_is_there)
 
 
 def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dict[str, Any]:

@@ -81,7 +81,13 @@ def plan_scene(store_url: str, members: Sequence[Sub], transforms: np.ndarray, *
         )
     # Blocks (12 bytes), sky and mask of all subs in a band, and one sub's whole.
     bytes_ = 17 * len(chosen) * (SCENE_ROWS + 8) * canvas.shape[1] + 16 * canvas.shape[0] * canvas.shape[1]
-    return Step(name="scene", tasks=tasks, task_bytes=bytes_ + (32 << 20))
+    at = f"normalization/{key}/block_scene"
+    return Step(
+        name="scene",
+        tasks=tasks,
+        task_bytes=bytes_ + (32 << 20),
+        is_there=lambda store, task: store.has_band(at, task.arguments["band"]),
+    )
 
 
 def plan(
@@ -117,7 +123,13 @@ def plan(
             )
         )
     pixels = max(m.shape[0] * m.shape[1] for m in members)
-    return Step(name="trails", tasks=tasks, task_bytes=2 * pixels + (48 << 20))
+    at = f"normalization/{key}/trails"
+    return Step(
+        name="trails",
+        tasks=tasks,
+        task_bytes=2 * pixels + (48 << 20),
+        is_there=lambda store, task: store.has(f"{at}/{task.arguments['first']}"),
+    )
 
 
 def make_scene(

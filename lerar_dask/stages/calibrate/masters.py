@@ -39,8 +39,6 @@ __all__ = [
     "CalibrationSet",
     "combine_band",
     "find_defects",
-    "has_rows",
-    "is_there",
     "is_turned",
     "make_defects",
     "make_maps",
@@ -135,7 +133,7 @@ def plan_stacks(
                 )
             )
         task_bytes = max(task_bytes, band_bytes(spec.files, width))
-    return Step(name="flats" if flats else "masters", tasks=tasks, task_bytes=task_bytes)
+    return Step(name="flats" if flats else "masters", tasks=tasks, task_bytes=task_bytes, is_there=_has_rows)
 
 
 def prepare_arrays(store: Store, links: Links, settings: Masters) -> None:
@@ -178,7 +176,7 @@ def combine_band(
     return {"n": len(frames), "read_bytes": read, "written_bytes": write_band(store, key, y0, image)}
 
 
-def has_rows(store: Store, task: Task) -> bool:
+def _has_rows(store: Store, task: Task) -> bool:
     """Whether what a task of `plan_stacks` made still lies in the store."""
     return has_band(store, task.arguments["key"], task.arguments["rows"][0])
 
@@ -227,7 +225,7 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
                 )
             )
         task_bytes = max(task_bytes, 20 * pixels)
-    return Step(name="calibration", tasks=tasks, task_bytes=task_bytes)
+    return Step(name="calibration", tasks=tasks, task_bytes=task_bytes, is_there=_has_maps)
 
 
 def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
@@ -262,7 +260,7 @@ def make_defects(
     return {"n_defects": len(defects)}
 
 
-def is_there(store: Store, task: Task) -> bool:
+def _has_maps(store: Store, task: Task) -> bool:
     """Whether what a task of `plan_sets` made still lies in the store."""
     key, masters = task.arguments["key"], task.arguments["masters"]
     if task.function is make_defects:
@@ -292,7 +290,12 @@ def plan_found(
         "base": base,
     }
     task = Task(key=f"defects/{key}", digest=digest("found", key), function=find_defects, arguments=arguments)
-    return key, Step(name="defects", tasks=[task], task_bytes=16 * shape[0] * shape[1])
+    return key, Step(
+        name="defects",
+        tasks=[task],
+        task_bytes=16 * shape[0] * shape[1],
+        is_there=lambda store, _: store.has(f"calibration/{key}/defects"),
+    )
 
 
 def find_defects(

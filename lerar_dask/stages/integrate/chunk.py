@@ -85,7 +85,12 @@ def plan(
         )
         tasks.append(task)
     needed = task_bytes(table, most, fitting_tile(table, most, memory_per_task, settings), settings) if most else 0
-    return Step(name="integrate", tasks=tasks, task_bytes=needed)
+    return Step(
+        name="integrate",
+        tasks=tasks,
+        task_bytes=needed,
+        is_there=lambda store, task: store.has_chunk(key, task.arguments["cy"], task.arguments["cx"]),
+    )
 
 
 def integrate_chunk(

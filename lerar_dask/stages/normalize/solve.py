@@ -109,7 +109,12 @@ def plan(
         arguments=arguments,
         pixels=sum(m.shape[0] * m.shape[1] for m in members),
     )
-    return Step(name="normalize", tasks=[task], task_bytes=solve_bytes([m.shape for m in members]))
+    return Step(
+        name="normalize",
+        tasks=[task],
+        task_bytes=solve_bytes([m.shape for m in members]),
+        is_there=lambda store, _: store.has(f"normalization/{key}/scale"),
+    )
 
 
 def solve_bytes(shapes: Sequence[tuple[int, int]]) -> int:

@@ -62,7 +62,12 @@ def plan_agree(
         "key": key,
     }
     task = Task(key=f"register/{key}/agree", digest=value, function=agree, arguments=arguments)
-    return Step(name="register: agree", tasks=[task], task_bytes=agree_bytes(len(members)))
+    return Step(
+        name="register: agree",
+        tasks=[task],
+        task_bytes=agree_bytes(len(members)),
+        is_there=lambda store, _: store.has(f"registration/{key}/transforms"),
+    )
 
 
 def agree_key(
