@@ -9,13 +9,15 @@ import numpy as np
 
 from lerar_dask.constants import PLANES
 from lerar_dask.errors import StoreError
-from lerar_dask.grid import CHUNK_SHAPE, Canvas
+from lerar_dask.grid import Canvas
 from lerar_dask.link.match import LightGroup
 from lerar_dask.pipeline.prepare import Light, Night, items_of
 from lerar_dask.pipeline.summary import DryRun, GroupPlan
 from lerar_dask.runtime import memory
 from lerar_dask.settings import Settings
 from lerar_dask.stages.calibrate.bands import BAND_ROWS
+from lerar_dask.stages.ingest import ingest_bytes
+from lerar_dask.stages.integrate.tiles import Foretold, fitting_tile, task_bytes
 from lerar_dask.store.access import Store
 
 __all__ = ["dry_run"]
@@ -48,9 +50,9 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
     masters = [night.links.masters[name] for name in sorted(night.used_masters)]
     samples = Counter({"masters": sum(len(m.frames) * m.sample.shape[0] * m.sample.shape[1] for m in masters)})
     tasks: Counter[str] = Counter({"masters": sum(-(-m.sample.shape[0] // BAND_ROWS) for m in masters)})
-    groups, task_bytes = [], 0
+    groups, most_bytes = [], 0
     for group in night.links.groups:
-        plan, largest = _group_plan(group, lights[group.name], new, budget, threads, night)
+        plan, largest = _group_plan(group, lights[group.name], new, settings, night)
         groups.append(plan)
         height, width = plan.shape
         n_chunks = len(list(Canvas((0, 0), plan.shape).chunks()))
@@ -59,7 +61,7 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         )
         samples["ingest"] += plan.n_new * height * width
         samples["integrate"] += plan.n_lights * height * width
-        task_bytes = max(task_bytes, largest)
+        most_bytes = max(most_bytes, largest)
     read = sum(light.frame.size for light in night.lights if str(light.frame.path) in new)
     read += sum(f.size for m in masters for f in m.frames)
     written = _written_bytes(night, new, settings)
@@ -72,7 +74,7 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         tasks=dict(tasks),
         read_bytes=read,
         written_bytes=written,
-        memory_bytes=memory.RESERVED_BYTES + threads * task_bytes,
+        memory_bytes=memory.RESERVED_BYTES + threads * most_bytes,
         budget_bytes=budget,
         seconds=seconds,
         threads=threads,
@@ -104,11 +106,14 @@ def _written_bytes(night: Night, new: set[str], settings: Settings) -> int:
 
 
 def _group_plan(
-    group: LightGroup, lights: list[Light], new: set[str], budget: int, threads: int, night: Night
+    group: LightGroup, lights: list[Light], new: set[str], settings: Settings, night: Night
 ) -> tuple[GroupPlan, int]:
     """Plan of one group, and the bytes of one of its tasks."""
     height, width = lights[0].frame.shape
-    rows = _strip_rows(len(lights), budget, threads)
+    threads = settings.run.threads or memory.cpu_count()
+    room = max(memory.budget_bytes(settings.run.memory) - memory.RESERVED_BYTES, 64 << 20) // threads
+    extent = Foretold.of(lights[0].frame.header.cfa)
+    tile = fitting_tile(extent, len(lights), room, settings.integrate)
     links = [
         line
         for row in night.links.explain()
@@ -122,13 +127,7 @@ def _group_plan(
         shape=(height, width),
         exposure_s=sum(light.frame.header.exposure_s or 0.0 for light in lights),
         links=links,
-        strip_rows=rows,
+        strip_rows=tile[0],
     )
-    return plan, max(12 * height * width + (32 << 20), 5 * len(lights) * rows * CHUNK_SHAPE[1])
-
-
-def _strip_rows(n: int, budget: int, threads: int) -> int:
-    """Rows of a chunk whose samples of all subs fit into a thread's share."""
-    room = max(budget - memory.RESERVED_BYTES, 64 << 20) // threads
-    rows = room // (5 * n * CHUNK_SHAPE[1])
-    return int(max(16, min(CHUNK_SHAPE[0], rows // 16 * 16)))
+    integration = task_bytes(extent, len(lights), tile, settings.integrate)
+    return plan, max(ingest_bytes(height * width), integration)

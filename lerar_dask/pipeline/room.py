@@ -7,13 +7,12 @@ from lerar_dask.frames.frame import Frame
 from lerar_dask.pipeline.prepare import Night, without_frames
 from lerar_dask.runtime.memory import RESERVED_BYTES, format_bytes
 from lerar_dask.settings import Settings
+from lerar_dask.stages.calibrate.masters import set_bytes
+from lerar_dask.stages.ingest import ingest_bytes
 from lerar_dask.stages.normalize import solve as normalize
 from lerar_dask.stages.register.agree import agree_bytes
 
 __all__ = ["within_memory"]
-
-_PIXEL_BYTES, _TASK_BYTES = 20, 32 << 20
-"""What the largest task on a whole frame takes: for each pixel, and besides."""
 
 
 def within_memory(night: Night, budget_bytes: int, settings: Settings) -> Night:
@@ -55,7 +54,8 @@ def _check_solves(night: Night, budget_bytes: int) -> None:
 
 def _bytes_of(frame: Frame) -> int:
     """Memory of a run that works on a frame of this size."""
-    return RESERVED_BYTES + _TASK_BYTES + _PIXEL_BYTES * frame.shape[0] * frame.shape[1]
+    pixels = frame.shape[0] * frame.shape[1]
+    return RESERVED_BYTES + max(ingest_bytes(pixels), set_bytes(pixels))
 
 
 def _reason(frame: Frame, budget_bytes: int) -> str:

@@ -32,6 +32,7 @@ from lerar_dask.tasks import Step, Task
 __all__ = [
     "Item",
     "geometry_name",
+    "ingest_bytes",
     "ingest_sub",
     "measure_key",
     "plan",
@@ -123,8 +124,12 @@ def plan(store_url: str, items: Sequence[Item], settings: Ingest) -> Step:
             )
         )
         largest = max(largest, pixels)
-    # stored pixels as read and as packed, calibrated pixels and room for detections
-    return Step(name="ingest", tasks=tasks, task_bytes=12 * largest + (32 << 20), is_there=_is_there)
+    return Step(name="ingest", tasks=tasks, task_bytes=ingest_bytes(largest), is_there=_is_there)
+
+
+def ingest_bytes(pixels: int) -> int:
+    """Memory that one light takes: stored pixels as read and as packed, calibrated pixels and room for detections."""
+    return 12 * pixels + (32 << 20)
 
 
 def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dict[str, Any]:

@@ -46,6 +46,7 @@ __all__ = [
     "plan_found",
     "plan_sets",
     "plan_stacks",
+    "set_bytes",
 ]
 
 
@@ -203,6 +204,11 @@ def is_turned(spec: MasterSpec, links: Links) -> bool:
 # ------------------------------------------------------------------------------------------------------ calibration sets
 
 
+def set_bytes(pixels: int) -> int:
+    """Memory that the maps of a calibration set take: the masters, what is made of them, and their defects."""
+    return 20 * pixels + (32 << 20)
+
+
 def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], masters: Masters, ingest: Ingest) -> Step:
     """Tasks that make pedestal and gain, and the defects, of each calibration set."""
     tasks, task_bytes = [], 0
@@ -224,7 +230,7 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
                     pixels=pixels,
                 )
             )
-        task_bytes = max(task_bytes, 20 * pixels)
+        task_bytes = max(task_bytes, set_bytes(pixels))
     return Step(name="calibration", tasks=tasks, task_bytes=task_bytes, is_there=_has_maps)
 
 

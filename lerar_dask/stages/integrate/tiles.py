@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import numpy as np
 
 from lerar_dask.constants import NOISE_CELL_PX, PLANES
@@ -12,13 +15,44 @@ from lerar_dask.settings import Integrate
 from lerar_dask.stages.integrate.sources import KEPT_SETS
 from lerar_dask.stages.integrate.stack_table import StackTable
 
-__all__ = ["cube_pitch", "cube_planes", "fitting_tile", "halo_px", "resident_bytes", "task_bytes"]
+__all__ = ["Extent", "Foretold", "cube_pitch", "cube_planes", "fitting_tile", "halo_px", "resident_bytes", "task_bytes"]
+
+
+class Extent(Protocol):
+    """What memory depends on of a group's subs: a stack table, or what is foretold of one."""
+
+    @property
+    def n_channels(self) -> int:
+        """Color channels of the master."""
+
+    @property
+    def n_lattices(self) -> np.ndarray:
+        """(n, channel) lattices of each sub."""
+
+    @property
+    def transform(self) -> np.ndarray:
+        """(m, 3, 3) reference plane to sub, of those that are turned most."""
+
+
+@dataclass(frozen=True)
+class Foretold:
+    """An `Extent` before anything is registered: subs that lie on one another."""
+
+    n_channels: int
+    n_lattices: np.ndarray
+    transform: np.ndarray
+
+    @classmethod
+    def of(cls, cfa: str | None) -> Foretold:
+        """Of subs of a mono or a color camera."""
+        return cls(3 if cfa else 1, np.array([[1, 2, 1]] if cfa else [[1]]), np.eye(3)[None])
+
 
 _SMALLEST = (16, NOISE_CELL_PX)
 """Rows and columns of the smallest tile."""
 
 
-def task_bytes(table: StackTable, n: int, tile: tuple[int, int], settings: Integrate) -> int:
+def task_bytes(table: Extent, n: int, tile: tuple[int, int], settings: Integrate) -> int:
     """Bytes that a task over `n` subs holds at most: the sum of its buffers."""
     halo = halo_px(settings)
     rows, columns = tile[0] + 2 * halo, tile[1] + 2 * halo
@@ -41,7 +75,7 @@ def resident_bytes(table: StackTable) -> int:
     return sum(a.nbytes for a in arrays) + min(len(table.calibrations), KEPT_SETS) * 8 * most
 
 
-def fitting_tile(table: StackTable, n: int, memory: int, settings: Integrate) -> tuple[int, int]:
+def fitting_tile(table: Extent, n: int, memory: int, settings: Integrate) -> tuple[int, int]:
     """Rows and columns of a tile that fits into `memory`; the smallest one if none does."""
     for columns in (CHUNK_SHAPE[1], CHUNK_SHAPE[1] // 2, _SMALLEST[1]):
         for rows in range(CHUNK_SHAPE[0], _SMALLEST[0] - 1, -16):
@@ -56,7 +90,7 @@ def halo_px(settings: Integrate) -> int:
     return 1 if settings.reject == "auto" else 0
 
 
-def cube_planes(table: StackTable, n: int) -> int:
+def cube_planes(table: Extent, n: int) -> int:
     """Planes of a cube over `n` subs: one per sub and channel, and one to sample a second lattice into."""
     return n * table.n_channels + int(table.n_lattices.max(initial=1) > 1)
 
@@ -66,7 +100,7 @@ def cube_pitch(columns: int) -> int:
     return -(-columns // NOISE_CELL_PX) * NOISE_CELL_PX + PITCH_PAD
 
 
-def _window_pixels(table: StackTable, rows: int, columns: int) -> int:
+def _window_pixels(table: Extent, rows: int, columns: int) -> int:
     """Pixels of the largest window of any sub that a tile needs."""
     sides = np.abs(table.transform[:, :2, :2]) @ np.array([columns, rows], float)
     return int((1.02 * sides + 4 * warp.HALO + 8).prod(axis=1).max())
