@@ -229,20 +229,13 @@ class Run:
         """The tasks that a group's master is made of, step by step."""
         state, _ = self._group(group)
         paths = {f"ingest/{self.state.targets[state.target].subs[i].path}" for i in state.subs}
-        others = tuple(
-            f"{stage}/{name}"
-            for name in self.state.groups
-            if name != group
-            for stage in ("normalize", "scene", "trails", "integrate")
-        )
-
-        def belongs(task: Task) -> bool:
-            if task.key.startswith("ingest/"):
-                return task.key in paths
-            return not any(task.key == o or task.key.startswith(o + "/") for o in others)
-
-        steps = steps_of(self.store)
-        kept = [dataclasses.replace(step, tasks=[t for t in step.tasks if belongs(t)]) for step in steps]
+        steps = [step for step in steps_of(self.store) if step.group in ("", group)]
+        kept = [
+            dataclasses.replace(
+                step, tasks=[t for t in step.tasks if not t.key.startswith("ingest/") or t.key in paths]
+            )
+            for step in steps
+        ]
         return [step for step in kept if step.tasks]
 
     def _repr_html_(self) -> str:

@@ -45,6 +45,8 @@ class Step:
     name: str
     """Stage, and round where a stage has several: `ingest`, `register: match`."""
     tasks: Sequence[Task]
+    group: str = ""
+    """Group whose master alone it leads to; empty: several may need it."""
     task_bytes: int = 0
     """Memory that one running task needs at most, beyond what the process has."""
     is_there: Callable[[Any, Task], bool] = lambda _store, _task: True
@@ -97,7 +99,7 @@ def step_to_plain(step: Step) -> dict[str, Any]:
         }
         for t in step.tasks
     ]
-    return {"name": step.name, "task_bytes": step.task_bytes, "tasks": tasks}
+    return {"name": step.name, "group": step.group, "task_bytes": step.task_bytes, "tasks": tasks}
 
 
 def step_from_plain(plain: Mapping[str, Any], *, known: Mapping[str, Any], bound: Mapping[str, Any]) -> Step:
@@ -134,7 +136,8 @@ def step_from_plain(plain: Mapping[str, Any], *, known: Mapping[str, Any], bound
                 pixels=pixels,
             )
         )
-    return Step(name=str(plain["name"]), tasks=tasks, task_bytes=int(plain["task_bytes"]))
+    group = str(plain.get("group", ""))
+    return Step(name=str(plain["name"]), group=group, tasks=tasks, task_bytes=int(plain["task_bytes"]))
 
 
 def name_of(thing: Any) -> str:

@@ -84,6 +84,7 @@ def plan_scene(store_url: str, members: Sequence[Sub], transforms: np.ndarray, *
     at = f"normalization/{key}/block_scene"
     return Step(
         name="scene",
+        group=name,
         tasks=tasks,
         task_bytes=bytes_ + (32 << 20),
         is_there=lambda store, task: store.has_band(at, task.arguments["band"]),
@@ -126,6 +127,7 @@ def plan(
     at = f"normalization/{key}/trails"
     return Step(
         name="trails",
+        group=name,
         tasks=tasks,
         task_bytes=2 * pixels + (48 << 20),
         is_there=lambda store, task: store.has(f"{at}/{task.arguments['first']}"),

@@ -87,6 +87,7 @@ def plan(
     needed = task_bytes(table, most, fitting_tile(table, most, memory_per_task, settings), settings) if most else 0
     return Step(
         name="integrate",
+        group=name,
         tasks=tasks,
         task_bytes=needed,
         is_there=lambda store, task: store.has_chunk(key, task.arguments["cy"], task.arguments["cx"]),

@@ -111,6 +111,7 @@ def plan(
     )
     return Step(
         name="normalize",
+        group=name,
         tasks=[task],
         task_bytes=solve_bytes([m.shape for m in members]),
         is_there=lambda store, _: store.has(f"normalization/{key}/scale"),
