@@ -28,7 +28,7 @@ def choose_reference(summaries: Sequence[dict[str, Any]], pixel_sizes: np.ndarra
     usable = stars >= max(0.5 * np.median(stars), 1.0)
     middle = np.nanmedian(fwhm) if np.isfinite(fwhm).any() else 1.0
     sharp = np.where(np.isfinite(fwhm), middle / np.where(np.isfinite(fwhm), fwhm, 1.0), 0.1) ** 2
-    score = np.sqrt(stars) * sharp * (1 - ecc / 2) * np.sqrt(np.median(noise) / noise) * usable
+    score = np.sqrt(np.maximum(stars, 0.0)) * sharp * (1 - ecc / 2) * np.sqrt(np.median(noise) / noise) * usable
     finest = np.sort(size)[_enough(len(size)) - 1] if len(size) else 1.0
     other = (size > FINER * finest) | (size < finest / FINER)
     return [int(i) for i in np.lexsort((np.arange(len(size)), -score, other))]
