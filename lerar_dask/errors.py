@@ -82,7 +82,7 @@ class DamagedError(StoreError):
 
     Parameters
     ----------
-    parts : their files or folders
+    parts : their paths in the store
     """
 
     def __init__(self, message: str, parts: Sequence[str] = ()) -> None:
@@ -101,16 +101,16 @@ class SpaceError(LerarError):
     """A disk is full or cannot be written."""
 
 
-def damaged_part(path: object, what: str = "is damaged") -> DamagedError:
-    """A file of a store that is not as it was written."""
-    return DamagedError(f"a part of the store {what}: {path}", [str(path)])
+def damaged_part(place: object, what: str = "is damaged") -> DamagedError:
+    """A part of a store that is not as it was written: its place, which has a path in the store and a name to show."""
+    return DamagedError(f"a part of the store {what}: {place}", [getattr(place, "path", str(place))])
 
 
-def unreadable_part(path: object, error: OSError) -> StoreError:
-    """What a file of a store that cannot be read means: lost where it is not there or its disk fails, else barred."""
+def unreadable_part(place: object, error: OSError) -> StoreError:
+    """What a part of a store that cannot be read means: lost where it is not there or its disk fails, else barred."""
     what = "is missing" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
     lost = error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ELOOP)
-    return damaged_part(path, what) if lost else StoreError(f"a part of the store {what}: {path}")
+    return damaged_part(place, what) if lost else StoreError(f"a part of the store {what}: {place}")
 
 
 def space_error(error: OSError, name: object = None, *, writing: bool = False) -> SpaceError | None:

@@ -61,5 +61,5 @@ def steps_of(store: Store) -> list[Step]:
         return [step_from_plain(step, known=known_names(), bound={"store_url": store.url}) for step in plain]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
-            f"{store.path}/steps.json is not what lerar writes ({error})", "lerar stack makes it again; it is not run"
+            f"{store.url}/steps.json is not what lerar writes ({error})", "lerar stack makes it again; it is not run"
         ) from error

@@ -124,7 +124,7 @@ class Run:
         """
         out = Path(out)
         store = Store.open(store_of(out))
-        if not (store.path / "run.json").exists():
+        if not store.has_json("run.json"):
             raise StoreError(f"the run in {out} has not come to its end yet", "call lerar stack again: it goes on")
         return cls(store, RunState.from_json(store.read_json("run.json")), out)
 

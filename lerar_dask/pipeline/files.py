@@ -20,8 +20,7 @@ __all__ = ["as_files", "is_kept", "keep_file", "keep_steps", "told_of"]
 
 def is_kept(session: Session, path: Path, made_of: str) -> bool:
     """Whether a file is there that was made of just this."""
-    record = session.known.get(_key(path))
-    return record is not None and record["digest"] == made_of and _lies_there(path, record)
+    return _is_known(session, path.name, made_of, _size(path))
 
 
 def keep_file(
@@ -38,39 +37,48 @@ def keep_file(
     if is_kept(session, path, made_of):
         return False
     write()
-    session.note(_key(path), made_of, result={"written_bytes": path.stat().st_size, **(told or {})})
+    session.note(_key(path.name), made_of, result={"written_bytes": path.stat().st_size, **(told or {})})
     return True
 
 
 def keep_steps(session: Session) -> bool:
     """Write what `lerar_dask.run.Run.graph` needs; whether it was written."""
-    store = session.store
+    store, name = session.store, "steps.json"
     made_of = digest("steps", [(step.name, [(t.key, t.digest) for t in step.tasks]) for step in session.steps])
-
-    def write() -> None:
-        store.write_json("steps.json", [step_to_plain(step) for step in session.steps])
-
-    return keep_file(session, store.path / "steps.json", made_of, write)
+    if _is_known(session, name, made_of, store.size(name)):
+        return False
+    store.write_json(name, [step_to_plain(step) for step in session.steps])
+    session.note(_key(name), made_of, result={"written_bytes": store.size(name)})
+    return True
 
 
 def as_files(session: Session, step: Step) -> Step:
     """A step whose tasks write files into OUT: done while each still lies there, as long as it was."""
     return dataclasses.replace(
-        step, is_there=lambda _, task: _lies_there(Path(task.arguments["path"]), session.known[task.key])
+        step, is_there=lambda _, task: _is_as_long(session.known[task.key], _size(Path(task.arguments["path"])))
     )
 
 
 def told_of(session: Session, path: Path) -> Mapping[str, Any]:
     """What is remembered of a file; nothing where it was never written."""
-    record = session.known.get(_key(path))
+    record = session.known.get(_key(path.name))
     return record["result"] if record else {}
 
 
-def _key(path: Path) -> str:
-    return f"file/{path.name}"
+def _key(name: str) -> str:
+    return f"file/{name}"
 
 
-def _lies_there(path: Path, record: Mapping[str, Any]) -> bool:
-    """Whether a plain file, as long as the ledger says, lies at a path; a symbolic link is none."""
-    plain = path.is_file() and not path.is_symlink()
-    return plain and path.stat().st_size == record["result"].get("written_bytes")
+def _is_known(session: Session, name: str, made_of: str, size: int | None) -> bool:
+    """Whether the ledger knows a file as made of just this, and as long as it is."""
+    record = session.known.get(_key(name))
+    return record is not None and record["digest"] == made_of and _is_as_long(record, size)
+
+
+def _is_as_long(record: Mapping[str, Any], size: int | None) -> bool:
+    return size is not None and size == record["result"].get("written_bytes")
+
+
+def _size(path: Path) -> int | None:
+    """Bytes of a plain file; None where there is none, as a symbolic link."""
+    return path.stat().st_size if path.is_file() and not path.is_symlink() else None

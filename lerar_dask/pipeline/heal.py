@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
 from lerar_dask.errors import DamagedError, StoreError
@@ -66,12 +65,10 @@ def mend_nodes(session: Session) -> None:
 
 def _mend(session: Session, parts: tuple[str, ...] | list[str]) -> None:
     """Take parts away, and say which."""
-    root = session.store.path
-    inside = {Path(part).relative_to(root).as_posix() if Path(part).is_absolute() else part for part in parts}
-    for part in sorted(inside):
+    for part in sorted(set(parts)):
         remove_part(session.store, part)
     files = _files(session)
-    for words, count in sorted(Counter(_words(part, files) for part in inside).items()):
+    for words, count in sorted(Counter(_words(part, files) for part in set(parts)).items()):
         more = f" ({count} parts)" if count > 1 else ""
         _tell(session, f"damaged in the store: {words}{more}; made again")
 

@@ -85,7 +85,7 @@ def _check(session: Session, path: Path) -> None:
     method = session.settings.normalize.normalization
     if method not in ("local", "global"):
         raise UsageError(f"--ln-reference goes with --normalization local or global, not with {method}")
-    if path.resolve().parent == session.store.path.resolve().parent:
+    if path.resolve().parent == session.out.resolve():
         raise UsageError(
             f"--ln-reference {path}: this run would write over it", "copy it to another folder, or give another --out"
         )

@@ -10,6 +10,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from lerar_dask.errors import DamagedError, LerarError
@@ -30,9 +31,17 @@ class Session:
     """What the stages of one run share."""
 
     def __init__(
-        self, store: Store, settings: Settings, bus: events.Bus, executor: Any, compiler: Compiler | None = None
+        self,
+        store: Store,
+        out: Path,
+        settings: Settings,
+        bus: events.Bus,
+        executor: Any,
+        compiler: Compiler | None = None,
     ) -> None:
         self.store = store
+        self.out = out
+        """Folder of the products."""
         self.settings = settings
         self.bus = bus
         self.executor = executor

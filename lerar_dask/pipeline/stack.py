@@ -84,7 +84,7 @@ def stack(
         ):
             store.sweep()
             _sweep_products(out)
-            session = Session(store, settings, bus, executor, compiler)
+            session = Session(store, out, settings, bus, executor, compiler)
             with session.writing():
                 mend_nodes(session)
                 summary = until_whole(session, lambda: _run(session, night, nights, out))

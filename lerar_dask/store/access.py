@@ -6,11 +6,8 @@ shards, chunks and files of their own. zarr is imported only by who wants an arr
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,14 +19,14 @@ from lerar_dask.errors import DamagedError, StoreError, damaged_part
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.create import array_node, check_store, create_store, make_group, raw_node, write_root
-from lerar_dask.store.document import NODE, pack, read_array_node, read_document, write_document, write_node
+from lerar_dask.store.document import NODE, pack, pack_node, read_array_node, read_document, write_document, write_node
 from lerar_dask.store.fields import DOCUMENTS
 from lerar_dask.store.layout import packing_of
 from lerar_dask.store.ledger import Ledger
-from lerar_dask.store.lock import locked
 from lerar_dask.store.measures import MeasureStore
 from lerar_dask.store.raw import RawReader
-from lerar_dask.store.shard import shard_parts, write_atomically
+from lerar_dask.store.shard import shard_parts
+from lerar_dask.store.storage import Place, open_storage
 
 if TYPE_CHECKING:
     import zarr
@@ -38,26 +35,26 @@ __all__ = ["Store", "open_store"]
 
 
 class Store:
-    """A store.zarr folder."""
+    """A store, wherever its bytes are kept."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.path = Path(url)
-        self.ledger = Ledger(self.path / "ledger")
+        self.root = Place(open_storage(url))
+        self.ledger = Ledger(self.root / "ledger")
         self._raw: dict[str, RawReader] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.url,)
 
-    def place(self, path: str) -> Path:
-        """File or folder of a part of the store; a name that leads out of it, as a store of somebody else may hold, is
+    def place(self, path: str) -> Place:
+        """Where a part of the store is kept; a name that leads out of it, as a store of somebody else may hold, is
         refused.
         """
         if path.startswith("/") or ".." in path.split("/") or "\0" in path:
             raise StoreError(
-                f"the store {self.path} names a place outside of itself: {path[:80]!r}", "it is not touched"
+                f"the store {self.url} names a place outside of itself: {path[:80]!r}", "it is not touched"
             )
-        return self.path / path
+        return self.root / path
 
     # ------------------------------------------------------------------------------------------------------- opening
 
@@ -70,14 +67,15 @@ class Store:
         StoreError
             when the folder holds something else, or a store that is newer than this program.
         """
+        root = Place(open_storage(url))
         try:
             return cls.open(url)
         except DamagedError:
-            write_root(Path(url))
+            write_root(root)
         except StoreError:
-            if (Path(url) / NODE).exists():
+            if (root / NODE).exists():
                 raise
-            create_store(Path(url))
+            create_store(root)
         return cls.open(url)
 
     @classmethod
@@ -89,31 +87,25 @@ class Store:
         StoreError
             when there is none, or it is foreign or newer than this program.
         """
-        check_store(Path(url))
+        check_store(Place(open_storage(url)))
         return cls(str(url))
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the store for one run."""
-        with locked(self.path / "lock"):
+        with self.root.storage.lock("lock"):
             yield
 
     def sweep(self) -> int:
         """Remove what killed writers left behind (only under the lock); number of things removed."""
-        stale = []
-        for folder, names, files in os.walk(self.path):
-            stale += [Path(folder, name) for name in (*names, *files) if name.endswith(".partial")]
-            names[:] = [name for name in names if not name.endswith(".partial")]
-        for path in stale:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return len(stale)
+        return self.root.storage.sweep()
 
     # ---------------------------------------------------------------------------------------------------------- raw
 
     def add_geometry(self, name: str, shape: tuple[int, int], dtype: str, codec: str) -> None:
         """Make the array of the raw pixels of one frame geometry, without slots (driver only)."""
         if not self.has(f"raw/{name}/pixels"):
-            make_group(self.path, f"raw/{name}")
+            make_group(self.root, f"raw/{name}")
             write_node(self.place(f"raw/{name}/pixels"), raw_node(shape, dtype, codec, n_slots=0))
 
     def geometries(self) -> list[str]:
@@ -123,7 +115,7 @@ class Store:
     def names(self, path: str) -> list[str]:
         """Names of the groups and arrays in a group, sorted; none where it does not exist."""
         folder = self.place(path)
-        return sorted(p.name for p in folder.iterdir() if (p / NODE).is_file()) if folder.is_dir() else []
+        return [name for name in folder.names()[0] if (folder / name / NODE).exists()]
 
     def reserve(self, geometry: str, n_slots: int) -> None:
         """Let the array hold `n_slots` subs (driver only)."""
@@ -139,7 +131,7 @@ class Store:
         if data.shape != reader.shape or data.dtype.newbyteorder("<") != reader.dtype:
             raise ValueError(f"{data.dtype} {data.shape} does not fit into {geometry}")
         reader.forget(slot)
-        size = write_atomically(reader.shard_path(slot), shard_parts(data, chunk=reader.chunk, codec=reader.codec))
+        size = reader.shard(slot).put(shard_parts(data, chunk=reader.chunk, codec=reader.codec))
         reader.trust(slot)
         return size
 
@@ -165,7 +157,7 @@ class Store:
     def measures(self, geometry: str, key: str) -> MeasureStore:
         """Measurements of the subs of a geometry, made under one key."""
         self.place(f"measures/{geometry}/{key}")
-        return MeasureStore(self.path, geometry, key)
+        return MeasureStore(self.root, geometry, key)
 
     # ------------------------------------------------------------------------------------------------- whole arrays
 
@@ -185,7 +177,7 @@ class Store:
         meaning: str = "",
     ) -> None:
         """Make an array that tasks fill chunk by chunk (driver only); floats are NaN until then."""
-        make_group(self.path, path.rpartition("/")[0])
+        make_group(self.root, path.rpartition("/")[0])
         node = array_node(
             path, shape=shape, dtype=np.dtype(dtype), chunks=chunks, dims=dims, unit=unit, meaning=meaning
         )
@@ -218,33 +210,25 @@ class Store:
             meaning=meaning,
             attributes=attributes,
         )
-        final = self.place(path)
-        make_group(self.path, path.rpartition("/")[0])
-        partial = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
-        size = 0
-        try:
-            write_node(partial, node)
-            if data.size:
-                size = write_atomically(partial / _whole(array.ndim), chunk_parts(data, packed=packing_of(path)))
-            _put(partial, final)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-        return size
+        place = self.place(path)
+        make_group(self.root, path.rpartition("/")[0])
+        chunks = {_whole(array.ndim): chunk_parts(data, packed=packing_of(path))} if data.size else {}
+        described = pack_node(node)
+        return place.storage.put_together(place.path, {**chunks, NODE: described}) - len(described)
 
     def write_band(self, path: str, band: int, data: np.ndarray) -> int:
         """Write a chunk of an array (channel, y, x) that `create_array` cut into bands of rows; bytes written."""
         node = read_array_node(self.place(path))
         full = np.full(node["chunk_grid"]["configuration"]["chunk_shape"], np.nan, data.dtype.newbyteorder("<"))
         full[:, : data.shape[1]] = data
-        return write_atomically(self._band(path, band), chunk_parts(full, packed=packing_of(path)))
+        return self._band(path, band).put(chunk_parts(full, packed=packing_of(path)))
 
     def has_band(self, path: str, band: int) -> bool:
         """Whether a band was written."""
         return self._band(path, band).exists()
 
-    def _band(self, path: str, band: int) -> Path:
-        return self.place(path) / "c" / "0" / str(int(band)) / "0"
+    def _band(self, path: str, band: int) -> Place:
+        return self.place(f"{path}/c/0/{int(band)}/0")
 
     def open_array(self, path: str, mode: str = "r") -> zarr.Array:
         """An array as zarr sees it; chunks equal to the fill value are written as well.
@@ -257,8 +241,9 @@ class Store:
         import zarr
 
         if not self.has(path):
-            raise StoreError(f"the store {self.path} has no {path}")
-        return zarr.open_array(str(self.place(path)), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
+            raise StoreError(f"the store {self.url} has no {path}")
+        place = self.place(path)
+        return zarr.open_array(place.storage.for_zarr(place.path), mode=mode, config={"write_empty_chunks": True})  # type: ignore[arg-type]
 
     def read_array(self, path: str) -> np.ndarray:
         """A whole array.
@@ -290,14 +275,17 @@ class Store:
         return read_array_node(self.place(path))["attributes"]
 
     def delete(self, path: str) -> None:
-        """Remove an array, a group or a file; a removal that was interrupted leaves nothing that looks whole."""
-        away = self.place(path).with_name(f"{uuid.uuid4().hex}.partial")
-        with suppress(FileNotFoundError, NotADirectoryError):
-            self.place(path).rename(away)
-            if away.is_dir() and not away.is_symlink():
-                shutil.rmtree(away, ignore_errors=True)
-            else:
-                away.unlink()
+        """Remove an array, a group or a document; a removal that was interrupted leaves nothing that looks whole."""
+        place = self.place(path)
+        place.storage.delete(place.path)
+
+    def has_json(self, path: str) -> bool:
+        """Whether plain values were written."""
+        return self.place(path).exists()
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a document; None where there is none."""
+        return self.root.storage.size(self.place(path).path)
 
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""
@@ -305,11 +293,10 @@ class Store:
 
     def keep_json(self, path: str, value: Any) -> bool:
         """Write plain values unless they are there to the byte; whether they were written."""
-        data = pack(value)
-        with suppress(OSError):
-            if self.place(path).read_bytes() == data:
-                return False
-        write_atomically(self.place(path), data)
+        data, place = pack(value), self.place(path)
+        if place.storage.size(place.path) == len(data) and place.get() == data:
+            return False
+        place.put(data)
         return True
 
     def read_json(self, path: str) -> Any:
@@ -339,7 +326,7 @@ class Store:
         """Write one chunk of a master, (channel, plane, h, w); bytes written."""
         full = np.full((*data.shape[:2], *CHUNK_SHAPE), np.nan, "<f4")
         full[:, :, : data.shape[2], : data.shape[3]] = data
-        return write_atomically(self._chunk(key, cy, cx), chunk_parts(full, packed=packing_of(f"master/{key}/image")))
+        return self._chunk(key, cy, cx).put(chunk_parts(full, packed=packing_of(f"master/{key}/image")))
 
     def read_chunk(self, key: str, cy: int, cx: int) -> np.ndarray:
         """One whole chunk of a master, (channel, plane, *CHUNK_SHAPE); NaN beyond the canvas and where no sub reaches.
@@ -363,29 +350,13 @@ class Store:
         """The master as zarr sees it."""
         return self.open_array(f"master/{key}/image")
 
-    def _chunk(self, key: str, cy: int, cx: int) -> Path:
-        return self.place(f"master/{key}/image/c/0/0") / str(int(cy)) / str(int(cx))
+    def _chunk(self, key: str, cy: int, cx: int) -> Place:
+        return self.place(f"master/{key}/image/c/0/0/{int(cy)}/{int(cx)}")
 
 
 def _whole(ndim: int) -> str:
     """Key of the only chunk of an array."""
     return "/".join(["c", *["0"] * ndim])
-
-
-def _put(partial: Path, final: Path) -> None:
-    """Give a folder its name; the same array, written by another task in the meantime, gives way."""
-    for _ in range(8):
-        try:
-            partial.rename(final)
-            return
-        except OSError:
-            if not final.exists():
-                raise
-            away = final.with_name(f"{final.name}.{uuid.uuid4().hex}.partial")
-            with suppress(OSError):
-                final.rename(away)
-                shutil.rmtree(away, ignore_errors=True)
-    raise StoreError(f"an array of the store changes while it is written: {final}")
 
 
 @lru_cache(maxsize=16)

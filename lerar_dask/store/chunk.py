@@ -6,7 +6,6 @@ than writing what it saves (masters shrink to a quarter, blocks to a third). Sum
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from google_crc32c import value as crc32c
 from numcodecs import blosc
 
 from lerar_dask.errors import damaged_part, unreadable_part
+from lerar_dask.store.storage import Place
 
 __all__ = ["blosc_of", "checked_bytes", "checked_chunk", "chunk_parts"]
 
@@ -56,7 +56,7 @@ def chunk_parts(data: np.ndarray, *, packed: str = "") -> list:
     return [body, crc32c(body).to_bytes(_CRC, "little")]
 
 
-def checked_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, packed: bool) -> np.ndarray:
+def checked_chunk(place: Place, shape: tuple[int, ...], dtype: np.dtype, *, packed: bool) -> np.ndarray:
     """A chunk that `chunk_parts` wrote; one of `shape` may be -1.
 
     Raises
@@ -64,15 +64,15 @@ def checked_chunk(path: Path, shape: tuple[int, ...], dtype: np.dtype, *, packed
     DamagedError
         when it is missing or damaged.
     """
-    data = checked_bytes(path)
+    data = checked_bytes(place)
     try:
         plain = _unpacked(data) if packed else data
         return plain.view(dtype).reshape(shape)
     except (ValueError, RuntimeError) as error:
-        raise damaged_part(path, "has another size than it should") from error
+        raise damaged_part(place, "has another size than it should") from error
 
 
-def checked_bytes(path: Path) -> np.ndarray:
+def checked_bytes(place: Place) -> np.ndarray:
     """Bytes of a chunk as they are stored, without their checksum.
 
     Raises
@@ -81,11 +81,16 @@ def checked_bytes(path: Path) -> np.ndarray:
         when it is missing or damaged.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        ranges = place.storage.open_ranges(place.path)
+        try:
+            data = np.empty(ranges.size, np.uint8)
+            data = data[: ranges.read_into(data, 0)]
+        finally:
+            ranges.close()
     except OSError as error:
-        raise unreadable_part(path, error) from error
+        raise unreadable_part(place, error) from error
     if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:].tobytes(), "little"):
-        raise damaged_part(path)
+        raise damaged_part(place)
     return data[:-_CRC]
 
 

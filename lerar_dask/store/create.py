@@ -6,7 +6,6 @@ The documents are written by ourselves: they appear whole, cost no import of zar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lerar_dask.store.chunk import blosc_of
 from lerar_dask.store.document import NODE, read_node, write_node
 from lerar_dask.store.layout import ARRAYS, FORMAT, FORMAT_VERSION, spec_of
 from lerar_dask.store.shard import inner_chunk
+from lerar_dask.store.storage import Place
 
 __all__ = ["array_node", "check_store", "create_store", "make_group", "raw_node", "write_root"]
 
@@ -25,31 +25,30 @@ _OURS = {NODE, "lock", "ledger", "run.json", "steps.json"} | {spec.path.partitio
 """What lies in the folder of a store."""
 
 
-def create_store(path: Path) -> None:
-    """Make an empty store in a folder that is empty or missing.
+def create_store(root: Place) -> None:
+    """Make an empty store in a place that is empty or missing.
 
     Raises
     ------
     StoreError
         when the folder holds something else.
     """
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file", "give a folder for the store")
-    # A run killed at its very start leaves no more than these.
-    if path.exists() and any(p.name != "lock" and p.suffix != ".partial" for p in path.iterdir()):
-        raise StoreError(f"{path} holds something else than a lerar store", "give another folder")
-    write_root(path)
+    if root.storage.size("") is not None:
+        raise StoreError(f"{root} is a file", "give a folder for the store")
+    if set(_names_in(root)) - {"lock"}:  # a run killed at its very start leaves no more than that
+        raise StoreError(f"{root} holds something else than a lerar store", "give another folder")
+    write_root(root)
 
 
-def write_root(path: Path) -> None:
+def write_root(root: Place) -> None:
     """Write what says that a folder is a store of ours."""
     from importlib.metadata import version
 
     about = {"format": FORMAT, "format_version": FORMAT_VERSION, "created_by": f"lerar {version('lerar-dask')}"}
-    write_node(path, _group(about))
+    write_node(root, _group(about))
 
 
-def check_store(path: Path) -> None:
+def check_store(root: Place) -> None:
     """Refuse what is not a store of ours, or of a later format.
 
     Raises
@@ -60,33 +59,38 @@ def check_store(path: Path) -> None:
         with the reason.
     """
     try:
-        about = read_node(path)["attributes"]
+        about = read_node(root)["attributes"]
         name, number = about["format"], int(about["format_version"])
     except DamagedError as error:
-        if _is_ours(path):
+        if _is_ours(root):
             raise
-        there = (path / NODE).exists()
-        text = f"{path} holds something else than a lerar store" if there else f"no lerar store at {path}"
+        there = (root / NODE).exists()
+        text = f"{root} holds something else than a lerar store" if there else f"no lerar store at {root}"
         raise StoreError(text) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} holds something else than a lerar store") from error
+        raise StoreError(f"{root} holds something else than a lerar store") from error
     if name != FORMAT:
-        raise StoreError(f"{path} holds something else than a lerar store (format {name!r})")
+        raise StoreError(f"{root} holds something else than a lerar store (format {name!r})")
     if number > FORMAT_VERSION:
         raise StoreError(
-            f"{path} has format {number}; this program knows formats up to {FORMAT_VERSION}", "install a newer lerar"
+            f"{root} has format {number}; this program knows formats up to {FORMAT_VERSION}", "install a newer lerar"
         )
     if number < 1:
-        raise StoreError(f"{path} has format {number}, which does not exist")
+        raise StoreError(f"{root} has format {number}, which does not exist")
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(root: Place) -> bool:
     """Whether a folder without a readable description is a store of ours by what lies in it."""
-    names = {p.name for p in path.iterdir() if p.suffix != ".partial"} if path.is_dir() else set()
+    names = set(_names_in(root))
     return names <= _OURS and "ledger" in names
 
 
-def make_group(root: Path, path: str) -> None:
+def _names_in(root: Place) -> list[str]:
+    folders, objects = root.names()
+    return [*folders, *objects]
+
+
+def make_group(root: Place, path: str) -> None:
     """The group at a path below the store, made with its parents where missing."""
     at = root
     for part in path.split("/") if path else []:

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from google_crc32c import value as crc32c
 
 from lerar_dask.errors import damaged_part, unreadable_part
 from lerar_dask.store.fields import fits
-from lerar_dask.store.shard import write_atomically
+from lerar_dask.store.storage import Place
 
 __all__ = [
     "NODE",
     "has_sum",
     "pack",
+    "pack_node",
     "read_array_node",
     "read_document",
     "read_node",
@@ -75,12 +75,12 @@ def has_sum(data: bytes) -> bool:
     return data.startswith(_HEAD)
 
 
-def write_document(path: Path, value: Any) -> int:
+def write_document(place: Place, value: Any) -> int:
     """Write plain values, at once or not at all; bytes written."""
-    return write_atomically(path, pack(value))
+    return place.put(pack(value))
 
 
-def read_document(path: Path, form: Any = object) -> Any:
+def read_document(place: Place, form: Any = object) -> Any:
     """What `write_document` wrote.
 
     Parameters
@@ -92,23 +92,28 @@ def read_document(path: Path, form: Any = object) -> Any:
     DamagedError
         when it is missing or damaged, or holds something else.
     """
-    data = _bytes_of(path)
+    data = _bytes_of(place)
     try:
         value = unpack(data)
     except (ValueError, RecursionError) as error:
-        raise damaged_part(path) from error
+        raise damaged_part(place) from error
     if has_sum(data) and not fits(value, form):
-        raise damaged_part(path, "holds something else than lerar writes")
+        raise damaged_part(place, "holds something else than lerar writes")
     return value
 
 
-def write_node(folder: Path, node: Mapping[str, Any]) -> None:
-    """Write a zarr.json, whole or not at all."""
+def pack_node(node: Mapping[str, Any]) -> bytes:
+    """The bytes of a zarr.json."""
     plain = {**node, "attributes": {**node["attributes"], _SUM: _sum_of(node)}}
-    write_atomically(folder / NODE, json.dumps(plain, indent=1).encode())
+    return json.dumps(plain, indent=1).encode()
 
 
-def read_node(folder: Path) -> dict[str, Any]:
+def write_node(folder: Place, node: Mapping[str, Any]) -> None:
+    """Write a zarr.json, whole or not at all."""
+    (folder / NODE).put(pack_node(node))
+
+
+def read_node(folder: Place) -> dict[str, Any]:
     """The zarr.json of a group or array, without its checksum.
 
     Raises
@@ -116,18 +121,18 @@ def read_node(folder: Path) -> dict[str, Any]:
     DamagedError
         when it is missing or damaged.
     """
-    path = folder / NODE
+    place = folder / NODE
     try:
-        node = json.loads(_bytes_of(path))
+        node = json.loads(_bytes_of(place))
         told = node["attributes"].pop(_SUM, None)
         if told is None or told == _sum_of(node):
             return dict(node)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise damaged_part(path) from error
-    raise damaged_part(path)
+        raise damaged_part(place) from error
+    raise damaged_part(place)
 
 
-def read_array_node(folder: Path) -> dict[str, Any]:
+def read_array_node(folder: Place) -> dict[str, Any]:
     """The zarr.json of an array.
 
     Raises
@@ -141,11 +146,11 @@ def read_array_node(folder: Path) -> dict[str, Any]:
     return node
 
 
-def _bytes_of(path: Path) -> bytes:
+def _bytes_of(place: Place) -> bytes:
     try:
-        return path.read_bytes()
+        return place.get()
     except OSError as error:
-        raise unreadable_part(path, error) from error
+        raise unreadable_part(place, error) from error
 
 
 def _sum_of(node: Mapping[str, Any]) -> str:

@@ -8,18 +8,15 @@ compacted into one when there are many, or when lines are damaged.
 
 from __future__ import annotations
 
-import errno
-import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from lerar_dask.errors import unreadable_part
 from lerar_dask.store.document import has_sum, pack, unpack
 from lerar_dask.store.fields import fits, is_record
-from lerar_dask.store.shard import write_atomically
+from lerar_dask.store.storage import Appender, Place
 
 __all__ = ["Ledger"]
 
@@ -29,7 +26,7 @@ _COMPACT_FROM = 8
 class Ledger:
     """Segments in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Place) -> None:
         self.folder = folder
 
     def load(self) -> dict[str, dict[str, Any]]:
@@ -45,9 +42,9 @@ class Ledger:
         latest, damaged = self._read()
         if len(segments) >= _COMPACT_FROM or damaged:
             text = b"".join(pack(record) + b"\n" for record in latest.values())
-            write_atomically(self.folder / f"compact-{uuid.uuid4().hex[:12]}.jsonl", text)
+            (self.folder / f"compact-{uuid.uuid4().hex[:12]}.jsonl").put(text)
             for segment in segments:
-                segment.unlink()
+                segment.storage.delete(segment.path)
         return latest, damaged
 
     def damaged(self) -> int:
@@ -72,22 +69,18 @@ class Ledger:
     @contextmanager
     def writer(self, name: str, known: Mapping[str, Mapping[str, Any]]) -> Iterator[LedgerWriter]:
         """Open a segment of one's own, whose records come after all that are known."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         start = 1 + max((record["seq"] for record in known.values()), default=0)
-        path = self.folder / f"{name}-{uuid.uuid4().hex[:12]}.jsonl"
-        writer = LedgerWriter(path, start)
-        try:
-            yield writer
-        finally:
-            writer.close()
+        segment = self.folder / f"{name}-{uuid.uuid4().hex[:12]}.jsonl"
+        with segment.storage.append(segment.path) as appender:
+            yield LedgerWriter(appender, start)
 
-    def _segments(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("*.jsonl") if p.is_file()) if self.folder.is_dir() else []
+    def _segments(self) -> list[Place]:
+        return [self.folder / name for name in self.folder.names()[1] if name.endswith(".jsonl")]
 
 
-def _bytes_of(segment: Path) -> bytes:
+def _bytes_of(segment: Place) -> bytes:
     try:
-        return segment.read_bytes()
+        return segment.get()
     except OSError as error:
         raise unreadable_part(segment, error) from error
 
@@ -103,23 +96,12 @@ def _record_of(line: bytes) -> dict[str, Any] | None:
 
 
 class LedgerWriter:
-    """Appends records to one segment; the file is made with the first record."""
+    """Appends records to one segment."""
 
-    def __init__(self, path: Path, sequence: int) -> None:
-        self._path, self._sequence = path, sequence
-        self._descriptor = -1
+    def __init__(self, appender: Appender, sequence: int) -> None:
+        self._appender, self._sequence = appender, sequence
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Append one record (JSON types) in one write."""
-        if self._descriptor < 0:
-            self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        line = pack({**record, "seq": self._sequence}) + b"\n"
+        """Append one record (JSON types)."""
+        self._appender.append(pack({**record, "seq": self._sequence}) + b"\n")
         self._sequence += 1
-        if os.write(self._descriptor, line) < len(line):  # a disk that is nearly full takes a part
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-
-    def close(self) -> None:
-        """Close the segment."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from lerar_dask.store.create import array_node, make_group
 from lerar_dask.store.document import NODE, read_array_node, read_document, write_document, write_node
 from lerar_dask.store.fields import SUMMARY
 from lerar_dask.store.layout import ArraySpec, spec_of
-from lerar_dask.store.shard import write_atomically
+from lerar_dask.store.storage import Place
 
 __all__ = ["MeasureStore"]
 
@@ -21,20 +20,20 @@ __all__ = ["MeasureStore"]
 class MeasureStore:
     """Measurements of the subs of a geometry under one key; `create` by the driver, `write` by tasks."""
 
-    def __init__(self, root: Path, geometry: str, key: str) -> None:
+    def __init__(self, root: Place, geometry: str, key: str) -> None:
         self._root, self._at = root, f"measures/{geometry}/{key}"
-        self.path = root / self._at
+        self._place = root / self._at
 
     def create(self, n_slots: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make (or grow) the arrays: shape of one sub's part by name (driver only)."""
         make_group(self._root, self._at)
         for name, shape in shapes.items():
-            there = (self.path / name / NODE).exists()
-            if not there or read_array_node(self.path / name)["shape"][0] < n_slots:
+            there = (self._place / name / NODE).exists()
+            if not there or read_array_node(self._place / name)["shape"][0] < n_slots:
                 node = array_node(
                     f"{self._at}/{name}", shape=(n_slots, *shape), dtype=self._dtype(name), chunks=(1, *shape)
                 )
-                write_node(self.path / name, node)
+                write_node(self._place / name, node)
 
     def write(
         self,
@@ -51,7 +50,7 @@ class MeasureStore:
         for name, array in (("blocks", blocks), ("grid", grid), ("stars", stars), ("spikes", spikes)):
             padded = np.full(self._shape(name), np.nan, self._dtype(name).newbyteorder("<"))
             padded[tuple(slice(0, n) for n in array.shape)] = array
-            total += write_atomically(self._chunk(name, slot), chunk_parts(padded, packed=self._spec(name).packed))
+            total += self._chunk(name, slot).put(chunk_parts(padded, packed=self._spec(name).packed))
         return total + write_document(self._summary(slot), dict(summary))
 
     def has(self, slot: int) -> bool:
@@ -88,14 +87,14 @@ class MeasureStore:
         dtype, packed = self._dtype(name).newbyteorder("<"), bool(self._spec(name).packed)
         return checked_chunk(self._chunk(name, slot), self._shape(name), dtype, packed=packed)
 
-    def _chunk(self, name: str, slot: int) -> Path:
-        return self.path.joinpath(name, "c", str(int(slot)), *["0"] * len(self._shape(name)))
+    def _chunk(self, name: str, slot: int) -> Place:
+        return self._place / "/".join([name, "c", str(int(slot)), *["0"] * len(self._shape(name))])
 
-    def _summary(self, slot: int) -> Path:
-        return self.path / "summary" / f"{int(slot)}.json"
+    def _summary(self, slot: int) -> Place:
+        return self._place / f"summary/{int(slot)}.json"
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        return tuple(read_array_node(self.path / name)["shape"][1:])
+        return tuple(read_array_node(self._place / name)["shape"][1:])
 
     def _dtype(self, name: str) -> np.dtype:
         return np.dtype(self._spec(name).dtype)

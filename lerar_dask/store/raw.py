@@ -6,15 +6,15 @@ noticed and read anew.
 
 from __future__ import annotations
 
-import os
 import threading
-from pathlib import Path
+from collections.abc import Hashable
 
 import numpy as np
 
 from lerar_dask.errors import StoreError, damaged_part, unreadable_part
 from lerar_dask.store.document import NODE, read_array_node
-from lerar_dask.store.shard import Shard, file_identity
+from lerar_dask.store.shard import Shard
+from lerar_dask.store.storage import Place
 
 __all__ = ["RawReader"]
 
@@ -24,21 +24,21 @@ _TRIES = 3
 class RawReader:
     """Raw pixels (slot, y, x); an index of 13 bytes per inner chunk stays in memory for every shard touched."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self._shards: dict[int, Shard] = {}
-        self._written: dict[int, tuple[int, int, int]] = {}
+        self._written: dict[int, Hashable] = {}
         self._lock = threading.Lock()
-        self._described: tuple[int, int] | None = None
+        self._described: Hashable = None
         self._describe()
 
-    def shard_path(self, slot: int) -> Path:
-        """File of one sub."""
-        return self.path / "c" / str(int(slot)) / "0" / "0"
+    def shard(self, slot: int) -> Place:
+        """Where the pixels of one sub are kept."""
+        return self._place / f"c/{int(slot)}/0/0"
 
     def has(self, slot: int) -> bool:
-        """Whether the sub's file is there."""
-        return self.shard_path(slot).exists()
+        """Whether the sub's shard is there."""
+        return self.shard(slot).exists()
 
     def window(self, slot: int, y0: int, y1: int, x0: int, x1: int, out: np.ndarray) -> None:
         """Copy rows y0..y1-1, columns x0..x1-1 of one sub into `out[:y1 - y0, :x1 - x0]` (stored dtype).
@@ -55,7 +55,7 @@ class RawReader:
             if y0 == y1 or x0 == x1 or shard.window(y0, y1, x0, x1, out):
                 return
             self.forget(slot)
-        raise StoreError(f"a shard of the store changes while it is read: {self.shard_path(slot)}")
+        raise StoreError(f"a shard of the store changes while it is read: {self.shard(slot)}")
 
     def read(self, slot: int) -> np.ndarray:
         """All pixels of one sub."""
@@ -84,15 +84,17 @@ class RawReader:
             self._shards.pop(slot, None)
 
     def trust(self, slot: int) -> None:
-        """Take the chunks of a shard that this process has just written as checked, as long as the file stays as is."""
-        with open(self.shard_path(slot), "rb") as file, self._lock:
-            self._written[slot] = file_identity(file.fileno())
+        """Take the chunks of a shard that this process has just written as checked, as long as it stays as is."""
+        place = self.shard(slot)
+        identity = place.storage.identity(place.path)
+        with self._lock:
+            self._written[slot] = identity
 
     def _shard(self, slot: int) -> Shard:
         shard = self._shards.get(slot)
         if shard is None:
             self._describe()
-            shard = Shard(self.shard_path(slot), grid=self._grid, chunk=self.chunk, dtype=self.dtype, codec=self.codec)
+            shard = Shard(self.shard(slot), grid=self._grid, chunk=self.chunk, dtype=self.dtype, codec=self.codec)
             with self._lock:
                 if self._written.get(slot) == shard.identity:
                     shard.checked[:] = True
@@ -101,20 +103,20 @@ class RawReader:
 
     def _describe(self) -> None:
         """Read shape, dtype, inner chunks and codec, unless they are those of the file that was read last."""
-        path = self.path / NODE
+        described = self._place / NODE
         try:
-            status = os.stat(path)
-            if self._described == (status.st_ino, status.st_mtime_ns):
+            identity = described.storage.identity(described.path)
+            if self._described == identity:
                 return
-            node = read_array_node(self.path)
+            node = read_array_node(self._place)
             self.shape: tuple[int, int] = tuple(node["shape"][1:])
             self.dtype = np.dtype(node["data_type"]).newbyteorder("<")
             self.codec: str = node["attributes"]["codec"]
             self.chunk: tuple[int, int] = tuple(node["codecs"][0]["configuration"]["chunk_shape"][1:])
             rows, columns = (-(-n // side) for n, side in zip(self.shape, self.chunk, strict=True))
         except OSError as error:
-            raise unreadable_part(path, error) from error
+            raise unreadable_part(described, error) from error
         except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
-            raise damaged_part(path) from error
+            raise damaged_part(described) from error
         self._grid = (rows, columns)
-        self._described = (status.st_ino, status.st_mtime_ns)
+        self._described = identity

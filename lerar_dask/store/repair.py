@@ -5,9 +5,7 @@ Nothing is mended in place: what is taken away counts as never made, and its tas
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 from lerar_dask.errors import DamagedError, damaged_part
 from lerar_dask.store.access import Store
@@ -15,11 +13,14 @@ from lerar_dask.store.chunk import checked_bytes
 from lerar_dask.store.create import make_group, write_root
 from lerar_dask.store.document import NODE, read_document, read_node
 from lerar_dask.store.layout import spec_of
+from lerar_dask.store.storage import Place
 
 __all__ = ["damaged_nodes", "damaged_parts", "remove_part", "taken_with"]
 
 _SOLUTIONS = ("calibration", "registration", "normalization", "stack")
 """Folders whose entries are made by one task or one step, and are of use as a whole only."""
+_OF_SUBS = frozenset(("c", "frames", "summary"))
+"""Below these lie chunks and documents of single subs: many, and none of them a group."""
 
 
 def taken_with(part: str) -> list[str]:
@@ -45,29 +46,24 @@ def taken_with(part: str) -> list[str]:
 def remove_part(store: Store, part: str) -> None:
     """Take a damaged part out of the store (driver only, under the lock); groups get their description again."""
     if part == NODE:
-        write_root(store.path)
+        write_root(store.root)
         return
     taken = taken_with(part)
     for path in taken:
         store.delete(path)
     folder, _, name = part.rpartition("/")
     if name == NODE and taken == [part] and spec_of(folder) is None:
-        make_group(store.path, folder)
+        make_group(store.root, folder)
 
 
 def damaged_nodes(store: Store) -> list[str]:
     """Descriptions (zarr.json) of groups and arrays that are damaged."""
-    found = []
-    for folder, names, files in os.walk(store.path):
-        # Below these lie chunks and documents of single subs: many, and none of them a group.
-        names[:] = sorted(name for name in names if name not in ("c", "frames", "summary"))
-        if NODE in files and _is_damaged(read_node, Path(folder)):
-            found.append(_relative(store, Path(folder, NODE)))
-    return found
+    nodes = [_folder(place) for place in store.root.walk(_OF_SUBS) if place.path.rpartition("/")[2] == NODE]
+    return [(folder / NODE).path for folder in nodes if _is_damaged(read_node, folder)]
 
 
 def damaged_parts(store: Store, *, pixels: bool) -> Iterator[str]:
-    """Every file of a store that is not as it was written; paths in the store.
+    """Every object of a store that is not as it was written; paths in the store.
 
     Parameters
     ----------
@@ -75,29 +71,24 @@ def damaged_parts(store: Store, *, pixels: bool) -> Iterator[str]:
     """
     if store.ledger.damaged():
         yield "ledger"
-    for folder, names, files in os.walk(store.path):
-        names.sort()
-        for name in sorted(files):
-            path = Path(folder, name)
-            part = _relative(store, path)
-            if name.endswith(".partial") or part == "lock" or part.startswith("ledger/"):
-                continue
-            if _is_damaged(_check, store, path, part.split("/"), pixels):
-                yield part
+    for place in store.root.walk():
+        kept_apart = place.path == "lock" or place.path.startswith("ledger/")
+        if not kept_apart and _is_damaged(_check, store, place, place.path.split("/"), pixels):
+            yield place.path
 
 
-def _check(store: Store, path: Path, at: Sequence[str], pixels: bool) -> None:
-    """Raise where a file is damaged."""
-    if path.name == NODE:
-        read_node(path.parent)
-    elif path.suffix == ".json":
-        read_document(path)
+def _check(store: Store, place: Place, at: Sequence[str], pixels: bool) -> None:
+    """Raise where an object is damaged."""
+    if at[-1] == NODE:
+        read_node(_folder(place))
+    elif at[-1].endswith(".json"):
+        read_document(place)
     elif at[0] == "raw" and len(at) > 4 and at[2] == "pixels":
         if not at[4].isdigit():
-            raise damaged_part(path, "is of no sub")
+            raise damaged_part(place, "is of no sub")
         store.raw(at[1]).check(int(at[4]), pixels=pixels)
     elif "c" in at:
-        checked_bytes(path)
+        checked_bytes(place)
 
 
 def _is_damaged(check: Callable[..., object], *arguments: object) -> bool:
@@ -109,5 +100,5 @@ def _is_damaged(check: Callable[..., object], *arguments: object) -> bool:
     return False
 
 
-def _relative(store: Store, path: Path) -> str:
-    return path.relative_to(store.path).as_posix()
+def _folder(place: Place) -> Place:
+    return Place(place.storage, place.path.rpartition("/")[0])

@@ -114,7 +114,7 @@ def make_group(folder, n, *, pattern="", seed=1, defects=(), trail=None):
     save_table(store, "t", make_table(n, matrices, pattern=pattern, **changes))
     load_table.cache_clear()
     sources._read_set.cache_clear()
-    return str(store.path), Canvas.union(matrices, np.tile((0, SHAPE[0], 0, SHAPE[1]), (n, 1)))
+    return store.url, Canvas.union(matrices, np.tile((0, SHAPE[0], 0, SHAPE[1]), (n, 1)))
 
 
 def whole(url, canvas, settings, memory=1 << 29):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,9 +43,9 @@ def test_foreign_folders_are_refused(tmp_path):
 
 @pytest.mark.parametrize(("version", "words"), [(2, "newer"), (0, "does not exist"), ("x", "something else")])
 def test_other_formats_are_refused(store, version, words):
-    node = read_node(store.path)
+    node = read_node(store.root)
     node["attributes"]["format_version"] = version
-    write_node(store.path, node)
+    write_node(store.root, node)
     with pytest.raises(StoreError) as caught:
         Store.open(store.url)
     assert words in str(caught.value)
@@ -58,7 +59,7 @@ def test_array_comes_back_and_zarr_agrees(store, dtype, shape):
     back = store.read_array("some/thing")
     assert back.dtype == data.dtype
     np.testing.assert_array_equal(back, data)
-    np.testing.assert_array_equal(zarr.open_array(str(store.path / "some/thing"), mode="r")[...], data)
+    np.testing.assert_array_equal(zarr.open_array(str(Path(store.url) / "some/thing"), mode="r")[...], data)
     assert store.attributes("some/thing") == {"unit": "adu", "meaning": "", "k": 1}
 
 
@@ -85,7 +86,7 @@ def test_written_again_and_deleted(store):
 @pytest.mark.parametrize("file", ["zarr.json", "c/0"])
 def test_damage_is_noticed(store, file):
     store.write_array("a", np.arange(3.0), dims=("n",))
-    path = store.path / "a" / file
+    path = Path(store.url) / "a" / file
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(StoreError, match="damaged"):
         store.read_array("a")
@@ -134,9 +135,9 @@ def test_master_by_chunks(store):
 
 def test_sweep_leaves_only_what_is_whole(store):
     store.write_array("a/b", np.arange(3), dims=("n",))
-    (store.path / "a" / "c.12.partial").mkdir()
-    (store.path / "a" / "c.12.partial" / "d.partial").write_text("x")
-    (store.path / "e.partial").write_text("x")
+    (Path(store.url) / "a" / "c.12.partial").mkdir()
+    (Path(store.url) / "a" / "c.12.partial" / "d.partial").write_text("x")
+    (Path(store.url) / "e.partial").write_text("x")
     assert store.sweep() == 2
     assert store.sweep() == 0
     assert store.read_array("a/b").tolist() == [0, 1, 2]

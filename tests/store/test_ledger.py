@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from lerar_dask.store.ledger import Ledger
+from tests.store.places import local
 
 RECORD = {"digest": "", "state": "done", "reason": "", "result": {}}
 
 
 def test_last_record_wins_across_writers(tmp_path):
-    ledger = Ledger(tmp_path / "ledger")
+    ledger = Ledger(local(tmp_path / "ledger"))
     assert ledger.load() == {}
     for name, value in (("z", 1), ("a", 2)):  # the later segment sorts first
         with ledger.writer(name, ledger.load()) as writer:
@@ -19,13 +20,13 @@ def test_last_record_wins_across_writers(tmp_path):
 
 
 def test_writer_without_records_leaves_no_file(tmp_path):
-    with Ledger(tmp_path).writer("w", {}):
+    with Ledger(local(tmp_path)).writer("w", {}):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_torn_and_strange_lines_are_skipped(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(local(tmp_path))
     with ledger.writer("w", ledger.load()) as writer:
         writer.append({**RECORD, "key": "a"})
         writer.append({**RECORD, "key": "b"})
@@ -39,7 +40,7 @@ def test_torn_and_strange_lines_are_skipped(tmp_path):
 
 
 def test_compacted_tells_the_same(tmp_path):
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(local(tmp_path))
     for i in range(9):
         with ledger.writer("w", ledger.load()) as writer:
             writer.append({**RECORD, "key": "same", "i": i})

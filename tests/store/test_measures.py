@@ -47,13 +47,13 @@ def test_grow_keeps_what_is_there(measures):
     assert len(measures.read_stars(4)) == 4
 
 
-def test_missing_and_damaged(measures):
+def test_missing_and_damaged(measures, tmp_path):
     with pytest.raises(StoreError):
         measures.summary(0)
     with pytest.raises(StoreError):
         measures.read_blocks(0)
     measures.write(0, **parts(3), summary=SUMMARY)
-    path = measures.path / "blocks" / "c/0/0/0/0/0"
+    path = tmp_path / "store.zarr/measures/g/k/blocks/c/0/0/0/0/0"
     content = bytearray(path.read_bytes())
     content[3] ^= 1
     path.write_bytes(bytes(content))

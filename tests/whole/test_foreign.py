@@ -12,6 +12,7 @@ from lerar_dask.run import Run
 from lerar_dask.store.access import Store
 from lerar_dask.store.document import read_document, write_document
 from tests.conftest import run
+from tests.store.places import local
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def foreign(stacked, tmp_path):
 
 
 def steps_in(out):
-    return read_document(out / "store.zarr" / "steps.json")
+    return read_document(local(out / "store.zarr" / "steps.json"))
 
 
 def test_every_task_of_a_run_is_in_the_table(stacked):
@@ -38,7 +39,7 @@ def test_the_store_that_was_opened_is_the_one_that_is_written(foreign, tmp_path)
         for task in step["tasks"]:
             if "store_url" in task["arguments"]:
                 task["arguments"]["store_url"] = str(tmp_path / "elsewhere")
-    write_document(foreign / "store.zarr" / "steps.json", steps)
+    write_document(local(foreign / "store.zarr" / "steps.json"), steps)
     run_ = Run.open(foreign)
     (name,) = run_.groups
     run_.graph(name).compute(scheduler="threads")
@@ -48,7 +49,7 @@ def test_the_store_that_was_opened_is_the_one_that_is_written(foreign, tmp_path)
 def test_a_foreign_function_is_not_called(foreign, tmp_path):
     steps = steps_in(foreign)
     steps[-1]["tasks"][0] |= {"function": "lerar_dask.pipeline.calibrate:write_file"}
-    write_document(foreign / "store.zarr" / "steps.json", steps)
+    write_document(local(foreign / "store.zarr" / "steps.json"), steps)
     run_ = Run.open(foreign)
     with pytest.raises(StoreError, match=r"not what lerar writes"):
         run_.graph(run_.groups[0])

@@ -225,7 +225,7 @@ def test_the_graph_computes_the_master(stacked, tmp_path):
     assert sum(k.startswith("ingest/") for k in keys) == 8
     assert any(k.startswith("integrate/") for k in keys)
     key, canvas = run_.state.groups[name].master, run_.state.targets["Sim"].canvas
-    for path in (run_.store.path / "master").rglob("*"):
+    for path in Path(run_.store.url, "master").rglob("*"):
         if path.is_file() and path.name != "zarr.json":
             path.unlink()
     assert not run_.store.has_chunk(key, 0, 0)
@@ -253,11 +253,11 @@ def test_the_store_opens_in_zarr_and_xarray(stacked):
     import zarr
 
     run_ = Run.open(stacked)
-    group = zarr.open_group(str(run_.store.path), mode="r", use_consolidated=False)
+    group = zarr.open_group(run_.store.url, mode="r", use_consolidated=False)
     (geometry,) = run_.store.geometries()
     sub = run_.state.targets["Sim"].subs[0]
     assert np.array_equal(group[f"raw/{geometry}/pixels"][sub.slot], run_.store.raw(geometry).read(sub.slot))
-    data = xarray.open_zarr(run_.store.path, group=f"raw/{geometry}", consolidated=False)
+    data = xarray.open_zarr(run_.store.url, group=f"raw/{geometry}", consolidated=False)
     assert data["pixels"].dims == ("slot", "y", "x")
     assert data["pixels"].attrs["unit"] == "adu"
 

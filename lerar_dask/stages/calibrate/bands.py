@@ -7,7 +7,6 @@ Out  calibration/<master key>/image, one chunk per band
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from lerar_dask.kernels.calibrate.masters import combine_winsorized
 from lerar_dask.store.access import Store
 from lerar_dask.store.chunk import checked_chunk, chunk_parts
 from lerar_dask.store.layout import packing_of
-from lerar_dask.store.shard import write_atomically
+from lerar_dask.store.storage import Place
 
 __all__ = ["BAND_ROWS", "band_bytes", "combine_rows", "has_band", "is_whole", "read_band", "read_master", "write_band"]
 
@@ -118,7 +117,7 @@ def read_master(store: Store, key: str, shape: tuple[int, int]) -> np.ndarray:
 def read_band(store: Store, key: str, y0: int, shape: tuple[int, int]) -> np.ndarray:
     """Rows y0 to y0 + BAND_ROWS of a master, as far as it has them."""
     packed = bool(packing_of(f"calibration/{key}/image"))
-    chunk = checked_chunk(_band_path(store, key, y0), (BAND_ROWS, shape[1]), np.dtype("<f4"), packed=packed)
+    chunk = checked_chunk(_band(store, key, y0), (BAND_ROWS, shape[1]), np.dtype("<f4"), packed=packed)
     return chunk[: shape[0] - y0]
 
 
@@ -129,7 +128,7 @@ def is_whole(store: Store, key: str, shape: tuple[int, int]) -> bool:
 
 def has_band(store: Store, key: str, y0: int) -> bool:
     """Whether the band of a master that begins with a row was written."""
-    return _band_path(store, key, y0).exists()
+    return _band(store, key, y0).exists()
 
 
 def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> int:
@@ -139,9 +138,9 @@ def write_band(store: Store, key: str, y0: int, rows: np.ndarray) -> int:
         chunk = np.full((BAND_ROWS, rows.shape[1]), np.nan, np.float32)
         chunk[: len(rows)] = rows
     parts = chunk_parts(chunk.astype("<f4", copy=False), packed=packing_of(f"calibration/{key}/image"))
-    return write_atomically(_band_path(store, key, y0), parts)
+    return _band(store, key, y0).put(parts)
 
 
-def _band_path(store: Store, key: str, y0: int) -> Path:
-    """File of a chunk: zarr-python takes 5 ms and 0.2 s of import for the same."""
-    return store.path / "calibration" / key / "image" / "c" / str(y0 // BAND_ROWS) / "0"
+def _band(store: Store, key: str, y0: int) -> Place:
+    """Where a chunk is kept: zarr-python takes 5 ms and 0.2 s of import for the same."""
+    return store.place(f"calibration/{key}/image/c/{y0 // BAND_ROWS}/0")

@@ -217,7 +217,7 @@ _NUMBERS = ("tile_px", "noise_cell_px")
 
 def save_table(store: Store, key: str, table: StackTable) -> None:
     """Write a table under stack/<key>/ (driver only); the names last, so that a table with names is whole."""
-    if store.has(f"stack/{key}/slot") and (store.path / "stack" / key / "names.json").exists():
+    if store.has(f"stack/{key}/slot") and store.has_json(f"stack/{key}/names.json"):
         return
     for f in fields(table):
         value = getattr(table, f.name)
