@@ -1,129 +1,51 @@
-"""One group of a target: normalize its subs, find their trails and defects, and integrate them."""
+"""The stages of one group: normalize its subs, find their trails and defects, and integrate them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from lerar_dask.grid import Canvas
 from lerar_dask.kernels.register.transform import describe
 from lerar_dask.pipeline.ln_reference import tell_adopted
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.site import site_of
 from lerar_dask.pipeline.table import make_table, table_key
-from lerar_dask.run import GroupState, TargetState
+from lerar_dask.pipeline.work import GroupWork
 from lerar_dask.runtime.events import Note
 from lerar_dask.stages import trails
 from lerar_dask.stages.calibrate import masters
 from lerar_dask.stages.integrate import chunk as integrate
-from lerar_dask.stages.integrate.stack_table import save_table
+from lerar_dask.stages.integrate.stack_table import load_table, save_table
 from lerar_dask.stages.normalize import solve as normalize
-from lerar_dask.stages.normalize.solve import LnReference, Normalization
-from lerar_dask.stages.register.agree import Registration
 from lerar_dask.stages.register.reference import choose_reference, of_usual_exposure
-from lerar_dask.sub import Sub
 
-__all__ = ["Solved", "SolvedGroup", "solve_group"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SolvedGroup:
-    """What came out for one group."""
-
-    state: GroupState
-    normalization: Normalization
-    rejected: np.ndarray
-    """(n, 3) int64: samples of each sub rejected low, high, used."""
+__all__ = ["GROUP_STAGES"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Solved:
-    """What is known of a target once its subs are registered, and what came out for its groups."""
-
-    name: str
-    target: TargetState
-    registration: Registration
-    summaries: Sequence[dict[str, Any]]
-    ln_reference: LnReference | None
-    """The image that the user gave for scale and sky."""
-    notes: Sequence[str] = ()
-    set_aside: Mapping[str, str] = field(default_factory=dict)
-    """Reason by path."""
-    groups: Mapping[str, SolvedGroup] = field(default_factory=dict)
-    problems: Mapping[str, str] = field(default_factory=dict)
-    """Reasons of groups without a master."""
-
-
-def solve_group(session: Session, solved: Solved, group: str, members: list[int], canvas: Canvas) -> SolvedGroup:
-    """Normalize and integrate one group of a registered target."""
-    store, settings = session.store, session.settings
-    subs = [solved.target.subs[i] for i in members]
-    key, normalization = _normalize(session, solved, members)
-    calibration = _found_defects(session, solved, members)
-    table = make_table(session, solved, members, normalization, calibration)
-    key_of_table = table_key(solved, members, calibration, key, settings.integrate)
-    save_table(store, key_of_table, table)
-    if settings.integrate.reject == "percentile" and table.sky_over_noise < 10.0:
-        text = (
-            f"{group}: the sky of normalized subs is {table.sky_over_noise:.0f} times its noise; percentile rejection is "
-            "made for 10 times at least and rejects good samples here: winsorized or auto do not"
-        )
-        session.bus.emit(Note(text=text, level="warning"))
-    master = integrate.master_key(key_of_table, canvas, settings.integrate)
-    store.create_master(master, table.n_channels, canvas.shape)
-    room = session.executor.budget_bytes - session.resident_bytes(integrate.resident_bytes(table))
-    step = integrate.plan(
-        store.url,
-        key_of_table,
-        canvas,
-        settings.integrate,
-        name=group,
-        memory_per_task=max(room, 64 << 20) // session.executor.slots,
-    )
-    records = session.run(step)
-    stop_on_failure(records)
-    counts = np.zeros((len(subs), 3), np.int64)
-    for record in records.values():
-        result = record["result"]
-        np.add.at(counts, np.array(result["subs"], int), np.array([result["low"], result["high"], result["used"]]).T)
-    state = GroupState(
-        target=solved.name,
-        subs=members,
-        normalization=key,
-        table=key_of_table,
-        master=master,
-        n_channels=table.n_channels,
-    )
-    return SolvedGroup(state=state, normalization=normalization, rejected=counts)
-
-
-def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[str, Normalization]:
-    """Scale and sky of a group's subs."""
-    store, settings = session.store, session.settings
-    subs = [solved.target.subs[i] for i in members]
-    summaries = [solved.summaries[i] for i in members]
+def _normalize(session: Session, group: GroupWork) -> GroupWork:
+    """Scale and sky of the subs."""
+    store, settings, subs = session.store, session.settings, group.subs
     usual = of_usual_exposure([s.exposure_s for s in subs])
-    reference = next(i for i in choose_reference(summaries) if usual[i])
-    site, text = site_of(store, subs, solved.registration.transforms[members])
-    given = solved.ln_reference
+    reference = next(i for i in choose_reference(group.summaries) if usual[i])
+    site, text = site_of(store, subs, group.transforms)
+    given = group.target.ln_reference
     place = given and (given.member, given.reference_to_sub.tolist(), given.name)
     key = normalize.normalization_key(
         subs,
-        solved.target.registration,
+        group.target.registration_key,
         settings.normalize,
         settings.integrate.trails,
-        (members, reference, site, place),
+        (list(group.members), reference, site, place),
     )
     step = normalize.plan(
         store.url,
         subs,
-        solved.registration.transforms[members],
+        group.transforms,
         settings.normalize,
         key=key,
-        name=subs[0].group,
+        name=group.name,
         reference=reference,
         site=site,
         ln_reference=given,
@@ -132,40 +54,90 @@ def _normalize(session: Session, solved: Solved, members: list[int]) -> tuple[st
     records = session.run(step)
     stop_on_failure(records)
     if session.n_run > before and given is not None:
-        tell_adopted(session, subs[0].group, records[step.tasks[0].key]["result"]["ln_reference"])
+        tell_adopted(session, group.name, records[step.tasks[0].key]["result"]["ln_reference"])
     elif session.n_run > before and text and settings.normalize.normalization == "local":
-        session.bus.emit(Note(text=f"{subs[0].group}: {text}"))
-    if settings.integrate.trails and len(subs) > 1:
-        _find_trails(session, subs, solved.registration.transforms[members], key)
-    return key, normalize.load(store.url, key)
+        session.bus.emit(Note(text=f"{group.name}: {text}"))
+    return dataclasses.replace(group, normalization=key)
 
 
-def _find_trails(session: Session, subs: Sequence[Sub], transforms: np.ndarray, key: str) -> None:
-    """Lines of light in the subs of a group that was solved."""
-    store, name, at = session.store, subs[0].group, f"normalization/{key}"
-    trails.prepare_scene(store, subs, transforms, store.read_array(f"{at}/local_scale").shape[1], key=key)
-    step = trails.plan_scene(store.url, subs, transforms, key=key, name=name)
+def _find_trails(session: Session, group: GroupWork) -> GroupWork:
+    """Lines of light in the subs, kept with their normalization."""
+    store, subs, key = session.store, group.subs, group.normalization
+    if not session.settings.integrate.trails or len(subs) < 2:
+        return group
+    n_channels = store.read_array(f"normalization/{key}/local_scale").shape[1]
+    trails.prepare_scene(store, subs, group.transforms, n_channels, key=key)
+    step = trails.plan_scene(store.url, subs, group.transforms, key=key, name=group.name)
     stop_on_failure(session.run(step))
-    step = trails.plan(store.url, subs, transforms, [s.cfa for s in subs], key=key, name=name)
+    step = trails.plan(store.url, subs, group.transforms, [s.cfa for s in subs], key=key, name=group.name)
     stop_on_failure(session.run(step))
+    return group
 
 
-def _found_defects(session: Session, solved: Solved, members: list[int]) -> list[str | None]:
+def _find_defects(session: Session, group: GroupWork) -> GroupWork:
     """Calibration set of each sub; for subs without a dark, one with the defects that the subs themselves tell."""
-    subs = [solved.target.subs[i] for i in members]
+    subs = group.subs
     keys = [s.calibration for s in subs]
     if not session.settings.ingest.cosmetic:
-        return keys
+        return dataclasses.replace(group, calibrations=keys)
     for geometry, base in sorted({(s.geometry, s.calibration) for s in subs if not s.has_dark}, key=str):
         own = [k for k, s in enumerate(subs) if (s.geometry, s.calibration, s.has_dark) == (geometry, base, False)]
         if len(own) < 3:
             continue
         shape = subs[own[0]].shape
-        at = [describe(solved.registration.transforms[members[k]], shape) for k in own]
+        at = [describe(group.transforms[k], shape) for k in own]
         places = np.array([[d.shift_x, d.shift_y] for d in at])
         named = [(subs[k].geometry, subs[k].slot, subs[k].measure) for k in own]
         key, step = masters.plan_found(session.store.url, named, places, shape, base)
         stop_on_failure(session.run(step))
         for k in own:
             keys[k] = key
-    return keys
+    return dataclasses.replace(group, calibrations=keys)
+
+
+def _tabulate(session: Session, group: GroupWork) -> GroupWork:
+    """All that integration must know, as a table in the store."""
+    store, settings = session.store, session.settings.integrate
+    table, key = make_table(session, group), table_key(group, settings)
+    save_table(store, key, table)
+    if settings.reject == "percentile" and table.sky_over_noise < 10.0:
+        text = (
+            f"{group.name}: the sky of normalized subs is {table.sky_over_noise:.0f} times its noise; percentile rejection "
+            "is made for 10 times at least and rejects good samples here: winsorized or auto do not"
+        )
+        session.bus.emit(Note(text=text, level="warning"))
+    return dataclasses.replace(group, table=key, n_channels=table.n_channels)
+
+
+def _integrate(session: Session, group: GroupWork) -> GroupWork:
+    """The master, chunk by chunk."""
+    store, settings, canvas = session.store, session.settings.integrate, group.canvas
+    master = integrate.master_key(group.table, canvas, settings)
+    store.create_master(master, group.n_channels, canvas.shape)
+    table = load_table(store.url, group.table)
+    room = session.executor.budget_bytes - session.resident_bytes(integrate.resident_bytes(table))
+    step = integrate.plan(
+        store.url,
+        group.table,
+        canvas,
+        settings,
+        name=group.name,
+        memory_per_task=max(room, 64 << 20) // session.executor.slots,
+    )
+    records = session.run(step)
+    stop_on_failure(records)
+    counts = np.zeros((len(group.members), 3), np.int64)
+    for record in records.values():
+        result = record["result"]
+        np.add.at(counts, np.array(result["subs"], int), np.array([result["low"], result["high"], result["used"]]).T)
+    return dataclasses.replace(group, master=master, rejected=counts)
+
+
+GROUP_STAGES: Sequence[Callable[[Session, GroupWork], GroupWork]] = (
+    _normalize,
+    _find_trails,
+    _find_defects,
+    _tabulate,
+    _integrate,
+)
+"""In their order."""

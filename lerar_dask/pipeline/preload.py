@@ -25,7 +25,7 @@ __all__ = ["Compiler", "precompiling", "preload_modules"]
 _MODULES = {
     # Compiled code mostly, which does not keep the interpreter to itself.
     "ingest": (
-        "lerar_dask.pipeline.solve",
+        "lerar_dask.pipeline.target",
         "lerar_dask.pipeline.products",
         "lerar_dask.pipeline.run_report",
         "lerar_dask.pipeline.header_facts",

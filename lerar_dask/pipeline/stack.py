@@ -33,7 +33,7 @@ from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.solve import Solved
+    from lerar_dask.pipeline.work import TargetWork
 
 __all__ = ["stack"]
 
@@ -122,9 +122,9 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         links=night.links.explain(),
         notes=[*night.notes, *corner_notes(session, lights, subs)],
     )
-    from lerar_dask.pipeline import solve  # loaded ahead
+    from lerar_dask.pipeline.target import solve_target  # loaded ahead
 
-    solved = [solve.solve_target(session, name, members) for name, members in sorted(targets.items())]
+    solved = [solve_target(session, name, members) for name, members in sorted(targets.items())]
     groups = {name: group.state for s in solved for name, group in s.groups.items()}
     problems = {name: reason for s in solved for name, reason in s.problems.items()}
     set_aside |= {path: reason for s in solved for path, reason in s.set_aside.items()}
@@ -133,7 +133,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
             problems[name] = "none of its lights can be used"
     state = dataclasses.replace(
         state,
-        targets={s.name: s.target for s in solved},
+        targets={s.name: s.state for s in solved},
         groups=groups,
         notes=[*state.notes, *(note for s in solved for note in s.notes)],
     )
@@ -192,7 +192,7 @@ def _finish(
     session: Session,
     night: Night,
     state: RunState,
-    solved: Sequence[Solved],
+    solved: Sequence[TargetWork],
     problems: Mapping[str, str],
     set_aside: Mapping[str, str],
     out: Path,

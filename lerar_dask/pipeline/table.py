@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,32 +11,28 @@ from lerar_dask.identity import code_of, digest
 from lerar_dask.pipeline.session import Session
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.integrate.stack_table import StackTable
-from lerar_dask.stages.normalize.solve import Normalization
+from lerar_dask.stages.normalize.solve import load
 from lerar_dask.stages.saturation import saturation_levels
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.group import Solved
+    from lerar_dask.pipeline.work import GroupWork
 
 __all__ = ["make_table", "table_key"]
 
 
-def table_key(
-    solved: Solved, members: Sequence[int], calibration: Sequence[str | None], normalization: str, settings: Integrate
-) -> str:
+def table_key(group: GroupWork, settings: Integrate) -> str:
     """Key of a group's table, in the store."""
-    subs = [solved.target.subs[i] for i in members]
-    named = [(s.id, s.geometry, s.slot, s.measure) for s in subs]
-    made_of = (calibration, solved.target.registration, members, normalization, settings.weights)
+    named = [(s.id, s.geometry, s.slot, s.measure) for s in group.subs]
+    solved = (group.target.registration_key, list(group.members), group.normalization)
+    made_of = (group.calibrations, *solved, settings.weights)
     return digest("table", code_of(__name__), named, *made_of)[:20]
 
 
-def make_table(
-    session: Session, solved: Solved, members: list[int], normalization: Normalization, keys: Sequence[str | None]
-) -> StackTable:
+def make_table(session: Session, group: GroupWork) -> StackTable:
     """Everything integration must know, in the order of the subs."""
-    store, settings = session.store, session.settings
-    subs = [solved.target.subs[i] for i in members]
-    summaries = [solved.summaries[i] for i in members]
+    store, settings, subs, keys = session.store, session.settings, group.subs, group.calibrations
+    assert group.target.registration is not None
+    normalization = load(store.url, group.normalization)
     frames = [store.frame(s.geometry, s.slot) for s in subs]
     geometries = sorted({s.geometry for s in subs})
     calibrations = sorted({key for key in keys if key})
@@ -47,7 +43,7 @@ def make_table(
     for k, grid in enumerate(grids):
         noise[k, : grid.shape[0], : grid.shape[1], : grid.shape[2]] = grid[..., 1]
         sky[k, : grid.shape[0]] = np.nanmedian(grid[..., 0], axis=(1, 2))
-    fwhm = np.array([s["fwhm_px"] or np.nan for s in summaries])
+    fwhm = np.array([s["fwhm_px"] or np.nan for s in group.summaries])
     lines = normalization.trails
     return StackTable(
         geometries=geometries,
@@ -61,7 +57,7 @@ def make_table(
         blank=np.array([np.nan if f["blank"] is None else f["blank"] for f in frames]),
         saturation=saturation_levels(frames, [s.geometry for s in subs]),
         calibration=np.array([calibrations.index(key) if key else -1 for key in keys], np.int32),
-        transform=solved.registration.transforms[members],
+        transform=group.transforms,
         ln_scale=normalization.scale,
         ln_coefficients=normalization.coefficients,
         tile_px=normalization.tile_px,
@@ -73,7 +69,7 @@ def make_table(
         trail_start=np.searchsorted(lines[:, 0] if len(lines) else np.zeros(0), np.arange(len(subs) + 1)),
         e_per_adu=np.array([f["header"].get("e_per_adu") or 0.0 for f in frames]),
         fwhm=fwhm,
-        registration_px=solved.registration.rms_px[members],
+        registration_px=group.target.registration.rms_px[list(group.members)],
         sky_level=normalization.sky_level,
         level=normalization.level,
         voids=np.concatenate([_voids(f, k) for k, f in enumerate(frames)]),

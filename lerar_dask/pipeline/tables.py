@@ -14,17 +14,17 @@ from lerar_dask.stages.integrate.stack_table import load_table
 from lerar_dask.stages.register.reference import grid_scale
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.solve import Solved
+    from lerar_dask.pipeline.work import TargetWork
 
 __all__ = ["frame_rows"]
 
 
 def frame_rows(
-    session: Session, night: Night, solved: Sequence[Solved], set_aside: Mapping[str, str]
+    session: Session, night: Night, targets: Sequence[TargetWork], set_aside: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """One row per light and per frame that was set aside, also of files that are gone; lights in order of their start."""
     measured: dict[str, dict[str, Any]] = {}
-    for one in solved:
+    for one in targets:
         measured |= _measured(session, one)
     rows = []
     for light in night.lights:
@@ -79,11 +79,12 @@ def _basics(light: Light) -> dict[str, Any]:
     }
 
 
-def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
+def _measured(session: Session, target: TargetWork) -> dict[str, dict[str, Any]]:
     """What was measured on the subs of a target, by path."""
     rows: dict[str, dict[str, Any]] = {}
-    registration = solved.registration
-    for i, (sub, summary) in enumerate(zip(solved.target.subs, solved.summaries, strict=True)):
+    registration = target.registration
+    assert registration is not None
+    for i, (sub, summary) in enumerate(zip(target.subs, target.summaries, strict=True)):
         row: dict[str, Any] = {"id": sub.id}
         row |= {k: summary[k] for k in ("background_adu", "noise_adu", "n_stars")}
         if summary["fwhm_px"]:  # 0 where no star tells it
@@ -100,15 +101,14 @@ def _measured(session: Session, solved: Solved) -> dict[str, dict[str, Any]]:
                 "registration_rms_px": _number(registration.rms_px[i]),
             }
         rows[sub.path] = row
-    for group in solved.groups.values():
-        table = load_table(session.store.url, group.state.table)
-        normalization, counts = group.normalization, group.rejected
+    for group in target.groups.values():
+        table = load_table(session.store.url, group.table)
         weight = table.weight_factor / table.typical_variance.mean(axis=1)
         weight = weight / weight.mean()
-        for k, i in enumerate(group.state.subs):
-            low, high, used = (int(v) for v in counts[k])
-            rows[solved.target.subs[i].path] |= {
-                "scale": _number(normalization.scale[k].mean()),
+        for k, sub in enumerate(group.subs):
+            low, high, used = (int(v) for v in group.rejected[k])
+            rows[sub.path] |= {
+                "scale": _number(table.ln_scale[k].mean()),
                 "weight": _number(weight[k]),
                 "rejected_fraction": (low + high) / max(low + high + used, 1),
                 "n_trails": int(table.trail_start[k + 1] - table.trail_start[k]),

@@ -5,7 +5,7 @@ The grid has the pixels of the finest group: coarser ones (binned, or of a short
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ CANVAS_LIMIT = 4.0
 """Subs that would make the canvas larger than this many frames are set aside."""
 
 
-def best_first(subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]) -> list[int]:
+def best_first(subs: Sequence[Sub], summaries: Sequence[Mapping[str, Any]]) -> list[int]:
     """Candidates for the reference, by what headers tell of the pixels' size and by what was measured."""
     scales = [sub.scale_arcsec_px for sub in subs]
     sizes = scales if all(scales) else [sub.binning for sub in subs]
@@ -36,7 +36,7 @@ def best_first(subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]) -> list
 
 
 def register_target(
-    session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[dict[str, Any]]
+    session: Session, name: str, subs: Sequence[Sub], summaries: Sequence[Mapping[str, Any]]
 ) -> tuple[str, Registration, Sub]:
     """Match all subs to the best reference of the finest group, let them agree; key, result and reference."""
     store, settings = session.store, session.settings.register

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ FINER = 1.03
 """From this ratio on pixels are of another size: optics breathe by less, the smallest step between cameras is more."""
 
 
-def choose_reference(summaries: Sequence[dict[str, Any]], pixel_sizes: np.ndarray | None = None) -> list[int]:
+def choose_reference(summaries: Sequence[Mapping[str, Any]], pixel_sizes: np.ndarray | None = None) -> list[int]:
     """Candidates for the reference sub, best first: small pixels, many stars, sharp, round, dark sky.
 
     Parameters
