@@ -21,6 +21,8 @@ __all__ = ["LocalStorage"]
 _HALF = ".partial"
 """End of the names of what is not whole."""
 _IN_THE_WAY = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+_TRIES = 100
+"""Times that a folder is named while other writers name theirs."""
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
@@ -248,7 +250,7 @@ def _name_file(partial: Path, final: Path) -> None:
 
 def _name_folder(partial: Path, final: Path) -> None:
     """Give a folder its name; the same one, written by another task in the meantime, gives way."""
-    for _ in range(8):
+    for _ in range(_TRIES):
         try:
             partial.rename(final)
             return

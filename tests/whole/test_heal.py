@@ -144,7 +144,7 @@ def test_a_disk_that_loses_it_again_ends_with_one_line(night, stacked, tmp_path,
 
     def write_badly(self, slot, **parts):
         size = write(self, slot, **parts)
-        flip(self.path / "summary" / f"{slot}.json")
+        flip(Path(str(self._summary(slot))))
         return size
 
     monkeypatch.setattr(MeasureStore, "write", write_badly)

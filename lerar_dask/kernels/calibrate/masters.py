@@ -3,12 +3,8 @@
 In   a band of aligned frames (rows, frames, columns) float32, NaN or `MISSING` (1e30) where there is none
 Out  the mean of what is kept, summed in float64 in the order of the frames
 
-Winsorized clipping clamps the samples at 1.5 sigma about their median and takes 1.134 standard deviations as the new
-sigma, until sigma stands still; it leaves out what lies beyond `low` and `high` sigma, and starts again until nothing is
-left out (the rule and its limits: `reject`). That walk need not be gone to its end. Sigma only falls on the way, and the
-sigma of clamped samples grows with the bound they are clamped at: if samples clamped at 1.5 s have a sigma of s or more,
-sigma never falls below s. So one evaluation proves that a sample s sigma away is kept, and every sigma on the way proves
-which are not. A vector pass proves for whole pixels that nothing is left out; the others are decided one by one.
+A vector pass proves for whole pixels that winsorized clipping leaves nothing out (robust/winsorized.py says why one
+evaluation is a proof); the others are decided one by one.
 """
 
 from __future__ import annotations
@@ -17,14 +13,12 @@ import numpy as np
 from numba import njit
 
 from lerar_dask.constants import MISSING, PRESENT
-from lerar_dask.kernels.reject.classic import _deviation, _middle, _running_sums
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
+from lerar_dask.kernels.robust.winsorized import WINSOR, keep_winsorized
 
 __all__ = ["combine_winsorized"]
 
 _LARGEST = np.float32(3.4e38)
-_WINSOR = 1.134
-"""1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 _MARGIN = np.float32(1.0002)
 """What float32 may lose in a proof, twice over and squared."""
 _FAST = {"contract", "nsz", "arcp"}
@@ -82,7 +76,7 @@ def _combine(stack, low, high, block, out):
                 else:
                     for k in range(m):
                         column[k] = block[k, i]
-                    a, b = _kept(column[:m], low, high, running)
+                    a, b = keep_winsorized(column[:m], low, high, running)
                     lowest[i], highest[i] = block[a, i], block[b - 1, i]
             _mean_between(stack[y], x0, width, lowest, highest, total, kept, out[y])
 
@@ -132,7 +126,7 @@ def _prove(block, low, high, sums, proven):
         s = max((middle - bottom[i]) / low, (top[i] - middle) / high)
         least = s * s * _MARGIN * (count - np.float32(1.0))
         plain = s2[i] - s1[i] * s1[i] / count
-        clamped = np.float32(_WINSOR * _WINSOR) * (c2[i] - c1[i] * c1[i] / count)
+        clamped = np.float32(WINSOR * WINSOR) * (c2[i] - c1[i] * c1[i] / count)
         proven[i] = (n < 3) | ((plain >= least) & (clamped >= least))
 
 
@@ -150,76 +144,3 @@ def _mean_between(row, x0, width, lowest, highest, total, kept, out):
             kept[i] += np.int32(keep)
     for i in range(width):
         out[x0 + i] = total[i] / kept[i] if kept[i] > 0 else np.nan
-
-
-# --------------------------------------------------------------------------------------------------------- one pixel
-
-
-@njit(nogil=True, error_model="numpy")
-def _kept(v, low, high, running):
-    """Kept slice [a, b) of the sorted samples `v` (float64)."""
-    a, b = np.int64(0), v.size  # a bare 0 would be a type of its own, for which all below is compiled as well
-    if b < 3:
-        return a, b
-    _running_sums(v, running)
-    center = _middle(v, a, b)
-    while b - a >= 3:
-        c, d = _inside(v, running, center, a, b, low, high)
-        if (c == a and d == b) or c == d:
-            break
-        a, b = c, d
-    return a, b
-
-
-@njit(nogil=True, error_model="numpy")
-def _inside(v, running, center, a, b, low, high):
-    """Those of v[a:b] within `low` and `high` winsorized sigma of their median."""
-    middle = _middle(v, a, b)
-    floor = 1e-12 * max(abs(v[a]), abs(v[b - 1]))
-    least = 1e-6 * abs(middle)
-    sigma, bound = _deviation(running, a, b), np.inf
-    e, f = a, b  # not clamped
-    c, d, tested = a, b, 0
-    for _ in range(100):
-        if sigma <= floor:
-            break
-        bound = min(bound, 1.5 * sigma)
-        now, e, f = _clamped_sigma(v, running, center, a, b, middle, bound, e, f)
-        settled = abs(now - sigma) <= 5e-4 * sigma
-        sigma = now
-        if settled:
-            break
-        # What is beyond this sigma is beyond every later one; is the rest within every later one?
-        limit = max(sigma, least)
-        while c < d and middle - v[c] > low * limit:
-            c += 1
-        while d > c and v[d - 1] - middle > high * limit:
-            d -= 1
-        if c == d:
-            return c, d
-        if d - c != tested:
-            tested = d - c
-            s = max((middle - v[c]) / low, (v[d - 1] - middle) / high)
-            if 1.5 * s <= bound and _clamped_sigma(v, running, center, a, b, middle, 1.5 * s, e, f)[0] > s * (1 + 1e-9):
-                return c, d
-    sigma = max(sigma, least)
-    c, d = a, b
-    while c < d and middle - v[c] > low * sigma:
-        c += 1
-    while d > c and v[d - 1] - middle > high * sigma:
-        d -= 1
-    return c, d
-
-
-@njit(nogil=True, error_model="numpy")
-def _clamped_sigma(v, running, center, a, b, middle, bound, e, f):
-    """1.134 standard deviations of v[a:b] clamped at +- bound, and the slice within; v[e:f] holds that slice."""
-    while e < f and v[e] < middle - bound:
-        e += 1
-    while f > e and v[f - 1] > middle + bound:
-        f -= 1
-    n = b - a
-    low, high = middle - bound - center, middle + bound - center
-    s = running[0, f] - running[0, e] + (e - a) * low + (b - f) * high
-    q = running[1, f] - running[1, e] + (e - a) * low * low + (b - f) * high * high
-    return _WINSOR * np.sqrt(max(q - s * s / n, 0.0) / (n - 1)), e, f

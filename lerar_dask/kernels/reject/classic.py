@@ -16,13 +16,12 @@ from numba import njit
 
 from lerar_dask.constants import MAD_TO_SIGMA, MISSING, PRESENT
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
+from lerar_dask.kernels.robust.winsorized import WINSOR, deviation, keep_winsorized, middle_of, running_sums
 
 __all__ = ["METHODS", "reject_bounds"]
 
 METHODS = {"none": 0, "minmax": 1, "percentile": 2, "sigma": 3, "winsorized": 4, "mad": 5}
 _NONE, _MINMAX, _PERCENTILE, _SIGMA, _WINSORIZED, _MAD = range(6)
-_WINSOR = 1.134
-"""1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 _FAST = {"contract", "nsz", "arcp"}
 _ZERO, _ONE, _TINY = np.float32(0.0), np.float32(1.0), np.float32(1e-30)
 # Lanes' numbers lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
@@ -171,7 +170,7 @@ def _settle_winsorized(block, counts, low, high, lanes):
     n = np.float32(block.shape[0])
     for step in range(5):
         _clamped_moments(block, lanes)
-        _narrow(lanes, n, np.float32(_WINSOR) if step > 0 else _ONE, low, high)
+        _narrow(lanes, n, np.float32(WINSOR) if step > 0 else _ONE, low, high)
 
 
 # --------------------------------------------------------------------------------------------- the rules, one pixel
@@ -185,18 +184,15 @@ def _slice(v, method, low, high, sums):
         return _slice_minmax(n, int(low), int(high))
     if method == _PERCENTILE:
         return _slice_percentile(v, low, high)
+    if method == _WINSORIZED:
+        return keep_winsorized(v, low, high, sums)
     if n < 3:
         return 0, n
     a, b = 0, n
-    _running_sums(v, sums)
+    running_sums(v, sums)
     while b - a >= 3:
-        middle = _middle(v, a, b)
-        if method == _SIGMA:
-            sigma = _deviation(sums, a, b)
-        elif method == _MAD:
-            sigma = MAD_TO_SIGMA * _mad(v, a, b, middle)
-        else:
-            sigma = _winsorized_sigma(v, sums, a, b, middle)
+        middle = middle_of(v, a, b)
+        sigma = deviation(sums, a, b) if method == _SIGMA else MAD_TO_SIGMA * _mad(v, a, b, middle)
         sigma = max(sigma, 1e-6 * abs(middle))
         c, d = a, b
         while c < d and middle - v[c] > low * sigma:
@@ -224,37 +220,13 @@ def _slice_minmax(n, low, high):
 def _slice_percentile(v, low, high):
     """Drop what lies further from the median than a fraction of its absolute value, once."""
     n = v.size
-    middle = _middle(v, 0, n)
+    middle = middle_of(v, 0, n)
     a, b = 0, n
     while a < b and middle - v[a] > low * abs(middle):
         a += 1
     while b > a and v[b - 1] - middle > high * abs(middle):
         b -= 1
     return (a, b) if b > a else (0, n)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _running_sums(v, sums):
-    """Sums of deviations from the median of all, and of their squares, before each sample."""
-    center = _middle(v, np.int64(0), v.size)
-    sums[0, 0], sums[1, 0] = 0.0, 0.0
-    for k in range(v.size):
-        d = v[k] - center
-        sums[0, k + 1], sums[1, k + 1] = sums[0, k] + d, sums[1, k] + d * d
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _middle(v, a, b):
-    """Median of v[a:b], sorted."""
-    return 0.5 * (v[(a + b - 1) // 2] + v[(a + b) // 2])
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _deviation(sums, a, b):
-    """Standard deviation (ddof 1) of the samples a..b-1 from running sums."""
-    n = b - a
-    s, q = sums[0, b] - sums[0, a], sums[1, b] - sums[1, a]
-    return np.sqrt(max(q - s * s / n, 0.0) / (n - 1))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -276,32 +248,3 @@ def _mad(v, a, b, middle):
         if k == (n - 1) // 2:
             return 0.5 * (largest + higher)
     return 0.0
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _winsorized_sigma(v, sums, a, b, middle):
-    """1.134 standard deviations of v[a:b] clipped at +- 1.5 sigma, repeated until sigma stands still (5e-4)."""
-    n = b - a
-    sigma = _deviation(sums, a, b)
-    floor = 1e-12 * max(abs(v[a]), abs(v[b - 1]))
-    bound = np.inf
-    center = _middle(v, 0, v.size)
-    c, d = a, b
-    for _ in range(100):
-        if sigma <= floor:
-            break
-        bound = min(bound, 1.5 * sigma)
-        while c < d and v[c] < middle - bound:
-            c += 1
-        while d > c and v[d - 1] > middle + bound:
-            d -= 1
-        low, high = middle - bound - center, middle + bound - center
-        s = sums[0, d] - sums[0, c] + (c - a) * low + (b - d) * high
-        q = sums[1, d] - sums[1, c] + (c - a) * low * low + (b - d) * high * high
-        now = _WINSOR * np.sqrt(max(q - s * s / n, 0.0) / (n - 1))
-        change = abs(now - sigma)
-        settled = change <= 5e-4 * sigma
-        sigma = now
-        if settled:
-            break
-    return sigma
