@@ -23,6 +23,7 @@ __all__ = [
     "Link",
     "Masters",
     "Normalize",
+    "Picture",
     "Products",
     "Register",
     "Run",
@@ -56,6 +57,15 @@ _RANGES: dict[str, tuple[float, float]] = {
     "percentile_low": (0, 1000),
     "percentile_high": (0, 1000),
     "clamping": (0, 1),
+    "degree": (0, 4),
+    "sky_shade": (0.01, 0.9),
+    "shadows": (-1e6, 1),
+    "midtones": (1e-6, 1),
+    "highlights": (1e-6, 1e6),
+    "lightness": (1e-3, 0.999),
+    "saturation": (1e-3, 0.999),
+    "chroma_layers": (0, 7),
+    "green_amount": (0, 1),
     "threads": (0, 4096),
 }
 """Least and largest value of every setting that is a number."""
@@ -190,6 +200,57 @@ class Products:
     """Write report.html."""
 
 
+_CURVE = {"only": {"stretch": ("manual",)}}
+_COLORED = {"only": {"stretch": ("auto", "unlinked", "arcsinh", "hyperbolic")}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """From masters to a picture: `lerar picture`."""
+
+    palette: Literal["auto", "rgb", "sho", "hoo", "gray"] = "auto"
+    """Which filters become red, green and blue; `auto` takes what there is."""
+    red: str = ""
+    """Mix of filters for red in place of the palette's, as "0.8*Ha + 0.2*SII"."""
+    green: str = ""
+    """Mix of filters for green."""
+    blue: str = ""
+    """Mix of filters for blue."""
+    luminance: str = ""
+    """Mix of filters for luminance; empty: L where there is one; `none`: that of the colors."""
+    background_region: str = ""
+    """Rectangle of the canvas that is sky, as "x0,y0,x1,y1"; empty: the darkest object-free tiles."""
+    degree: int = 0
+    """Degree of the slope between channels that is taken off: 0 none, 1 a plane, 2 a bowl."""
+    white: Literal["stars", "g2v", "spiral", "none"] = "stars"
+    """What is white: the usual star of the field, the Sun, an average spiral galaxy, or nothing is changed."""
+    white_factors: str = ""
+    """Factors of red, green and blue in place of those by the stars, as "1.2,1,1.4"."""
+    stretch: Literal["auto", "linked", "unlinked", "arcsinh", "hyperbolic", "manual"] = "auto"
+    """Curve: midtones by sky and noise (`linked` for all channels alike, `unlinked` for each; `auto` chooses by palette),
+    or another, or that of --shadows, --midtones, --highlights."""
+    sky_shade: float = field(default=0.2, metadata=_COLORED)
+    """Brightness of the sky in the picture."""
+    shadows: float = field(default=0.0, metadata=_CURVE)
+    """Linear value that becomes black, where white is 1."""
+    midtones: float = field(default=0.5, metadata=_CURVE)
+    """Linear value between shadows (0) and highlights (1) that becomes half."""
+    highlights: float = field(default=1.0, metadata=_CURVE)
+    """Linear value that becomes white."""
+    lrgb: Literal["stretched", "linear"] = "stretched"
+    """Where luminance joins color: lightness after the stretch, or luminance before it."""
+    lightness: float = 0.5
+    """Midtones of the lightness of LRGB; less is brighter."""
+    saturation: float = 0.4
+    """Midtones of the saturation; less is more colorful, 0.5 as it is."""
+    chroma_layers: int = 3
+    """Layers of fine detail that are taken out of the color of dark parts."""
+    green_removal: Literal["auto", "none", "average", "maximum", "minimum", "maximum-mask", "additive-mask"] = "auto"
+    """SCNR: what is neutral; `auto` takes the average where fog is left, and nothing else."""
+    green_amount: float = 1.0
+    """Share of the surplus of green that SCNR takes off."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """Where and how: never part of a result's identity."""
@@ -219,6 +280,7 @@ class Settings:
     normalize: Normalize = field(default_factory=Normalize)
     integrate: Integrate = field(default_factory=Integrate)
     products: Products = field(default_factory=Products)
+    picture: Picture = field(default_factory=Picture)
     run: Run = field(default_factory=Run)
 
     @classmethod

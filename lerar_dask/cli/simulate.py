@@ -28,6 +28,7 @@ def simulate(
     bias: int = 10,
     exposure_s: float = 120.0,
     filter_name: Annotated[str, Parameter(name="--filter")] = "L",
+    filters: str = "",
     target: str = "Sim",
     display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
 ) -> int:
@@ -59,10 +60,31 @@ def simulate(
         Exposure of a light, in seconds.
     filter_name
         FILTER in the headers.
+    filters
+        Several filters, as "L,R,G,B" or "Ha,OIII,SII": a field with colors, so many lights through each.
     target
         OBJECT in the headers.
     """
     from lerar_dask.simulate import simulate as simulate_night
+    from lerar_dask.simulate import simulate_colors
+
+    if filters:
+        names = [name.strip() for name in filters.split(",")]
+        shape = (height, width)
+        made = simulate_colors(
+            folder,
+            filters=names,
+            n=subs,
+            shape=shape,
+            seed=seed,
+            target=target,
+            exposure_s=exposure_s,
+            n_darks=darks,
+            n_flats=flats,
+        )
+        return _told(
+            made, f"{subs} lights and {flats} flats through each of {', '.join(names)}, {darks} darks", shape, display
+        )
 
     made = simulate_night(
         folder,
@@ -78,9 +100,15 @@ def simulate(
         target=target,
         exposure_s=exposure_s,
     )
+    what = f"{subs} lights, {darks} darks, {flats} flats, {bias} bias"
+    return _told(made, what, (height, width), display)
+
+
+def _told(made: Path, what: str, shape: tuple[int, int], display: Display) -> int:
+    """Say what was made."""
     if display.json:
         print_json("simulated", folder=made)
     elif not display.quiet:
-        say(f"{subs} lights, {darks} darks, {flats} flats, {bias} bias of {width} x {height} px in {made}")
+        say(f"{what} of {shape[1]} x {shape[0]} px in {made}")
         say(f"next: lerar stack {made} -o {made}-stack")
     return 0

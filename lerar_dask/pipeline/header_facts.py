@@ -10,7 +10,6 @@ import numpy as np
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.wcs import Solution
 from lerar_dask.kernels.register.transform import apply, invert
-from lerar_dask.pipeline.prepare import Night
 from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState
 from lerar_dask.stages.integrate.stack_table import load_table
@@ -22,7 +21,7 @@ from lerar_dask.sub import Sub
 __all__ = ["carry_wcs", "header_facts"]
 
 
-def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict[str, Any]:
+def header_facts(store: Store, state: RunState, name: str) -> dict[str, Any]:
     """What the master's header says, from the subs that are in it."""
     group = state.groups[name]
     target = state.targets[group.target]
@@ -34,9 +33,8 @@ def header_facts(store: Store, state: RunState, name: str, night: Night) -> dict
     first = headers[0]
     table = load_table(store.url, group.table)
     lanczos = state.settings["integrate"]["interpolation"] == "lanczos3"
-    lights = next(g for g in night.links.groups if g.name == name)
     return {
-        "object": first.get("object") or lights.target,
+        "object": first.get("object") or group.target,
         "filter": first.get("filter") or "",
         "telescope": first.get("telescope") or "",
         "camera": first.get("camera") or "",

@@ -203,7 +203,7 @@ def _finish(
 
     settings, store, page = session.settings, session.store, out / "report.html"
     written = [keep_steps(session)]
-    facts = {name: header_facts(store, state, name, night) for name in state.groups}
+    facts = {name: header_facts(store, state, name) for name in state.groups}
     step = as_files(session, products.plan_products(store, out, state, settings, facts))
     made_of, none_yet = run_report.report_digest(state, problems), problems
     stale = settings.products.report and not is_kept(session, page, made_of)

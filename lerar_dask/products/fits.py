@@ -24,7 +24,15 @@ from lerar_dask.products.provenance import program
 if TYPE_CHECKING:
     from astropy.io import fits
 
-__all__ = ["CalibrationMaster", "MasterImage", "rows_of", "write_calibration", "write_master"]
+__all__ = [
+    "CalibrationMaster",
+    "MasterImage",
+    "put_cards",
+    "put_history",
+    "rows_of",
+    "write_calibration",
+    "write_master",
+]
 
 ReadRows = Callable[[int, int], np.ndarray]
 _BAND_ROWS = 256
@@ -173,9 +181,9 @@ def write_calibration(path: Path, master: CalibrationMaster) -> None:
     if master.kind == "flat":
         _put(header, "FLATNORM", True, "brought to mean 1")
         _put(header, "FLATMEAN", master.flat_mean, "[adu] mean level before")
-    _put_all(header, master.cards)
+    put_cards(header, master.cards)
     _put(header, "PROGRAM", program(), "")
-    _put_history(header, master.history)
+    put_history(header, master.history)
     with atomic_path(path) as partial, FitsWriter(partial) as file:
         file.add_image(header, master.image.shape)
         file.write_rows(0, 0, master.image)
@@ -199,7 +207,7 @@ def _master_header(master: MasterImage, shape: tuple[int, ...], plane: str) -> f
     _put_wcs(header, master)
     if primary:
         _put(header, "PROGRAM", program(), "")
-        _put_history(header, master.history)
+        put_history(header, master.history)
     return header
 
 
@@ -232,7 +240,7 @@ def _put_facts(header: fits.Header, master: MasterImage) -> None:
         _put(header, f"NOISRHO{lag}", value, f"correlation of noise {lag} px apart")
     _put(header, "ORIGINX", master.origin_yx[1], "[pix] column of the reference sub at pixel 1")
     _put(header, "ORIGINY", master.origin_yx[0], "[pix] row of the reference sub at pixel 1")
-    _put_all(header, master.cards)
+    put_cards(header, master.cards)
 
 
 def _put_wcs(header: fits.Header, master: MasterImage) -> None:
@@ -241,10 +249,10 @@ def _put_wcs(header: fits.Header, master: MasterImage) -> None:
     for word, origin in (("CRPIX1", master.origin_yx[1]), ("CRPIX2", master.origin_yx[0])):
         if isinstance(moved.get(word), int | float):
             moved[word] = float(moved[word]) - origin
-    _put_all(header, moved)
+    put_cards(header, moved)
 
 
-def _put_all(header: fits.Header, cards: Mapping[str, Any]) -> None:
+def put_cards(header: fits.Header, cards: Mapping[str, Any]) -> None:
     """Carry foreign cards: values that cannot stand in a card are left out, the words set before stay."""
     for word, item in cards.items():
         value, comment = item if isinstance(item, tuple) else (item, "")
@@ -263,7 +271,7 @@ def _put(header: fits.Header, word: str, value: Any, comment: str) -> None:
     header[word] = (value, ascii_text(comment))
 
 
-def _put_history(header: fits.Header, lines: Sequence[str]) -> None:
+def put_history(header: fits.Header, lines: Sequence[str]) -> None:
     """HISTORY cards, long lines broken between words."""
     for line in lines:
         for part in textwrap.wrap(ascii_text(line), 72, subsequent_indent="  "):

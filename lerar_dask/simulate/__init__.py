@@ -8,7 +8,8 @@ Units: electrons at the sensor; gain 1 e-/ADU, offset 500 ADU. The reference pla
 dither; a transform takes it to the sub.
 """
 
+from lerar_dask.simulate.colors import simulate_colors
 from lerar_dask.simulate.night import simulate
 from lerar_dask.simulate.sky import KINDS, Truth
 
-__all__ = ["KINDS", "Truth", "simulate"]
+__all__ = ["KINDS", "Truth", "simulate", "simulate_colors"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from lerar_dask.simulate.sky import (
     OFFSET_ADU,
     READ_NOISE_E,
     TRAIL_SIGMA_PX,
+    SimulatedSub,
     Truth,
     camera_of,
     scene_of,
@@ -26,7 +28,7 @@ from lerar_dask.simulate.sky import (
     to_plain,
 )
 
-__all__ = ["simulate"]
+__all__ = ["simulate", "write_night"]
 
 
 def simulate(
@@ -70,25 +72,45 @@ def simulate(
     rng = np.random.default_rng(sky_seed)
     stars, nebula = scene_of(rng, kind, shape)
     subs = subs_of(rng, kind, n, shape)
-    facts = {
-        "kind": kind, "seed": seed, "shape": list(shape), "cfa": cfa, "gain_e_adu": GAIN_E_ADU,
-        "read_noise_e": READ_NOISE_E, "offset_adu": OFFSET_ADU, "beta": BETA, "trail_sigma_px": TRAIL_SIGMA_PX,
-        "subs": [to_plain(s) for s in subs],
-    }  # fmt: skip
     arrays = {"stars": stars, "nebula": nebula, "dark": camera["dark"], "flat": camera["flat"]}
-    out.mkdir(parents=True, exist_ok=True)
+    facts = {"kind": kind, "seed": seed, "shape": list(shape), "cfa": cfa}
     header = {"FILTER": filter_name, "OBJECT": target, "BAYERPAT": cfa, "shape": shape}
-    jobs: list[Any] = []
+    counts = {"darks": n_darks, "flats": n_flats, "bias": n_bias}
+    return write_night(out, facts, arrays, subs, counts, frame_seeds, header, exposure_s)
+
+
+def write_night(
+    out: Path,
+    facts: Mapping[str, Any],
+    arrays: Mapping[str, np.ndarray],
+    subs: Sequence[SimulatedSub],
+    counts: Mapping[str, int],
+    seeds: Sequence[Any],
+    header: Mapping[str, Any],
+    exposure_s: float,
+) -> Path:
+    """Expose and write all frames of a night, and its truth.
+
+    Parameters
+    ----------
+    arrays : stars, nebula, dark, flat: see `Truth`
+    counts : of darks, flats and bias
+    seeds : one per frame: lights, darks, flats, bias
+    """
+    facts = {
+        **facts, "gain_e_adu": GAIN_E_ADU, "read_noise_e": READ_NOISE_E, "offset_adu": OFFSET_ADU, "beta": BETA,
+        "trail_sigma_px": TRAIL_SIGMA_PX, "subs": [to_plain(s) for s in subs],
+    }  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    camera = {name: arrays[name] for name in ("dark", "flat")}
     truth = Truth(facts, arrays)
-    for k in range(n):
-        jobs.append((write_light, out, k, truth, camera, exposure_s, frame_seeds[k], header))
-    for i in range(n_darks):
-        jobs.append((write_calibration, out, "darks", "DARK", i, camera, exposure_s, frame_seeds[n + i], header))
-    for i in range(n_flats):
-        jobs.append((write_calibration, out, "flats", "FLAT", i, camera, 1.0, frame_seeds[n + n_darks + i], header))
-    for i in range(n_bias):
-        at = n + n_darks + n_flats + i
-        jobs.append((write_calibration, out, "bias", "BIAS", i, camera, 0.0001, frame_seeds[at], header))
+    left = iter(seeds)
+    jobs: list[Any] = [(write_light, out, k, truth, camera, exposure_s, next(left), header) for k in range(len(subs))]
+    for folder, kind, seconds in (("darks", "DARK", exposure_s), ("flats", "FLAT", 1.0), ("bias", "BIAS", 0.0001)):
+        jobs += [
+            (write_calibration, out, folder, kind, i, camera, seconds, next(left), header)
+            for i in range(counts[folder])
+        ]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         list(pool.map(lambda job: job[0](*job[1:]), jobs))
     np.savez(out / "truth.npz", **arrays)  # type: ignore[arg-type]

@@ -137,11 +137,18 @@ def scene_of(rng: np.random.Generator, kind: str, shape: tuple[int, int]) -> tup
     return np.column_stack([xy, flux])[order], np.column_stack([place, size, peak])
 
 
-def subs_of(rng: np.random.Generator, kind: str, n: int, shape: tuple[int, int]) -> list[SimulatedSub]:
-    """Truth of each light."""
+def subs_of(
+    rng: np.random.Generator, kind: str, n: int, shape: tuple[int, int], *, base: float = 1.0, seeing: float = 1.0
+) -> list[SimulatedSub]:
+    """Truth of each light.
+
+    Parameters
+    ----------
+    base, seeing : factors on the sky's level and the stars' width
+    """
     height, width = shape
     hours = 5.0 if kind == "steady" else 0.04 * n
-    base = {"moon": 800.0, "narrowband": 9.0}.get(kind, 800.0)
+    base *= {"moon": 800.0, "narrowband": 9.0}.get(kind, 800.0)
     direction = rng.uniform(0, 2 * np.pi)
     bend = rng.uniform(0, 2 * np.pi)
     subs = []
@@ -186,7 +193,7 @@ def subs_of(rng: np.random.Generator, kind: str, n: int, shape: tuple[int, int])
             SimulatedSub(
                 transform=transform,
                 transparency=float(rng.uniform(0.7, 1.0)),
-                fwhm_px=float(rng.uniform(2.6, 3.8)),
+                fwhm_px=float(rng.uniform(2.6, 3.8)) * seeing,
                 sky=(float(level), *(float(v) for v in sky)),
                 veil=tuple(float(v) for v in veil),
                 trails=_trails(rng, shape, k),

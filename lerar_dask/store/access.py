@@ -230,6 +230,38 @@ class Store:
     def _band(self, path: str, band: int) -> Place:
         return self.place(f"{path}/c/0/{int(band)}/0")
 
+    def write_part(self, path: str, at: Sequence[int], data: np.ndarray) -> int:
+        """Write one chunk of an array that `create_array` made; what is cut off at the array's end is padded; bytes written.
+
+        Parameters
+        ----------
+        at : index of the chunk along each axis
+        """
+        node = read_array_node(self.place(path))
+        shape, dtype = node["chunk_grid"]["configuration"]["chunk_shape"], np.dtype(node["data_type"]).newbyteorder("<")
+        full = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+        full[tuple(slice(n) for n in data.shape)] = data
+        return self._part(path, at).put(chunk_parts(full, packed=packing_of(path)))
+
+    def read_part(self, path: str, at: Sequence[int]) -> np.ndarray:
+        """One whole chunk of an array, padded at the array's end.
+
+        Raises
+        ------
+        DamagedError
+            when it is missing or damaged.
+        """
+        node = read_array_node(self.place(path))
+        shape, dtype = node["chunk_grid"]["configuration"]["chunk_shape"], np.dtype(node["data_type"]).newbyteorder("<")
+        return checked_chunk(self._part(path, at), tuple(shape), dtype, packed=bool(packing_of(path)))
+
+    def has_part(self, path: str, at: Sequence[int]) -> bool:
+        """Whether a chunk was written."""
+        return self._part(path, at).exists()
+
+    def _part(self, path: str, at: Sequence[int]) -> Place:
+        return self.place("/".join([path, "c", *(str(int(i)) for i in at)]))
+
     def open_array(self, path: str, mode: str = "r") -> zarr.Array:
         """An array as zarr sees it; chunks equal to the fill value are written as well.
 

@@ -39,6 +39,7 @@ class ArraySpec:
 
 _SUB, _BY_CHANNEL = ("sub",), ("sub", "channel")
 _M, _C, _N, _S = "measures/<geometry>/<key>/", "calibration/<key>/", "normalization/<key>/", "stack/<key>/"
+_P = "picture/<key>/"
 
 ARRAYS = (
     ArraySpec(
@@ -185,6 +186,30 @@ ARRAYS = (
         "float32",
         "adu",
         f"planes {', '.join(PLANES)}; coverage and rejected: number of samples",
+        packed="values",
+    ),
+    ArraySpec(
+        f"{_P}tiles",
+        ("tile_y", "tile_x", "picture_channel", "statistic"),
+        "float32",
+        "adu",
+        "64 px tiles: median, sigma of a pixel, largest value; channels: colors, luminance, G - (R + B) / 2",
+        packed="rows",
+    ),
+    ArraySpec(
+        f"{_P}stars",
+        ("chunk_y", "chunk_x", "star", "color_column"),
+        "float64",
+        "",
+        "stars of each chunk, padded with NaN: x, y, flux and largest value in each channel",
+        packed="rows",
+    ),
+    ArraySpec(
+        f"{_P}image",
+        ("channel", "y", "x"),
+        "float32",
+        "",
+        "a step of a picture: colors, and luminance",
         packed="values",
     ),
 )

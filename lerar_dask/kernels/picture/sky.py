@@ -21,8 +21,8 @@ __all__ = [
     "Slope",
     "fit_slope",
     "fog_of",
-    "neutralize",
     "nebula_tiles",
+    "neutralize",
     "sky_of",
     "sky_tiles",
     "slope_at",
@@ -42,7 +42,7 @@ Mode = Literal["zero", "target", "rescale", "rescale-as-needed", "truncate"]
 
 
 def tile_statistics(pixels: np.ndarray) -> np.ndarray:
-    """Median and sigma (of the MAD) of each tile and channel.
+    """Median, sigma (of the MAD) and largest value of each tile and channel.
 
     Parameters
     ----------
@@ -50,11 +50,11 @@ def tile_statistics(pixels: np.ndarray) -> np.ndarray:
 
     Returns
     -------
-    (ty, tx, channel, 2) float32; NaN where too few pixels count
+    (ty, tx, channel, 3) float32; NaN where too few pixels count
     """
     n, height, width = pixels.shape
     ty, tx = -(-height // TILE_PX), -(-width // TILE_PX)
-    out = np.full((ty, tx, n, 2), np.nan, np.float32)
+    out = np.full((ty, tx, n, 3), np.nan, np.float32)
     for j in range(ty):
         for i in range(tx):
             tile = pixels[:, j * TILE_PX : (j + 1) * TILE_PX, i * TILE_PX : (i + 1) * TILE_PX].reshape(n, -1)
@@ -64,6 +64,7 @@ def tile_statistics(pixels: np.ndarray) -> np.ndarray:
             middle = np.median(good, axis=1)
             out[j, i, :, 0] = middle
             out[j, i, :, 1] = MAD_TO_SIGMA * np.median(np.abs(good - middle[:, None]), axis=1)
+            out[j, i, :, 2] = good.max(axis=1)
     return out
 
 
@@ -72,14 +73,14 @@ def sky_tiles(tiles: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    tiles : (ty, tx, channel, 2) of `tile_statistics`
+    tiles : (ty, tx, channel, ...) of `tile_statistics`
 
     Returns
     -------
     (ty, tx) bool
     """
     middle, scatter = tiles[..., 0].astype(np.float64), tiles[..., 1].astype(np.float64)
-    known = np.isfinite(middle).all(axis=-1)
+    known = np.asarray(np.isfinite(middle).all(axis=-1))
     if not known.any():
         return known
     calm = np.quantile(scatter[known], 0.2, axis=0)
@@ -87,7 +88,7 @@ def sky_tiles(tiles: np.ndarray) -> np.ndarray:
     # Height over the darkest in units of scatter, the largest of the channels: a nebula of one color is none of the sky.
     height = (middle - np.quantile(middle[free], 0.02, axis=0)) / np.maximum(calm, 1e-30)
     height = height.max(axis=-1)
-    return free & (height <= np.quantile(height[free], _DARKEST))
+    return np.asarray(free & (height <= np.quantile(height[free], _DARKEST)))
 
 
 def nebula_tiles(tiles: np.ndarray, sky: np.ndarray) -> np.ndarray:
@@ -111,11 +112,11 @@ def fog_of(difference: np.ndarray, where: np.ndarray) -> float:
 
     Parameters
     ----------
-    difference : (ty, tx, 2) float32     median and sigma of G - (R + B) / 2 in tiles
+    difference : (ty, tx, ...) float32     median and sigma of G - (R + B) / 2 in tiles
     """
     if not where.any():
         return float("nan")
-    middle, sigma = np.median(difference[where].astype(np.float64), axis=0)
+    middle, sigma = np.median(difference[where][:, :2].astype(np.float64), axis=0)
     return float(middle / max(sigma, 1e-30))
 
 

@@ -56,15 +56,24 @@ def mtf(midtones: float, x: np.ndarray | float) -> np.ndarray:
         return (m - one) * x / ((m + m - one) * x - m)
 
 
-def auto_histogram(median: float, mad: float, *, target: float = _TARGET, shadows: float = _SHADOWS) -> Histogram:
+def auto_histogram(
+    median: float, mad: float, *, target: float = _TARGET, shadows: float = _SHADOWS, lowest: float = 0.0
+) -> Histogram:
     """Parameters that bring the median of an image to `target` and black `shadows` sigma below it.
 
     Parameters
     ----------
     median, mad : of the linear image; those of several channels averaged for a linked stretch
+    lowest : where black may lie at the least: 0 where values below it were cut
+
+    Examples
+    --------
+    >>> curve = auto_histogram(0.012, 0.001)
+    >>> round(float(curve.apply(np.array([0.012]))[0]), 2)
+    0.25
     """
-    black = min(max(median + shadows * MAD_TO_SIGMA * mad, 0.0), 1.0) if mad > 0 else 0.0
-    middle = max(median - black, 1e-9)
+    black = min(max(median + shadows * MAD_TO_SIGMA * mad, lowest), 1.0) if mad > 0 else lowest
+    middle = max(median - black, 1e-9) / (1.0 - black)
     return Histogram(shadows=black, midtones=float(mtf(target, middle)))
 
 

@@ -1,0 +1,119 @@
+"""`lerar picture OUT`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Group, Parameter
+
+from lerar_dask import settings as s
+from lerar_dask.cli import log
+from lerar_dask.cli.display import Display, print_json, print_pairs, progress
+from lerar_dask.cli.sources import settings_of
+from lerar_dask.cli.text import say
+from lerar_dask.errors import UsageError
+from lerar_dask.products.quantities import duration, size
+
+if TYPE_CHECKING:
+    from lerar_dask.pipeline.picture import PictureSummary, PictureWork
+
+__all__ = ["picture"]
+
+_GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(("Picture", "Run"))}
+
+
+def picture(
+    out: Annotated[Path, Parameter(name="OUT")],
+    /,
+    *,
+    display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
+    picture: Annotated[s.Picture, Parameter(name="*", group=_GROUPS["Picture"])] = s.Picture(),  # noqa: B008
+    run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
+) -> int:
+    """Make a color picture of the masters that `lerar stack` left.
+
+    The linear order: combine the channels, take the sky off, balance the white; then stretch, and join luminance and
+    color. A changed setting does again only what depends on it.
+
+    Parameters
+    ----------
+    out
+        The folder that `lerar stack -o` wrote.
+    """
+    if not out.is_dir():
+        raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
+    from lerar_dask.pipeline.picture import make_pictures
+    from lerar_dask.runtime.events import Bus
+
+    settings = settings_of([picture, run])
+    if not settings.run.store:
+        settings = dataclasses.replace(settings, run=run)
+    display.log_to_screen()
+    log.log_to(out / "lerar.log")
+    bus = Bus()
+    with progress(display) as show:
+        bus.subscribe(log.log_event)
+        bus.subscribe(show)
+        summary = make_pictures(out, settings, bus=bus)
+    if display.json:
+        print_json("picture", result=_plain(summary))
+    elif not display.quiet:
+        _print(summary)
+    return summary.exit_code
+
+
+def _print(summary: PictureSummary) -> None:
+    if summary.did_nothing:
+        say("nothing to do: all is there already")
+    for work in summary.pictures:
+        if work.problem:
+            say(f"{work.target}: {work.problem}")
+            continue
+        say(work.target)
+        print_pairs(_told(work))
+        for note in work.recipe.notes if work.recipe else ():
+            say(f"note: {note}")
+        for path in work.files.values():
+            say(f"  {path}")
+    say(f"{duration(summary.seconds)}, {size(summary.peak_bytes)} memory")
+
+
+def _told(work: PictureWork) -> dict[str, str]:
+    """The numbers of a picture, in words."""
+    facts, recipe = work.facts, work.recipe
+    assert recipe is not None
+    names = ("red", "green", "blue") if len(recipe.colors) == 3 else ("gray",)
+    told = {name: mix.text for name, mix in zip(names, recipe.colors, strict=True)}
+    if recipe.luminance:
+        told["luminance"] = recipe.luminance.text
+    told["sky"] = ", ".join(f"{v:.5g}" for v in facts["sky_adu"]) + " ADU"
+    if "fog_sky" in facts["before"]:
+        ends = [facts[k] for k in ("before", "after")]
+        told["green fog, sky"] = " -> ".join(f"{f['fog_sky']:+.2f}" for f in ends) + " sigma"
+        told["green fog, nebula"] = " -> ".join(f"{f['fog_nebula']:+.2f}" for f in ends) + " sigma"
+    if facts.get("slopes_sigma"):
+        told["slope between channels"] = ", ".join(f"{v:.2f}" for v in facts["slopes_sigma"]) + " sigma of a pixel"
+    if "white_factors" in facts:
+        factors = ", ".join(f"{v:.3f}" for v in facts["white_factors"])
+        told["white"] = f"{factors} by {facts['white_stars']} stars ({facts['white_scatter_mag']:.2f} mag apart)"
+    told["clipped"] = f"{100 * facts['clipped_black']:.2f} % black, {100 * facts['clipped_white']:.2f} % white"
+    told["covered"] = f"{100 * facts['covered']:.1f} % of the canvas"
+    told["SCNR"] = facts["green_removal"]
+    return told
+
+
+def _plain(summary: PictureSummary) -> dict[str, object]:
+    """The summary as JSON types."""
+    rows = [
+        {
+            "target": w.target,
+            "problem": w.problem,
+            "facts": dict(w.facts),
+            "files": {k: str(v) for k, v in w.files.items()},
+            "notes": list(w.recipe.notes) if w.recipe else [],
+        }
+        for w in summary.pictures
+    ]
+    return {"pictures": rows, "did_nothing": summary.did_nothing, "seconds": summary.seconds}

@@ -1,0 +1,161 @@
+"""Files of a picture: linear and finished FITS, PNG, TIFF, JPEG; nothing is made again that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lerar_dask.grid import Canvas, Window
+from lerar_dask.identity import code_of, digest
+from lerar_dask.pipeline.header_facts import header_facts
+from lerar_dask.pipeline.session import Session
+from lerar_dask.products import picture_files
+from lerar_dask.stages.picture.pixels import step_window
+from lerar_dask.tasks import Step, Task
+
+if TYPE_CHECKING:
+    from lerar_dask.pipeline.picture import PictureWork
+
+__all__ = ["plan_files", "write_picture_file"]
+
+_WRITERS: dict[str, Callable[[Path, picture_files.PictureImage], object]] = {
+    "fits": picture_files.write_fits,
+    "png": picture_files.write_png,
+    "tif": picture_files.write_tiff,
+    "jpg": picture_files.write_jpeg,
+}
+_ROWS_BYTES = 64 << 20
+
+
+def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Path]]:
+    """One task per file, and the files by kind."""
+    assert work.recipe is not None
+    kind = {"gray": "gray"}.get(work.recipe.palette, work.recipe.palette.upper())
+    base = _free(f"{work.target}_{kind}", work)
+    final = _free(f"{work.target}_L{kind}", work) if work.recipe.luminance else base
+    finished_name = f"{final}.fits" if work.recipe.luminance else f"{base}_stretched.fits"
+    facts = header_facts(session.store, work.state, _first_group(work))
+    history = _history(work)
+    n_linear = len(work.recipe.colors)
+    chosen = {
+        "linear": (session.out / f"{base}.fits", "fits", work.linear, "linear", len(work.recipe.mixes)),
+        "finished": (session.out / finished_name, "fits", work.finished, "stretched", n_linear),
+        "png": (session.out / f"{final}.png", "png", work.finished, "stretched", n_linear),
+        "tiff": (session.out / f"{final}.tif", "tif", work.finished, "stretched", n_linear),
+        "jpeg": (session.out / f"{final}.jpg", "jpg", work.finished, "stretched", n_linear),
+    }
+    tasks = []
+    for name, (path, ending, key, state, n_stored) in chosen.items():
+        steps = history if state == "stretched" else history[:-_STEPS_AFTER_STRETCH]
+        arguments = {
+            "store_url": session.store.url,
+            "key": key,
+            "n_channels": n_linear,
+            "n_stored": n_stored,
+            "canvas": work.canvas,
+            "path": str(path),
+            "ending": ending,
+            "state": state,
+            "bottom_up": facts.get("row_order") == "BOTTOM-UP",
+            "cards": _cards(facts, work),
+            "history": steps,
+        }
+        made_of = {k: v for k, v in arguments.items() if k != "store_url"}
+        tasks.append(
+            Task(
+                key=f"picture file/{work.target}/{name}",
+                digest=digest("picture file", code_of(__name__), made_of),
+                function=write_picture_file,
+                arguments=arguments,
+            )
+        )
+    return Step(name="picture: files", tasks=tasks, task_bytes=3 * _ROWS_BYTES), {k: v[0] for k, v in chosen.items()}
+
+
+def write_picture_file(
+    *,
+    store_url: str,
+    key: str,
+    n_channels: int,
+    n_stored: int,
+    canvas: Canvas,
+    path: str,
+    ending: str,
+    state: str,
+    bottom_up: bool,
+    cards: Mapping[str, Any],
+    history: Sequence[str],
+) -> dict[str, Any]:
+    """Write one file."""
+    height, width = canvas.shape
+
+    def read_rows(y0: int, y1: int) -> np.ndarray:
+        return step_window(store_url, key, n_stored, Window(y0, y1, 0, width), canvas.shape)[:n_channels]
+
+    image = picture_files.PictureImage(
+        read_rows=read_rows,
+        shape=(n_channels, height, width),
+        state="linear" if state == "linear" else "stretched",
+        bottom_up=bottom_up,
+        cards={word: tuple(item) if isinstance(item, list) else item for word, item in cards.items()},
+        history=history,
+    )
+    _WRITERS[ending](Path(path), image)
+    return {"written_bytes": Path(path).stat().st_size}
+
+
+_STEPS_AFTER_STRETCH = 2
+
+
+def _history(work: PictureWork) -> list[str]:
+    """What was done, in its order; the last lines from the stretch on."""
+    assert work.recipe is not None
+    assert work.balance is not None
+    assert work.tone is not None
+    names = ("red", "green", "blue") if len(work.recipe.colors) == 3 else ("gray",)
+    mixed = ", ".join(f"{name} = {mix.text}" for name, mix in zip(names, work.recipe.colors, strict=True))
+    if work.recipe.luminance:
+        mixed += f", luminance = {work.recipe.luminance.text}"
+    sky = ", ".join(f"{v:.6g}" for v in work.balance.sky)
+    factors = ", ".join(f"{v:.5g}" for v in work.balance.factors)
+    slopes = f"; slope of degree {work.balance.slopes[0].degree} taken off" if work.balance.slopes else ""
+    curves = "; ".join(f"{c.shadows:.6g} {c.midtones:.6g} {c.highlights:.6g}" for c in work.tone.curves)
+    return [
+        f"ChannelCombination: {mixed}",
+        f"BackgroundNeutralization: sky {sky} ADU taken off{slopes}",
+        f"White balance: factors {factors} ({work.facts.get('white', '')})",
+        f"HistogramTransformation: white {work.tone.white:.6g} ADU; {work.tone.kind}; {curves}",
+        f"SCNR: {work.tone.green or 'none'}; LRGB: {'yes' if work.recipe.luminance else 'no'}",
+    ]
+
+
+def _cards(facts: Mapping[str, Any], work: PictureWork) -> dict[str, Any]:
+    """Header words of a picture: target, times, WCS moved to the canvas."""
+    origin = work.canvas.origin_yx
+    wcs = dict(facts.get("wcs") or {})
+    for word, first in (("CRPIX1", origin[1]), ("CRPIX2", origin[0])):
+        if word in wcs:
+            wcs[word] = float(wcs[word]) - first
+    return {
+        "OBJECT": (facts["object"], "target"),
+        "DATE-OBS": (facts["date_beg"], "UTC, start of the first sub"),
+        "TELESCOP": (facts["telescope"], "telescope"),
+        "INSTRUME": (facts["camera"], "camera"),
+        "ROWORDER": (facts["row_order"], "order of the rows"),
+        **wcs,
+        **facts["cards"],
+    }
+
+
+def _first_group(work: PictureWork) -> str:
+    assert work.recipe is not None
+    mix = work.recipe.luminance or work.recipe.colors[0]
+    return mix.channels[0].group
+
+
+def _free(name: str, work: PictureWork) -> str:
+    """A name that no master of the run has."""
+    return f"{name}_picture" if name in work.state.groups else name

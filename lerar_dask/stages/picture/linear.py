@@ -1,0 +1,89 @@
+"""Linear: the colors of a picture with their sky at 0 and their white balanced, and luminance behind them.
+
+Reads   master/<key>/image of all masters of the recipe
+Writes  picture/<key>/image and picture/<key>/tiles: one chunk of each per task
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
+from lerar_dask.identity import code_of, digest
+from lerar_dask.kernels.picture.sky import TILE_PX, neutralize, slope_at
+from lerar_dask.stages.picture.measure import tiles_of
+from lerar_dask.stages.picture.numbers import Balance
+from lerar_dask.stages.picture.pixels import mixed_window
+from lerar_dask.stages.picture.recipe import Recipe
+from lerar_dask.store.access import Store, open_store
+from lerar_dask.tasks import Step, Task
+
+__all__ = ["linear_key", "linear_pixels", "plan", "prepare"]
+
+
+def linear_key(recipe: Recipe, canvas: Canvas, balance: Balance) -> str:
+    """Identity of a linear image."""
+    numbers = (balance.sky, balance.factors, balance.slopes)
+    return digest("picture linear", code_of(__name__), recipe, canvas, numbers)[:20]
+
+
+def prepare(store: Store, key: str, recipe: Recipe, canvas: Canvas) -> None:
+    """Make the arrays (driver only)."""
+    n = len(recipe.mixes)
+    n_tiles = n + (len(recipe.colors) == 3)
+    ty, tx = (-(-side // TILE_PX) for side in canvas.shape)
+    per_chunk = (CHUNK_SHAPE[0] // TILE_PX, CHUNK_SHAPE[1] // TILE_PX, n_tiles, 3)
+    for name, shape, chunks in (
+        ("image", (n, *canvas.shape), (n, *CHUNK_SHAPE)),
+        ("tiles", (ty, tx, n_tiles, 3), per_chunk),
+    ):
+        if not store.has(f"picture/{key}/{name}"):
+            store.create_array(
+                f"picture/{key}/{name}", shape=shape, dtype="float32", chunks=chunks, dims=("",) * len(shape)
+            )
+
+
+def plan(store_url: str, recipe: Recipe, canvas: Canvas, balance: Balance, *, name: str) -> Step:
+    """One task per chunk of the canvas."""
+    key = linear_key(recipe, canvas, balance)
+    common = {"store_url": store_url, "recipe": recipe, "canvas": canvas, "balance": balance, "key": key}
+    tasks = [
+        Task(
+            key=f"picture/{name}/linear/{cy}.{cx}",
+            digest=digest(key, cy, cx),
+            function=write_chunk,
+            arguments={**common, "cy": cy, "cx": cx},
+            pixels=len(recipe.mixes) * canvas.chunk(cy, cx).shape[0] * canvas.chunk(cy, cx).shape[1],
+        )
+        for cy, cx in canvas.chunks()
+    ]
+    return Step(
+        name="picture: linear",
+        tasks=tasks,
+        task_bytes=(len(recipe.mixes) + 4) * 8 * CHUNK_SHAPE[0] * CHUNK_SHAPE[1],
+        is_there=lambda store, task: store.has_part(
+            f"picture/{key}/image", (0, task.arguments["cy"], task.arguments["cx"])
+        ),
+    )
+
+
+def write_chunk(
+    *, store_url: str, recipe: Recipe, canvas: Canvas, balance: Balance, key: str, cy: int, cx: int
+) -> dict[str, Any]:
+    """One chunk of the linear image, and its tiles."""
+    store = open_store(store_url)
+    pixels = linear_pixels(store_url, recipe, canvas, balance, canvas.chunk(cy, cx))
+    written = store.write_part(f"picture/{key}/tiles", (cy, cx, 0, 0), tiles_of(pixels, recipe))
+    written += store.write_part(f"picture/{key}/image", (0, cy, cx), pixels)
+    return {"written_bytes": written}
+
+
+def linear_pixels(store_url: str, recipe: Recipe, canvas: Canvas, balance: Balance, window: Window) -> np.ndarray:
+    """Neutral, balanced colors and luminance of a window, (channel, y, x) float32."""
+    pixels = neutralize(mixed_window(store_url, recipe, window, canvas.shape), np.array(balance.sky))
+    for channel, slope in zip(pixels, balance.slopes, strict=False):
+        channel -= slope_at(slope, window.y0, window.x0, window.shape)
+    pixels *= np.array(balance.factors, np.float32)[:, None, None]
+    return pixels
