@@ -125,9 +125,7 @@ def tone_of(
     colors = level[:n_colors] if unlinked else np.repeat(level[:n_colors].mean(axis=0)[None], n_colors, axis=0)
     curves = [_curve(m, s, settings) for m, s in (*colors, *level[n_colors:])]
     facts = facts_of(tiles, recipe)
-    fog = max(
-        (abs(v) for v in (facts.get("fog_sky", 0.0), facts.get("fog_nebula", 0.0)) if np.isfinite(v)), default=0.0
-    )
+    fog = max((v for v in (facts.get("fog_sky", 0.0), facts.get("fog_nebula", 0.0)) if np.isfinite(v)), default=0.0)
     green = settings.green_removal
     if green == "auto":
         green = "average" if recipe.palette == "rgb" and n_colors == 3 and fog > _FOG else "none"  # type: ignore[assignment]
