@@ -28,6 +28,7 @@ _WORDS = {
     "normalization": "a normalization",
     "stack": "a stack table",
     "master": "a part of a master",
+    "picture": "a part of a picture",
 }
 _OF_SUBS = {"raw": "the raw pixels of", "measures": "the measurements of"}
 _OF_A_SUB = re.compile(r"(?:raw|measures)/([^/]+)/(?:pixels/c|frames|[^/]+/summary|[^/]+/[^/]+/c)/(\d+)")

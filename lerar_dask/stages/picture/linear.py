@@ -63,9 +63,13 @@ def plan(store_url: str, recipe: Recipe, canvas: Canvas, balance: Balance, *, na
         name="picture: linear",
         tasks=tasks,
         task_bytes=(len(recipe.mixes) + 4) * 8 * CHUNK_SHAPE[0] * CHUNK_SHAPE[1],
-        is_there=lambda store, task: store.has_part(
-            f"picture/{key}/image", (0, task.arguments["cy"], task.arguments["cx"])
-        ),
+        is_there=lambda store, task: _is_there(store, key, task.arguments["cy"], task.arguments["cx"]),
+    )
+
+
+def _is_there(store: Store, key: str, cy: int, cx: int) -> bool:
+    return store.has_part(f"picture/{key}/image", (0, cy, cx)) and store.has_part(
+        f"picture/{key}/tiles", (cy, cx, 0, 0)
     )
 
 

@@ -72,8 +72,9 @@ def plan(store_url: str, recipe: Recipe, canvas: Canvas, fwhm_px: float, *, name
         name="picture: measure",
         tasks=tasks,
         task_bytes=(n + 6) * 8 * CHUNK_SHAPE[0] * CHUNK_SHAPE[1],
-        is_there=lambda store, task: store.has_part(
-            f"picture/{key}/stars", (task.arguments["cy"], task.arguments["cx"], 0, 0)
+        is_there=lambda store, task: all(
+            store.has_part(f"picture/{key}/{name}", (task.arguments["cy"], task.arguments["cx"], 0, 0))
+            for name in ("tiles", "stars")
         ),
     )
 
