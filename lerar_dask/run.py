@@ -77,6 +77,8 @@ class RunState:
     """What `lerar link` prints."""
     notes: Sequence[str] = ()
     """What is to be said of the links."""
+    problems: Mapping[str, str] = field(default_factory=dict)
+    """Why groups have no master."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

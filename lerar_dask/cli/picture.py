@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,7 @@ from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.picture import PictureSummary, PictureWork
+    from lerar_dask.pipeline.picture import PictureSummary
 
 __all__ = ["picture"]
 
@@ -28,6 +27,7 @@ def picture(
     out: Annotated[Path, Parameter(name="OUT")],
     /,
     *,
+    config: Path | None = None,
     display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
     picture: Annotated[s.Picture, Parameter(name="*", group=_GROUPS["Picture"])] = s.Picture(),  # noqa: B008
     run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
@@ -41,6 +41,8 @@ def picture(
     ----------
     out
         The folder that `lerar stack -o` wrote.
+    config
+        Settings as TOML; without it, those in OUT/lerar.toml. Flags and environment go before it.
     """
     if not out.is_dir():
         raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
@@ -48,8 +50,6 @@ def picture(
     from lerar_dask.runtime.events import Bus
 
     settings = settings_of([picture, run])
-    if not settings.run.store:
-        settings = dataclasses.replace(settings, run=run)
     display.log_to_screen()
     log.log_to(out / "lerar.log")
     bus = Bus()
@@ -65,6 +65,8 @@ def picture(
 
 
 def _print(summary: PictureSummary) -> None:
+    from lerar_dask.pipeline.picture_report import told_of_picture
+
     if summary.did_nothing:
         say("nothing to do: all is there already")
     for work in summary.pictures:
@@ -72,36 +74,12 @@ def _print(summary: PictureSummary) -> None:
             say(f"{work.target}: {work.problem}")
             continue
         say(work.target)
-        print_pairs(_told(work))
+        print_pairs(told_of_picture(work))
         for note in work.recipe.notes if work.recipe else ():
             say(f"note: {note}")
         for path in work.files.values():
             say(f"  {path}")
     say(f"{duration(summary.seconds)}, {size(summary.peak_bytes)} memory")
-
-
-def _told(work: PictureWork) -> dict[str, str]:
-    """The numbers of a picture, in words."""
-    facts, recipe = work.facts, work.recipe
-    assert recipe is not None
-    names = ("red", "green", "blue") if len(recipe.colors) == 3 else ("gray",)
-    told = {name: mix.text for name, mix in zip(names, recipe.colors, strict=True)}
-    if recipe.luminance:
-        told["luminance"] = recipe.luminance.text
-    told["sky"] = ", ".join(f"{v:.5g}" for v in facts["sky_adu"]) + " ADU"
-    if "fog_sky" in facts["before"]:
-        ends = [facts[k] for k in ("before", "after")]
-        told["green fog, sky"] = " -> ".join(f"{f['fog_sky']:+.2f}" for f in ends) + " sigma"
-        told["green fog, nebula"] = " -> ".join(f"{f['fog_nebula']:+.2f}" for f in ends) + " sigma"
-    if facts.get("slopes_sigma"):
-        told["slope between channels"] = ", ".join(f"{v:.2f}" for v in facts["slopes_sigma"]) + " sigma of a pixel"
-    if "white_factors" in facts:
-        factors = ", ".join(f"{v:.3f}" for v in facts["white_factors"])
-        told["white"] = f"{factors} by {facts['white_stars']} stars ({facts['white_scatter_mag']:.2f} mag apart)"
-    told["clipped"] = f"{100 * facts['clipped_black']:.2f} % black, {100 * facts['clipped_white']:.2f} % white"
-    told["covered"] = f"{100 * facts['covered']:.1f} % of the canvas"
-    told["SCNR"] = facts["green_removal"]
-    return told
 
 
 def _plain(summary: PictureSummary) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Where a setting's value comes from: flag, then environment (LERAR_*), then --config TOML, then the default.
+"""Where a setting's value comes from: flag, environment (LERAR_*), TOML (--config; of a run: its lerar.toml), default.
 
 In: the arguments as cyclopts has taken them from the command line. Out: the same with the other sources filled in, and
 `settings_of`, one checked `Settings` of all stages.
@@ -25,8 +25,8 @@ PREFIX = "LERAR_"
 
 def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Give every setting that has no flag its value from the environment or from the --config file."""
-    config = next((a for a in arguments if a.name == "--config"), None)
-    values = _config_values(Path(config.tokens[0].value)) if config is not None and config.tokens else {}
+    file = _file_of(commands, arguments)
+    values = _config_values(file) if file else {}
     for argument in arguments:
         name = argument.field_info.name
         if argument.tokens or argument.children or name not in _names():
@@ -37,6 +37,15 @@ def fill(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         elif name in values:
             argument.append(Token(keyword=name, value=_text(values[name]), source="config"))
     _check_whole(arguments)
+
+
+def _file_of(commands: tuple[str, ...], arguments: ArgumentCollection) -> Path | None:
+    """The file of settings: --config; for a command on a run, else what the run keeps."""
+    given = {a.name: a.tokens[0].value for a in arguments if a.name in ("--config", "OUT") and a.tokens}
+    if "--config" in given:
+        return Path(given["--config"])
+    kept = Path(given.get("OUT", ""), "lerar.toml")
+    return kept if commands[:1] == ("picture",) and "OUT" in given and kept.is_file() else None
 
 
 def _check_whole(arguments: ArgumentCollection) -> None:

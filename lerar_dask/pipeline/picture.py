@@ -17,14 +17,18 @@ import numpy as np
 from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.grid import Canvas
 from lerar_dask.link.meaning import filter_key
-from lerar_dask.pipeline.files import as_files
+from lerar_dask.pipeline import run_report
+from lerar_dask.pipeline.files import as_files, is_kept, keep_file, told_of
 from lerar_dask.pipeline.heal import until_whole
 from lerar_dask.pipeline.picture_products import plan_files
+from lerar_dask.pipeline.picture_report import keep_parts, pictures_of
 from lerar_dask.pipeline.session import Session, stop_on_failure
+from lerar_dask.pipeline.settings_file import keep_settings
+from lerar_dask.products import report
 from lerar_dask.run import GroupState, Run, RunState, store_of
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
-from lerar_dask.settings import Settings
+from lerar_dask.settings import Settings, from_toml
 from lerar_dask.stages.integrate.stack_table import load_table
 from lerar_dask.stages.picture import finish, linear, measure
 from lerar_dask.stages.picture.numbers import Balance, Tone, balance_of, facts_of, tone_of
@@ -128,6 +132,9 @@ def _run(session: Session, state: RunState) -> list[PictureWork]:
         works.append(work)
     if not works:
         raise StoreError("the run has no master", "lerar info says why")
+    if from_toml(session.out / "lerar.toml").products.report:
+        _keep_report(session, state, works)
+    keep_settings(session.out, lambda kept: dataclasses.replace(kept, picture=session.settings.picture))
     return works
 
 
@@ -203,6 +210,26 @@ def _write(session: Session, work: PictureWork) -> PictureWork:
         if record["state"] != "done":
             raise LerarError(f"{record['key']}: {record['reason']}")
     return dataclasses.replace(work, files=files)
+
+
+def _keep_report(session: Session, state: RunState, works: Sequence[PictureWork]) -> None:
+    """The page of the run, with the steps of its pictures."""
+    keep_parts(session.store, works)
+    page, pictures = session.out / "report.html", pictures_of(session.store, state)
+    made_of = run_report.report_digest(state, state.problems, pictures)
+    if is_kept(session, page, made_of):
+        return
+    own = run_report.timings(session, page)
+    before = [report.StageTiming(**stage) for stage in told_of(session, page).get("stages", [])]
+    stages = [*(stage for stage in before if stage.name not in {s.name for s in own}), *own]
+
+    def write() -> None:
+        drawing = run_report.draw(session.store, state)
+        run_report.write_run_report(
+            session.store, session.out, state, drawing, stages=stages, problems=state.problems, pictures=pictures
+        )
+
+    keep_file(session, page, made_of, write, {"stages": [dataclasses.asdict(stage) for stage in stages]})
 
 
 PICTURE_STAGES: Sequence[Callable[[Session, PictureWork], PictureWork]] = (

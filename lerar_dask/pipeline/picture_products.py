@@ -66,7 +66,7 @@ def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Pat
         made_of = {k: v for k, v in arguments.items() if k != "store_url"}
         tasks.append(
             Task(
-                key=f"picture file/{work.target}/{name}",
+                key=f"color file/{work.target}/{name}",
                 digest=digest("picture file", code_of(__name__), made_of),
                 function=write_picture_file,
                 arguments=arguments,

@@ -42,9 +42,10 @@ def draw(store: Store, state: RunState) -> Drawing:
     return Drawing(plots.plots(report.in_time(state.frames), gap_h=state.settings["link"]["session_gap_h"]), groups)
 
 
-def report_digest(state: RunState, problems: Mapping[str, str]) -> str:
+def report_digest(state: RunState, problems: Mapping[str, str], pictures: Sequence[report.PictureReport]) -> str:
     """Identity of what the report tells, but for what the run cost."""
-    return digest("report", code_of(__name__), state.to_json(), dict(problems), provenance.versions())
+    shown = [(picture.key, dict(picture.facts)) for picture in pictures]
+    return digest("report", code_of(__name__), state.to_json(), dict(problems), provenance.versions(), shown)
 
 
 def timings(session: Session, page: Path) -> list[report.StageTiming]:
@@ -71,6 +72,7 @@ def write_run_report(
     *,
     stages: Sequence[report.StageTiming],
     problems: Mapping[str, str],
+    pictures: Sequence[report.PictureReport],
 ) -> None:
     """Write OUT/report.html."""
     groups = []
@@ -94,6 +96,7 @@ def write_run_report(
         title=", ".join(state.groups) or "no master",
         frames=state.frames,
         groups=groups,
+        pictures=pictures,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         stages=stages,
         settings={k: v for k, v in state.settings.items()},

@@ -21,13 +21,13 @@ from lerar_dask.pipeline.preload import precompiling, preload_modules
 from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, survey
 from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
+from lerar_dask.pipeline.settings_file import keep_settings
 from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
-from lerar_dask.products.hdus import atomic_path
 from lerar_dask.run import RunState
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
-from lerar_dask.settings import Settings, to_toml
+from lerar_dask.settings import Settings
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
@@ -135,6 +135,7 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
         state,
         targets={s.name: s.state for s in solved},
         groups=groups,
+        problems=problems,
         notes=[*state.notes, *(note for s in solved for note in s.notes)],
     )
     state = dataclasses.replace(state, frames=frame_rows(session, night, solved, set_aside))
@@ -200,12 +201,14 @@ def _finish(
     """Products, report, settings, summary."""
     from lerar_dask.pipeline import products, run_report  # loaded ahead
     from lerar_dask.pipeline.header_facts import header_facts
+    from lerar_dask.pipeline.picture_report import pictures_of
 
     settings, store, page = session.settings, session.store, out / "report.html"
     written = [keep_steps(session)]
     facts = {name: header_facts(store, state, name) for name in state.groups}
     step = as_files(session, products.plan_products(store, out, state, settings, facts))
-    made_of, none_yet = run_report.report_digest(state, problems), problems
+    pictures = pictures_of(store, state)
+    made_of, none_yet = run_report.report_digest(state, problems, pictures), problems
     stale = settings.products.report and not is_kept(session, page, made_of)
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
@@ -215,15 +218,18 @@ def _finish(
     for key, record in records.items():
         if record["state"] != "done":
             problems = {**problems, key.partition("/")[2]: record["reason"]}
-    written.append(_keep_settings(session, state, out))
+    nights = [Path(n) for n in state.nights]
+    own = session.settings
+    # The picture's settings are kept by `lerar picture`.
+    written.append(keep_settings(out, lambda kept: dataclasses.replace(own, picture=kept.picture), nights=nights))
     if settings.products.report:
         if problems is not none_yet:
-            made_of = run_report.report_digest(state, problems)
+            made_of = run_report.report_digest(state, problems, pictures)
         stages = run_report.timings(session, page)
 
         def write_page() -> None:
             drawing = drawn.result() if drawn else run_report.draw(store, state)
-            run_report.write_run_report(store, out, state, drawing, stages=stages, problems=problems)
+            run_report.write_run_report(store, out, state, drawing, stages=stages, problems=problems, pictures=pictures)
 
         told = {"stages": [dataclasses.asdict(stage) for stage in stages]}
         written.append(keep_file(session, page, made_of, write_page, told))
@@ -249,18 +255,6 @@ def _finish(
         report=page if page.exists() else None,
         notes=[*state.notes, *_left_over(session, state, out), *session.healed],
     )
-
-
-def _keep_settings(session: Session, state: RunState, out: Path) -> bool:
-    """Write lerar.toml unless it says the same already; whether it was written."""
-    path = out / "lerar.toml"
-    text = to_toml(session.settings, nights=[Path(n) for n in state.nights], out=out)
-    data = text.encode("utf-8", "surrogateescape")
-    if path.is_file() and not path.is_symlink() and path.read_bytes() == data:
-        return False
-    with atomic_path(path) as partial:
-        partial.write_bytes(data)
-    return True
 
 
 def _left_over(session: Session, state: RunState, out: Path) -> list[str]:

@@ -110,6 +110,17 @@
   });
   filter();
 
+  // ---- pictures: a line between two steps
+  for (const compare of document.querySelectorAll(".compare")) {
+    const section = compare.closest("section"), steps = [...section.querySelectorAll(".steps img")];
+    const slider = compare.querySelector("input");
+    slider.addEventListener("input", () => compare.style.setProperty("--cut", slider.value + "%"));
+    for (const [side, image] of [["left", "before"], ["right", "after"]]) {
+      const choice = section.querySelector("select." + side);
+      choice.addEventListener("change", () => { compare.querySelector("." + image).src = steps[choice.selectedIndex].src; });
+    }
+  }
+
   // ---- previews: wheel zooms about the pointer, dragging moves, double click shows all
   for (const viewer of document.querySelectorAll(".viewer")) {
     const image = viewer.querySelector("img");

@@ -21,7 +21,7 @@ from lerar_dask.products.plots import Plots, group_colors, plots
 from lerar_dask.products.preview import map_png
 from lerar_dask.products.quantities import duration, size
 
-__all__ = ["GroupReport", "ReportData", "StageTiming", "Surface", "in_time", "write_report"]
+__all__ = ["GroupReport", "PictureReport", "ReportData", "StageTiming", "Surface", "in_time", "write_report"]
 
 _MAX_SURFACES = 160
 _PREVIEW_PX = 1800
@@ -83,6 +83,18 @@ class GroupReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PictureReport:
+    """The picture of one target."""
+
+    name: str
+    key: str
+    """Identity of the finished picture."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    steps: Sequence[tuple[str, str]] = ()
+    """Name of each step and its picture as a data URI, in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageTiming:
     """What a stage cost."""
 
@@ -104,6 +116,7 @@ class ReportData:
     frames: Sequence[Mapping[str, Any]]
     """Rows of the FRAMES table."""
     groups: Sequence[GroupReport]
+    pictures: Sequence[PictureReport] = ()
     created: str = ""
     """UTC."""
     stages: Sequence[StageTiming] = ()

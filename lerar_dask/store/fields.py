@@ -46,6 +46,8 @@ DOCUMENTS: Mapping[str, Form] = {
     "registration": {"reasons": [str], "model": dict},
     "normalization": {"tile_px": int, "model": [str], "ln_reference": dict},
     "stack": {"geometries": [str], "calibrations": [str], "patterns": [str], "tile_px": int, "noise_cell_px": int},
+    "picture": {"made_of": str, "target": str, "masters": [str], "facts": dict, "steps": [[str] * 2]},
+    "pictures.json": dict,
 }
 """Form of the documents below each folder of a store."""
 
@@ -61,6 +63,7 @@ RESULTS: Mapping[str, Form] = {
     "check": {"bad": _BAD},
     "normalize": {"ln_reference": dict},
     "file": {"written_bytes": int, "stages?": [dict]},
+    "color": {"black?": int, "white?": int, "valid?": int},
 }
 """Form of the results of tasks by the first word of their key; those of others are not read."""
 

@@ -57,7 +57,7 @@ def plan(
     }
     tasks = [
         Task(
-            key=f"picture/{name}/finish/{cy}.{cx}",
+            key=f"color/{name}/finish/{cy}.{cx}",
             digest=digest(key, cy, cx),
             function=write_chunk,
             arguments={**common, "cy": cy, "cx": cx},

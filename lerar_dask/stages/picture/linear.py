@@ -51,7 +51,7 @@ def plan(store_url: str, recipe: Recipe, canvas: Canvas, balance: Balance, *, na
     common = {"store_url": store_url, "recipe": recipe, "canvas": canvas, "balance": balance, "key": key}
     tasks = [
         Task(
-            key=f"picture/{name}/linear/{cy}.{cx}",
+            key=f"color/{name}/linear/{cy}.{cx}",
             digest=digest(key, cy, cx),
             function=write_chunk,
             arguments={**common, "cy": cy, "cx": cx},

@@ -60,7 +60,7 @@ def plan(store_url: str, recipe: Recipe, canvas: Canvas, fwhm_px: float, *, name
     n = len(recipe.mixes)
     tasks = [
         Task(
-            key=f"picture/{name}/measure/{cy}.{cx}",
+            key=f"color/{name}/measure/{cy}.{cx}",
             digest=digest(key, cy, cx),
             function=measure_chunk,
             arguments={**common, "cy": cy, "cx": cx},
