@@ -54,9 +54,20 @@ _COMMANDS = {
     "picture": ("OUT", "Make a color picture of the masters of a run."),
     "info": ("OUT", "Show what is in a run: frames, fates and reasons, masters, settings, sizes, damage."),
 }
-for _name, (_arguments, _help) in _COMMANDS.items():
+_STEPS = {
+    "combine": ("R.fits G.fits B.fits -o OUT.fits", "Join three images as the channels of a color space."),
+    "neutralize": ("IMAGE.fits -o OUT.fits", "Bring the sky of all channels to one level; linear."),
+    "balance": ("IMAGE.fits -o OUT.fits", "Balance the white by the stars; linear."),
+    "stretch": ("IMAGE.fits -o OUT.fits", "Make a linear image visible."),
+    "lrgb": ("L.fits RGB.fits -o OUT.fits", "Join a luminance with colors."),
+    "scnr": ("IMAGE.fits -o OUT.fits", "Take green off that is more than neutral; stretched."),
+    "chroma": ("IMAGE.fits -o OUT.fits", "Smooth the color of dark parts; stretched."),
+}
+"""Steps of a picture on files, all in one module."""
+for _name, (_arguments, _help) in (_COMMANDS | _STEPS).items():
+    _module = "steps" if _name in _STEPS else _name
     _usage = f"Usage: lerar {_name} {_arguments} [OPTIONS]"
-    app.command(f"lerar_dask.cli.{_name}:{_name}", name=_name, help=_help, usage=_usage, help_format="markdown")
+    app.command(f"lerar_dask.cli.{_module}:{_name}", name=_name, help=_help, usage=_usage, help_format="markdown")
 
 
 def main() -> NoReturn:
@@ -81,7 +92,7 @@ def run(words: Sequence[str]) -> int:
             sys.stdout.flush()
             return result if isinstance(result, int) else 0
         except CycloptsError as error:
-            command = next((f" {word}" for word in words[:1] if word in _COMMANDS), "")
+            command = next((f" {word}" for word in words[:1] if word in _COMMANDS | _STEPS), "")
             return _say(
                 words, str(error), f"`lerar{command} --help` lists {'options' if command else 'commands'}", code=2
             )
