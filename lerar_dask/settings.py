@@ -58,6 +58,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "percentile_high": (0, 1000),
     "clamping": (0, 1),
     "degree": (0, 4),
+    "iterations": (1, 500),
+    "deringing": (0, 1),
     "sky_shade": (0.01, 0.9),
     "shadows": (-1e6, 1),
     "midtones": (1e-6, 1),
@@ -200,6 +202,7 @@ class Products:
     """Write report.html."""
 
 
+_SHARPENED = {"only": {"deconvolution": ("richardson-lucy",)}}
 _CURVE = {"only": {"stretch": ("manual",)}}
 _COLORED = {"only": {"stretch": ("auto", "unlinked", "arcsinh", "hyperbolic")}}
 
@@ -226,6 +229,14 @@ class Picture:
     """What is white: the usual star of the field, the Sun, an average spiral galaxy, or nothing is changed."""
     white_factors: str = ""
     """Factors of red, green and blue in place of those by the stars, as "1.2,1,1.4"."""
+    deconvolution: Literal["none", "richardson-lucy"] = "none"
+    """Take the blur of the stars' profile out of the luminance, while it is linear."""
+    psf_model: Literal["moffat", "gaussian"] = field(default="moffat", metadata=_SHARPENED)
+    """Profile that is fitted to the stars."""
+    iterations: int = field(default=30, metadata=_SHARPENED)
+    """Most iterations of a deconvolution; it ends before when nothing above the noise is left."""
+    deringing: float = field(default=1.0, metadata=_SHARPENED)
+    """How far dark rings about stars are lifted: 0 not at all, 1 to what lay there before."""
     stretch: Literal["auto", "linked", "unlinked", "arcsinh", "hyperbolic", "manual"] = "auto"
     """Curve: midtones by sky and noise (`linked` for all channels alike, `unlinked` for each; `auto` chooses by palette),
     or another, or that of --shadows, --midtones, --highlights."""

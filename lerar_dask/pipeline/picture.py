@@ -30,8 +30,8 @@ from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, from_toml
 from lerar_dask.stages.integrate.stack_table import load_table
-from lerar_dask.stages.picture import finish, linear, measure
-from lerar_dask.stages.picture.numbers import Balance, Tone, balance_of, facts_of, tone_of
+from lerar_dask.stages.picture import deconvolve, finish, linear, measure, psf
+from lerar_dask.stages.picture.numbers import Balance, Tone, balance_of, facts_of, light_limits, tone_of
 from lerar_dask.stages.picture.recipe import Channel, Recipe, make_recipe
 from lerar_dask.store.access import Store, open_store
 
@@ -58,12 +58,20 @@ class PictureWork:
     """Key, as those below."""
     balance: Balance | None = None
     linear: str = ""
+    sharp: str = ""
+    """Empty: nothing was deconvolved."""
     tone: Tone | None = None
     finished: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Path] = field(default_factory=dict)
     """Products by kind."""
     problem: str = ""
+
+    @property
+    def psf_fwhm_px(self) -> float:
+        """Of the usual PSF."""
+        psf = self.facts["psf"]
+        return float(np.sqrt(psf["fwhm_x_px"] * psf["fwhm_y_px"]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +192,36 @@ def _balance(session: Session, work: PictureWork) -> PictureWork:
     return dataclasses.replace(work, balance=balance, linear=key, facts={**work.facts, **facts})
 
 
+def _sharpen(session: Session, work: PictureWork) -> PictureWork:
+    """The PSF over the field; the luminance without its blur, if that is asked for."""
+    assert work.recipe is not None
+    assert work.balance is not None
+    url, wanted = session.store.url, session.settings.picture
+    key = psf.psf_key(work.linear, wanted)
+    common = (work.recipe, work.canvas, work.fwhm_px, work.saturation, wanted)
+    stop_on_failure(session.run(psf.plan(url, work.measured, work.linear, *common, name=work.target)))
+    field = psf.load(url, key, work.canvas.shape)
+    if field is None:
+        if wanted.deconvolution != "none":
+            raise LerarError("too few stars tell the PSF", "--deconvolution none makes the picture without it")
+        return work
+    facts = {**work.facts, "psf": dataclasses.asdict(field.usual), "psf_eccentricity": field.usual.eccentricity}
+    facts["psf_range_px"] = [f([z.fwhm_px for row in field.zones for z in row]) for f in (min, max)]
+    work = dataclasses.replace(work, facts=facts)
+    if wanted.deconvolution == "none":
+        return work
+    assert work.recipe is not None
+    assert work.balance is not None
+    noise, full = light_limits(work.recipe, work.balance, work.saturation)
+    sharp = deconvolve.deconvolve_key(work.linear, field, noise, full, wanted)
+    deconvolve.prepare(session.store, sharp, work.canvas)
+    step = deconvolve.plan(url, work.linear, work.recipe, work.canvas, field, noise, full, wanted, name=work.target)
+    records = session.run(step)
+    stop_on_failure(records)
+    facts = {**work.facts, "iterations": max(r["result"]["iterations"] for r in records.values())}
+    return dataclasses.replace(work, sharp=sharp, facts=facts)
+
+
 def _finish(session: Session, work: PictureWork) -> PictureWork:
     """Stretched, with luminance, saturation and less noise of colors."""
     assert work.recipe is not None
@@ -191,9 +229,10 @@ def _finish(session: Session, work: PictureWork) -> PictureWork:
     url, wanted = session.store.url, session.settings.picture
     tiles = session.store.read_array(f"picture/{work.linear}/tiles")
     tone = tone_of(tiles, work.recipe, work.balance, wanted, work.saturation)
-    key = finish.finish_key(work.linear, tone, wanted)
+    key = finish.finish_key(work.linear, work.sharp, tone, wanted)
     finish.prepare(session.store, key, len(work.recipe.colors), work.canvas)
-    records = session.run(finish.plan(url, work.linear, work.recipe, work.canvas, tone, wanted, name=work.target))
+    step = finish.plan(url, work.linear, work.sharp, work.recipe, work.canvas, tone, wanted, name=work.target)
+    records = session.run(step)
     stop_on_failure(records)
     counts = {name: sum(r["result"][name] for r in records.values()) for name in ("black", "white", "valid")}
     shares = {f"clipped_{end}": counts[end] / max(counts["valid"], 1) for end in ("black", "white")}
@@ -236,6 +275,7 @@ PICTURE_STAGES: Sequence[Callable[[Session, PictureWork], PictureWork]] = (
     _choose,
     _measure,
     _balance,
+    _sharpen,
     _finish,
     _write,
 )

@@ -53,6 +53,14 @@ def told_of_picture(work: PictureWork) -> dict[str, str]:
     if "white_factors" in facts:
         factors = ", ".join(f"{v:.3f}" for v in facts["white_factors"])
         told["white"] = f"{factors} by {facts['white_stars']} stars ({facts['white_scatter_mag']:.2f} mag apart)"
+    if "psf" in facts:
+        found, (low, high) = facts["psf"], facts["psf_range_px"]
+        told["PSF"] = (
+            f"FWHM {work.psf_fwhm_px:.2f} px ({low:.2f} to {high:.2f} over the field), eccentricity "
+            f"{facts['psf_eccentricity']:.2f}, beta {found['beta']:.1f}, {found['stars']} stars"
+        )
+    if "iterations" in facts:
+        told["deconvolution"] = f"{facts['iterations']} iterations at most"
     told["clipped"] = f"{100 * facts['clipped_black']:.2f} % black, {100 * facts['clipped_white']:.2f} % white"
     told["covered"] = f"{100 * facts['covered']:.1f} % of the canvas"
     told["SCNR"] = facts["green_removal"]

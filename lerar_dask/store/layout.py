@@ -205,6 +205,13 @@ ARRAYS = (
         packed="rows",
     ),
     ArraySpec(
+        f"{_P}psf",
+        ("star", "psf_column"),
+        "float64",
+        "",
+        "profiles of stars: x, y, FWHM along both axes, direction, 1 / beta (0: Gaussian)",
+    ),
+    ArraySpec(
         f"{_P}image",
         ("channel", "y", "x"),
         "float32",

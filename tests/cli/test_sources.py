@@ -3,7 +3,7 @@
 import pytest
 
 from lerar_dask.cli.app import run
-from lerar_dask.settings import Settings, to_toml
+from lerar_dask.settings import Picture, Run, Settings, to_toml
 
 
 @pytest.fixture
@@ -48,13 +48,14 @@ def test_flag_before_environment_before_file_before_default(stacked, tmp_path, m
     assert found.run.threads == 3
 
 
-def test_every_setting_has_a_flag(stacked):
+def flags_of(tables):
+    """Words of the command line with another value for every setting, and those values."""
     from dataclasses import fields
 
     words, values = [], {}
-    for table in fields(Settings):
-        for field in fields(table.default_factory):
-            default = getattr(table.default_factory(), field.name)
+    for table in tables:
+        for field in fields(table):
+            default = getattr(table(), field.name)
             flag = "--" + field.name.replace("_", "-")
             if isinstance(default, bool):
                 values[field.name] = not default
@@ -62,8 +63,42 @@ def test_every_setting_has_a_flag(stacked):
             elif isinstance(default, int | float):
                 values[field.name] = default / 2 if isinstance(default, float) else default + 1
                 words += [flag, str(values[field.name])]
+    return words, values
+
+
+def test_every_setting_has_a_flag(stacked, monkeypatch, tmp_path):
+    from dataclasses import fields
+
+    from lerar_dask.pipeline import picture
+
+    tables = [table.default_factory for table in fields(Settings)]
+    words, values = flags_of([t for t in tables if t is not Picture])
     assert settings_after(stacked, *words) == Settings.of(**values)
-    assert len(values) > 20
+
+    def make_pictures(out, settings, *, bus):
+        stacked.append((out, None, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(picture, "make_pictures", make_pictures)
+    words, values = flags_of([Picture, Run])
+    (tmp_path / "out").mkdir()
+    assert run(["picture", "out", *words]) == 130
+    assert stacked[-1][2] == Settings.of(**values)
+
+
+def test_a_picture_takes_what_the_run_keeps(stacked, monkeypatch, tmp_path):
+    from lerar_dask.pipeline import picture
+
+    def make_pictures(out, settings, *, bus):
+        stacked.append((out, None, settings))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(picture, "make_pictures", make_pictures)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "lerar.toml").write_text("[picture]\nsky_shade = 0.3\nred = 'Ha'\n[run]\nthreads = 1\n")
+    assert run(["picture", "out", "--red", "R"]) == 130
+    found = stacked[-1][2]
+    assert (found.picture.sky_shade, found.picture.red, found.run.threads) == (0.3, "R", 1)
 
 
 def test_the_file_of_a_run_repeats_it(stacked, tmp_path):

@@ -18,8 +18,9 @@ from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.kernels.picture.star_colors import measure_colors
 from lerar_dask.pipeline.picture import make_pictures
 from lerar_dask.runtime.events import Bus
-from lerar_dask.settings import Settings
+from lerar_dask.settings import Settings, from_toml
 from lerar_dask.simulate import simulate_colors
+from lerar_dask.store.access import Store
 from tests.conftest import run
 
 SHAPE = (520, 640)
@@ -154,8 +155,48 @@ def png_of(path) -> np.ndarray:
     return plain.view(">u2").reshape(size[1], size[0], 3)
 
 
-def test_called_again_it_does_nothing(out, made):
+def test_called_again_it_does_nothing(night, out, made):
     assert picture(out).did_nothing
+    assert run(night, out).did_nothing
+    assert picture(out).did_nothing
+
+
+def test_the_report_shows_the_steps(out, made):
+    page = (out / "report.html").read_text()
+    for words in ("Sim: the picture", "channels combined", "white balanced", "luminance", "green fog, sky", "PSF"):
+        assert words in page
+    assert page.count("data:image/jpeg") > 5
+
+
+def test_the_settings_are_kept(out, made, night, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    picture(copy, saturation=0.3)
+    assert from_toml(copy / "lerar.toml").picture.saturation == 0.3
+    run(night, copy, sigma_low=4.0)
+    kept = from_toml(copy / "lerar.toml")
+    assert (kept.picture.saturation, kept.integrate.sigma_low) == (0.3, 4.0)
+
+
+def test_deconvolved_stars_are_narrower_and_as_bright(made, out, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    work = picture(copy, deconvolution="richardson-lucy").pictures[0]
+    store, key = Store.open(copy / "store.zarr"), work.sharp
+    sharp = store.open_array(f"picture/{key}/image")[0]
+    light = store.open_array(f"picture/{work.linear}/image")[3]
+    seeing = np.median([row["fwhm_px"] for row in work.state.frames if row["group"] == "Sim_L"])
+    assert abs(work.psf_fwhm_px / seeing - 1) < 0.1
+    found = measure_colors(
+        np.stack([light, sharp]), work.fwhm_px, inside=(30, light.shape[0] - 30, 30, light.shape[1] - 30)
+    )
+    plain = found[(found[:, 4] < 0.5 * found[:, 4].max()) & (found[:, 2] > np.median(found[:, 2]))]
+    assert len(plain) > 10
+    assert abs(np.median(plain[:, 3] / plain[:, 2]) - 1) < 0.01
+    assert np.median(plain[:, 5] / plain[:, 4]) > 1.5
+    shutil.rmtree(copy / "store.zarr" / "picture")
+    again = picture(copy, deconvolution="richardson-lucy", scheduler="processes", threads=2).pictures[0]
+    np.testing.assert_array_equal(Store.open(copy / "store.zarr").open_array(f"picture/{again.sharp}/image")[0], sharp)
 
 
 def test_a_changed_stretch_does_the_stretch_alone(out, made, tmp_path):

@@ -26,10 +26,10 @@ from lerar_dask.tasks import Step, Task
 __all__ = ["finish_key", "finished_pixels", "plan", "prepare", "stretched"]
 
 
-def finish_key(linear_key: str, tone: Tone, settings: Picture) -> str:
+def finish_key(linear_key: str, sharp_key: str, tone: Tone, settings: Picture) -> str:
     """Identity of a finished picture."""
     looks = (settings.lrgb, settings.lightness, settings.saturation, settings.chroma_layers, settings.green_amount)
-    return digest("picture finish", code_of(__name__), linear_key, tone, looks)[:20]
+    return digest("picture finish", code_of(__name__), linear_key, sharp_key, tone, looks)[:20]
 
 
 def prepare(store: Store, key: str, n_colors: int, canvas: Canvas) -> None:
@@ -42,13 +42,27 @@ def prepare(store: Store, key: str, n_colors: int, canvas: Canvas) -> None:
 
 
 def plan(
-    store_url: str, linear_key: str, recipe: Recipe, canvas: Canvas, tone: Tone, settings: Picture, *, name: str
+    store_url: str,
+    linear_key: str,
+    sharp_key: str,
+    recipe: Recipe,
+    canvas: Canvas,
+    tone: Tone,
+    settings: Picture,
+    *,
+    name: str,
 ) -> Step:
-    """One task per chunk of the canvas."""
-    key = finish_key(linear_key, tone, settings)
+    """One task per chunk of the canvas.
+
+    Parameters
+    ----------
+    sharp_key : of the deconvolved luminance; empty: there is none
+    """
+    key = finish_key(linear_key, sharp_key, tone, settings)
     common = {
         "store_url": store_url,
         "linear_key": linear_key,
+        "sharp_key": sharp_key,
         "recipe": recipe,
         "canvas": canvas,
         "tone": tone,
@@ -80,6 +94,7 @@ def write_chunk(
     *,
     store_url: str,
     linear_key: str,
+    sharp_key: str,
     recipe: Recipe,
     canvas: Canvas,
     tone: Tone,
@@ -90,7 +105,7 @@ def write_chunk(
 ) -> dict[str, Any]:
     """One chunk of the picture; the pixels of it that are cut at both ends."""
     window = canvas.chunk(cy, cx)
-    pixels = finished_pixels(store_url, linear_key, recipe, canvas, tone, settings, window)
+    pixels = finished_pixels(store_url, linear_key, sharp_key, recipe, canvas, tone, settings, window)
     written = open_store(store_url).write_part(f"picture/{key}/image", (0, cy, cx), pixels)
     there = np.isfinite(pixels)
     counts = {name: int((there & end).sum()) for name, end in (("black", pixels <= 0), ("white", pixels >= 1))}
@@ -100,6 +115,7 @@ def write_chunk(
 def finished_pixels(
     store_url: str,
     linear_key: str,
+    sharp_key: str,
     recipe: Recipe,
     canvas: Canvas,
     tone: Tone,
@@ -110,6 +126,9 @@ def finished_pixels(
     n_colors = len(recipe.colors)
     reach = chroma_reach_px(settings.chroma_layers) if n_colors == 3 else 0
     linear = step_window(store_url, linear_key, len(recipe.mixes), grown(window, reach), canvas.shape)
+    if sharp_key:
+        sharp = step_window(store_url, sharp_key, 1, grown(window, reach), canvas.shape)[0]
+        linear = _sharpened(linear, sharp, recipe, tone)
     linear /= np.float32(tone.white)
     colors, light = linear[:n_colors], linear[n_colors] if recipe.luminance else None
     if light is not None and settings.lrgb == "linear":
@@ -119,6 +138,16 @@ def finished_pixels(
     if n_colors == 3:
         picture = _colored(picture, light, tone, settings)
     return picture[:, reach : reach + window.shape[0], reach : reach + window.shape[1]].astype(np.float32)
+
+
+def _sharpened(linear: np.ndarray, sharp: np.ndarray, recipe: Recipe, tone: Tone) -> np.ndarray:
+    """Linear channels with the deconvolved luminance in the place of theirs."""
+    n_colors = len(recipe.colors)
+    if recipe.luminance or n_colors == 1:
+        linear[-1] = sharp
+        return linear
+    linear[:3] = linear_lrgb(sharp, linear[:3], floor=tone.floor * tone.white)
+    return linear
 
 
 def stretched(linear: np.ndarray, tone: Tone) -> np.ndarray:

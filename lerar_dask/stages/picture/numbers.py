@@ -15,13 +15,14 @@ from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.kernels.picture import sky as skies
 from lerar_dask.kernels.picture.balance import star_factors
+from lerar_dask.kernels.picture.color import LUMINANCE
 from lerar_dask.kernels.picture.sky import TILE_PX, Slope
 from lerar_dask.kernels.picture.stretch import Histogram, auto_histogram
 from lerar_dask.settings import Picture
 from lerar_dask.stages.picture.measure import Measured
 from lerar_dask.stages.picture.recipe import Recipe
 
-__all__ = ["Balance", "Tone", "balance_of", "facts_of", "tone_of"]
+__all__ = ["Balance", "Tone", "balance_of", "facts_of", "light_limits", "tone_of", "unsaturated"]
 
 _SATURATED = 0.9
 """Stars whose largest value is above this share of the saturation have no color."""
@@ -142,6 +143,15 @@ def tone_of(
     )
 
 
+def light_limits(recipe: Recipe, balance: Balance, saturation: tuple[float, ...]) -> tuple[float, float]:
+    """Sigma of a pixel of the linear luminance's sky, and the value from which on it is a lower bound only."""
+    full = [(s - b) * f for s, b, f in zip(saturation, balance.sky, balance.factors, strict=True)]
+    if recipe.luminance or len(recipe.colors) == 1:
+        return balance.noise[-1] * balance.factors[-1], _SATURATED * full[-1]
+    shares = np.array(LUMINANCE) * np.array(balance.noise) * np.array(balance.factors)
+    return float(np.sqrt((shares**2).sum())), _SATURATED * min(full)
+
+
 # ------------------------------------------------------------------------------------------------------------- sky
 
 
@@ -184,10 +194,8 @@ def _factors(
         return _given(settings.white_factors, n_colors), {"white": "given"}
     if n_colors < 3 or settings.white == "none":
         return (1.0,) * n_colors, {"white": "none"}
-    fluxes, tops = stars[:, 2 : 2 + n_colors], stars[:, 2 + n : 2 + n + n_colors]
-    limits = np.array([_limit(top, given) for top, given in zip(tops.T, saturation, strict=False)])
-    whole = (tops < limits).all(axis=1)
-    factors, scatter, used = star_factors(fluxes[whole], white=settings.white)
+    fluxes = unsaturated(stars, n, saturation)[:, 2 : 2 + n_colors]
+    factors, scatter, used = star_factors(fluxes, white=settings.white)
     told = {
         "white": settings.white,
         "white_stars": used,
@@ -195,6 +203,13 @@ def _factors(
         "white_factors": factors.tolist(),
     }
     return tuple(map(float, factors)), told
+
+
+def unsaturated(stars: np.ndarray, n_channels: int, saturation: tuple[float, ...]) -> np.ndarray:
+    """Rows of stars that are below the saturation of every channel."""
+    tops = stars[:, 2 + n_channels : 2 + 2 * n_channels]
+    limits = np.array([_limit(top, given) for top, given in zip(tops.T, saturation, strict=False)])
+    return stars[(tops < limits).all(axis=1)]
 
 
 def _limit(tops: np.ndarray, given: float) -> float:
