@@ -30,7 +30,9 @@ def star_reach_px(fwhm_px: float) -> int:
     return int(np.ceil(_RING[1] * fwhm_px)) + 2
 
 
-def measure_colors(pixels: np.ndarray, fwhm_px: float, *, inside: tuple[int, int, int, int]) -> np.ndarray:
+def measure_colors(
+    pixels: np.ndarray, fwhm_px: float, *, inside: tuple[int, int, int, int], most: int = STAR_ROOM
+) -> np.ndarray:
     """Find stars in the sum of the channels and measure each in all of them.
 
     Parameters
@@ -40,7 +42,7 @@ def measure_colors(pixels: np.ndarray, fwhm_px: float, *, inside: tuple[int, int
 
     Returns
     -------
-    (n, 2 + 2 channel) float64     x, y, fluxes, largest values; the brightest first, at most `STAR_ROOM`
+    (n, 2 + 2 channel) float64     x, y, fluxes, largest values; the brightest first, at most `most`
     """
     n = len(pixels)
     y0, y1, x0, x1 = inside
@@ -59,7 +61,7 @@ def measure_colors(pixels: np.ndarray, fwhm_px: float, *, inside: tuple[int, int
         row = _measure(pixels, total, there, int(ys[k]) + y0, int(xs[k]) + x0, offsets)
         if row is not None:
             rows.append(row)
-        if len(rows) == STAR_ROOM:
+        if len(rows) == most:
             break
     return np.array(rows, np.float64).reshape(-1, 2 + 2 * n)
 
