@@ -16,7 +16,7 @@ from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.picture import PictureSummary
+    from lerar_dask.pipeline.picture_work import PictureSummary
 
 __all__ = ["picture"]
 
@@ -27,12 +27,20 @@ def picture(
     out: Annotated[Path, Parameter(name="OUT")],
     /,
     *,
+    l: Path | None = None,  # noqa: E741
+    r: Path | None = None,
+    g: Path | None = None,
+    b: Path | None = None,
+    ha: Path | None = None,
+    oiii: Path | None = None,
+    sii: Path | None = None,
+    rgb: Path | None = None,
     config: Path | None = None,
     display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
     picture: Annotated[s.Picture, Parameter(name="*", group=_GROUPS["Picture"])] = s.Picture(),  # noqa: B008
     run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
 ) -> int:
-    """Make a color picture of the masters that `lerar stack` left.
+    """Make a color picture of the masters that `lerar stack` left, or of FITS masters of any program.
 
     The linear order: combine the channels, take the sky off, balance the white; then stretch, and join luminance and
     color. A changed setting does again only what depends on it.
@@ -40,23 +48,45 @@ def picture(
     Parameters
     ----------
     out
-        The folder that `lerar stack -o` wrote.
+        The folder that `lerar stack -o` wrote; with masters of one's own, a new folder for the picture.
+    l
+        FITS master of the luminance; masters that are given are registered to one another, and only they are taken.
+    r
+        FITS master of red.
+    g
+        FITS master of green.
+    b
+        FITS master of blue.
+    ha
+        FITS master of H-alpha.
+    oiii
+        FITS master of OIII.
+    sii
+        FITS master of SII.
+    rgb
+        FITS master of a color camera, of three planes.
     config
         Settings as TOML; without it, those in OUT/lerar.toml. Flags and environment go before it.
     """
-    if not out.is_dir():
+    given = {"L": l, "R": r, "G": g, "B": b, "Ha": ha, "OIII": oiii, "SII": sii, "RGB": rgb}
+    files = {role: path for role, path in given.items() if path is not None}
+    if not files and not out.is_dir():
         raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
     from lerar_dask.pipeline.picture import make_pictures
     from lerar_dask.runtime.events import Bus
 
     settings = settings_of([picture, run])
     display.log_to_screen()
+    if files:
+        from lerar_dask.pipeline.picture import check_out
+
+        check_out(out.absolute(), {role: path.absolute() for role, path in files.items()})
     log.log_to(out / "lerar.log")
     bus = Bus()
     with progress(display) as show:
         bus.subscribe(log.log_event)
         bus.subscribe(show)
-        summary = make_pictures(out, settings, bus=bus)
+        summary = make_pictures(out, settings, bus=bus, files=files)
     if display.json:
         print_json("picture", result=_plain(summary))
     elif not display.quiet:

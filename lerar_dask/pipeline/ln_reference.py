@@ -21,7 +21,7 @@ from lerar_dask.stages.register.agree import Registration, agree_key, load, plan
 from lerar_dask.stages.register.match import plan_match
 from lerar_dask.sub import Sub
 
-__all__ = ["find_reference", "tell_adopted"]
+__all__ = ["find_reference", "match_images", "tell_adopted"]
 
 TRIES = 4
 """Subs that the image is matched to before it is given up."""
@@ -119,7 +119,7 @@ def _place(
         if not registration.reasons[i] and not np.allclose(registration.transforms[i], np.eye(3)):
             ways.append((sub, registration.transforms[i]))
     for first, reference_to_sub in ways[:TRIES]:
-        found = _match(session, target, image, first)
+        found = match_images(session, target, image, first)
         if found is not None:
             return found @ reference_to_sub
     raise LerarError(
@@ -128,7 +128,7 @@ def _place(
     )
 
 
-def _match(session: Session, target: str, image: Sub, first: Sub) -> np.ndarray | None:
+def match_images(session: Session, target: str, image: Sub, first: Sub) -> np.ndarray | None:
     """Transform from a sub to the image, refined; None where they do not match."""
     url, settings = session.store.url, session.settings.register
     key = digest("ln-reference", target, image, first)[:12]

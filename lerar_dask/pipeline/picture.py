@@ -8,90 +8,42 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lerar_dask.errors import LerarError, StoreError, space_error
+from lerar_dask.errors import LerarError, StoreError, UsageError, space_error
 from lerar_dask.grid import Canvas
-from lerar_dask.link.meaning import filter_key
 from lerar_dask.pipeline import run_report
 from lerar_dask.pipeline.files import as_files, is_kept, keep_file, told_of
 from lerar_dask.pipeline.heal import until_whole
 from lerar_dask.pipeline.picture_products import plan_files
 from lerar_dask.pipeline.picture_report import keep_parts, pictures_of
+from lerar_dask.pipeline.picture_sources import work_of_files, work_of_target
+from lerar_dask.pipeline.picture_work import PictureSummary, PictureWork
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.settings_file import keep_settings
 from lerar_dask.products import report
-from lerar_dask.run import GroupState, Run, RunState, store_of
+from lerar_dask.run import Run, RunState, store_of
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings, from_toml
-from lerar_dask.stages.integrate.stack_table import load_table
 from lerar_dask.stages.picture import deconvolve, finish, linear, measure, psf
-from lerar_dask.stages.picture.numbers import Balance, Tone, balance_of, facts_of, light_limits, tone_of
-from lerar_dask.stages.picture.recipe import Channel, Recipe, make_recipe
+from lerar_dask.stages.picture.numbers import balance_of, facts_of, light_limits, tone_of
 from lerar_dask.store.access import Store, open_store
 
 __all__ = ["PICTURE_STAGES", "PictureSummary", "PictureWork", "make_pictures"]
 
-_ROLES = {"l": "L", "r": "R", "g": "G", "b": "B", "v": "V", "i": "I"}
-_ROLES |= {"ha": "Ha", "oiii": "OIII", "sii": "SII", "hb": "Hb", "nii": "NII"}
-"""What a filter is in a picture, by its key."""
 
+def make_pictures(
+    out: Path, settings: Settings, *, bus: events.Bus, files: Mapping[str, Path] | None = None
+) -> PictureSummary:
+    """Make a picture of every target of a run, or of FITS masters.
 
-@dataclass(frozen=True, kw_only=True)
-class PictureWork:
-    """A picture of one target on its way; each stage returns it with what it found."""
-
-    target: str
-    canvas: Canvas
-    groups: Mapping[str, GroupState]
-    """Of the target, by name."""
-    state: RunState
-    recipe: Recipe | None = None
-    fwhm_px: float = 3.0
-    saturation: tuple[float, ...] = ()
-    measured: str = ""
-    """Key, as those below."""
-    balance: Balance | None = None
-    linear: str = ""
-    sharp: str = ""
-    """Empty: nothing was deconvolved."""
-    tone: Tone | None = None
-    finished: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    files: Mapping[str, Path] = field(default_factory=dict)
-    """Products by kind."""
-    problem: str = ""
-
-    @property
-    def psf_fwhm_px(self) -> float:
-        """Of the usual PSF."""
-        psf = self.facts["psf"]
-        return float(np.sqrt(psf["fwhm_x_px"] * psf["fwhm_y_px"]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureSummary:
-    """What `lerar picture` did."""
-
-    out: Path
-    pictures: Sequence[PictureWork]
-    did_nothing: bool
-    seconds: float
-    peak_bytes: int
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every target has its picture."""
-        return int(any(p.problem for p in self.pictures) or not self.pictures)
-
-
-def make_pictures(out: Path, settings: Settings, *, bus: events.Bus) -> PictureSummary:
-    """Make a picture of every target of a run.
+    Parameters
+    ----------
+    files : masters of any program by role (L, R, G, B, Ha, OIII, SII, RGB); OUT is then a folder of their own
 
     Raises
     ------
@@ -100,16 +52,20 @@ def make_pictures(out: Path, settings: Settings, *, bus: events.Bus) -> PictureS
     """
     start = time.monotonic()
     out = Path(out).absolute()
-    run = Run.open(out)
+    if files:
+        files = {role: Path(path).absolute() for role, path in files.items()}
+        check_out(out, files)
+        store, state = Store.create(settings.run.store or str(out / "store.zarr")), None
+    else:
+        store, state = Store.open(store_of(out)), Run.open(out).state
     open_store.cache_clear()
-    store = Store.open(store_of(out))
     executor = make_executor(settings.run)
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
     try:
         with store.lock(), memory.PeakSampler() as sampler:
             session = Session(store, out, settings, bus, executor)
             with session.writing():
-                works = until_whole(session, lambda: _run(session, run.state))
+                works = until_whole(session, lambda: _run(session, state, files or {}))
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):
             raise full from error
@@ -123,50 +79,48 @@ def make_pictures(out: Path, settings: Settings, *, bus: events.Bus) -> PictureS
     )
 
 
-def _run(session: Session, state: RunState) -> list[PictureWork]:
-    works = []
-    for name, target in sorted(state.targets.items()):
-        groups = {key: group for key, group in state.groups.items() if group.target == name}
-        if not groups or target.canvas is None:
-            continue
-        work = PictureWork(target=name, canvas=target.canvas, groups=groups, state=state)
-        try:
-            for stage in PICTURE_STAGES:
-                work = stage(session, work)
-        except LerarError as error:
-            if type(error) is not LerarError:
-                raise
-            work = dataclasses.replace(work, problem=f"{error.message} ({error.hint})" if error.hint else error.message)
-        works.append(work)
-    if not works:
+def check_out(out: Path, files: Mapping[str, Path]) -> None:
+    """A folder for a picture of files: new, empty, or one of such pictures."""
+    for role, path in files.items():
+        if not path.is_file():
+            raise UsageError(f"--{role.lower()} {path}: " + ("not a file" if path.exists() else "no such file"))
+        if path.parent == out:
+            raise UsageError(f"{path} lies in OUT", "give a folder of its own for the picture")
+    if (out / "report.html").exists():
+        raise UsageError(f"{out} holds a run of lerar stack", "give a new folder for a picture of other masters")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _run(session: Session, state: RunState | None, files: Mapping[str, Path]) -> list[PictureWork]:
+    if state is None:
+        return [_through(session, lambda: work_of_files(session, files), "picture")]
+    names = [
+        n for n, t in sorted(state.targets.items()) if t.canvas and any(g.target == n for g in state.groups.values())
+    ]
+    if not names:
         raise StoreError("the run has no master", "lerar info says why")
+    works = [_through(session, partial(work_of_target, session, state, name), name) for name in names]
     if from_toml(session.out / "lerar.toml").products.report:
         _keep_report(session, state, works)
     keep_settings(session.out, lambda kept: dataclasses.replace(kept, picture=session.settings.picture))
     return works
 
 
+def _through(session: Session, begin: Callable[[], PictureWork], name: str) -> PictureWork:
+    """A picture through all stages; with the problem that ended it, if it was one of the masters."""
+    work = PictureWork(target=name, canvas=Canvas((0, 0), (0, 0)))
+    try:
+        work = begin()
+        for stage in PICTURE_STAGES:
+            work = stage(session, work)
+    except LerarError as error:
+        if type(error) is not LerarError:
+            raise
+        work = dataclasses.replace(work, problem=f"{error.message} ({error.hint})" if error.hint else error.message)
+    return work
+
+
 # ---------------------------------------------------------------------------------------------------------- the stages
-
-
-def _choose(session: Session, work: PictureWork) -> PictureWork:
-    """Which channels of which masters make up the picture."""
-    wanted = session.settings.picture
-    known, notes = _roles(work)
-    recipe = make_recipe(
-        known, palette=wanted.palette, formulas=(wanted.red, wanted.green, wanted.blue), luminance=wanted.luminance
-    )
-    for key in recipe.masters:
-        if not session.store.has(f"master/{key}/image"):
-            raise StoreError("a master of the run is not in its store any more", "lerar stack makes it again")
-    used = {channel.group for mix in recipe.mixes for channel in mix.channels}
-    widths = [
-        np.median([row["fwhm_px"] for row in work.state.frames if row["group"] == name and row.get("fwhm_px")] or [3.0])
-        for name in used
-    ]
-    saturation = tuple(_saturation(session.store, work, mix) for mix in recipe.mixes)
-    recipe = dataclasses.replace(recipe, notes=tuple(notes))
-    return dataclasses.replace(work, recipe=recipe, fwhm_px=round(float(max(widths)), 3), saturation=saturation)
 
 
 def _measure(session: Session, work: PictureWork) -> PictureWork:
@@ -272,7 +226,6 @@ def _keep_report(session: Session, state: RunState, works: Sequence[PictureWork]
 
 
 PICTURE_STAGES: Sequence[Callable[[Session, PictureWork], PictureWork]] = (
-    _choose,
     _measure,
     _balance,
     _sharpen,
@@ -280,39 +233,3 @@ PICTURE_STAGES: Sequence[Callable[[Session, PictureWork], PictureWork]] = (
     _write,
 )
 """In the linear order: the stretch comes after all that needs linear light."""
-
-
-# ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _roles(work: PictureWork) -> tuple[dict[str, Channel], list[str]]:
-    """Channels by what they are in a picture, and what is to be said of masters that are left out."""
-    known: dict[str, Channel] = {}
-    notes = []
-    filters = {row["group"]: row.get("filter") or "" for row in work.state.frames if row["group"] in work.groups}
-    # Of several masters of one filter, that of the most subs.
-    for name, group in sorted(work.groups.items(), key=lambda item: (-len(item[1].subs), item[0])):
-        if group.n_channels == 3:
-            roles = ["R", "G", "B"]
-        else:
-            key = filter_key(filters.get(name, ""))
-            roles = [_ROLES.get(key.split(" ")[0], key.replace(" ", "")) or "L"]
-        for c, role in enumerate(roles):
-            if role in known:
-                notes.append(f"{name} is left out: {known[role].group} has more subs of {role}")
-                break
-            known[role] = Channel(master=group.master, channel=c, n_channels=group.n_channels, group=name)
-    if "G" not in known and "V" in known:
-        known["G"] = known["V"]  # Johnson's V is what is green in B, V, R
-    return known, notes
-
-
-def _saturation(store: Store, work: PictureWork, mix: Any) -> float:
-    """Value of a mix from which on it is a lower bound only, ADU; infinite where nothing saturates."""
-    total = 0.0
-    for share, channel in zip(mix.shares, mix.channels, strict=True):
-        table = load_table(store.url, work.groups[channel.group].table)
-        c = channel.channel
-        full = (table.saturation - table.sky[:, c]) / table.ln_scale[:, c] + table.sky_level[c]
-        total += max(share, 0.0) * float(np.min(full))
-    return total

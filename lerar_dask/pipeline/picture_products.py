@@ -10,14 +10,13 @@ import numpy as np
 
 from lerar_dask.grid import Canvas, Window
 from lerar_dask.identity import code_of, digest
-from lerar_dask.pipeline.header_facts import header_facts
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import picture_files
 from lerar_dask.stages.picture.pixels import step_window
 from lerar_dask.tasks import Step, Task
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.picture import PictureWork
+    from lerar_dask.pipeline.picture_work import PictureWork
 
 __all__ = ["plan_files", "write_picture_file"]
 
@@ -37,7 +36,6 @@ def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Pat
     base = _free(f"{work.target}_{kind}", work)
     final = _free(f"{work.target}_L{kind}", work) if work.recipe.luminance else base
     finished_name = f"{final}.fits" if work.recipe.luminance else f"{base}_stretched.fits"
-    facts = header_facts(session.store, work.state, _first_group(work))
     history = _history(work)
     n_linear = len(work.recipe.colors)
     chosen = {
@@ -59,8 +57,8 @@ def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Pat
             "path": str(path),
             "ending": ending,
             "state": state,
-            "bottom_up": facts.get("row_order") == "BOTTOM-UP",
-            "cards": _cards(facts, work),
+            "bottom_up": work.bottom_up,
+            "cards": dict(work.cards),
             "history": steps,
         }
         made_of = {k: v for k, v in arguments.items() if k != "store_url"}
@@ -132,30 +130,6 @@ def _history(work: PictureWork) -> list[str]:
     ]
 
 
-def _cards(facts: Mapping[str, Any], work: PictureWork) -> dict[str, Any]:
-    """Header words of a picture: target, times, WCS moved to the canvas."""
-    origin = work.canvas.origin_yx
-    wcs = dict(facts.get("wcs") or {})
-    for word, first in (("CRPIX1", origin[1]), ("CRPIX2", origin[0])):
-        if word in wcs:
-            wcs[word] = float(wcs[word]) - first
-    return {
-        "OBJECT": (facts["object"], "target"),
-        "DATE-OBS": (facts["date_beg"], "UTC, start of the first sub"),
-        "TELESCOP": (facts["telescope"], "telescope"),
-        "INSTRUME": (facts["camera"], "camera"),
-        "ROWORDER": (facts["row_order"], "order of the rows"),
-        **wcs,
-        **facts["cards"],
-    }
-
-
-def _first_group(work: PictureWork) -> str:
-    assert work.recipe is not None
-    mix = work.recipe.luminance or work.recipe.colors[0]
-    return mix.channels[0].group
-
-
 def _free(name: str, work: PictureWork) -> str:
     """A name that no master of the run has."""
-    return f"{name}_picture" if name in work.state.groups else name
+    return f"{name}_picture" if name in work.taken else name

@@ -24,7 +24,7 @@ from lerar_dask.stages.picture.pixels import mixed_window, step_window
 from lerar_dask.store.access import Store
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.picture import PictureWork
+    from lerar_dask.pipeline.picture_work import PictureWork
 
 __all__ = ["PICTURES", "keep_parts", "pictures_of", "told_of_picture"]
 

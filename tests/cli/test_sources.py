@@ -75,7 +75,7 @@ def test_every_setting_has_a_flag(stacked, monkeypatch, tmp_path):
     words, values = flags_of([t for t in tables if t is not Picture])
     assert settings_after(stacked, *words) == Settings.of(**values)
 
-    def make_pictures(out, settings, *, bus):
+    def make_pictures(out, settings, *, bus, files):
         stacked.append((out, None, settings))
         raise KeyboardInterrupt
 
@@ -89,7 +89,7 @@ def test_every_setting_has_a_flag(stacked, monkeypatch, tmp_path):
 def test_a_picture_takes_what_the_run_keeps(stacked, monkeypatch, tmp_path):
     from lerar_dask.pipeline import picture
 
-    def make_pictures(out, settings, *, bus):
+    def make_pictures(out, settings, *, bus, files):
         stacked.append((out, None, settings))
         raise KeyboardInterrupt
 

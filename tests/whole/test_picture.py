@@ -62,8 +62,6 @@ def test_colors_of_stars_are_true(night, out, made):
     found = measure_colors(rgb, work.fwhm_px, inside=(30, rgb.shape[1] - 30, 30, rgb.shape[2] - 30))
     truth = np.load(night / "colors.npz")
     oy, ox = work.canvas.origin_yx
-    reference = next(s for s in work.state.targets["Sim"].subs if s.path)  # the grid is that of one of the subs
-    assert reference
     stars, bands = truth["stars"], truth["bands"]
     # The grid is a sub's own plane: shifts and flips of it are found by the brightest stars themselves.
     place = matched(found[:, :2] + [ox, oy], stars[:, :2], SHAPE)
@@ -270,3 +268,43 @@ def test_rubbish_is_said(out, made, settings, words):
 def test_without_a_run(tmp_path):
     with pytest.raises(LerarError):
         picture(tmp_path)
+
+
+def test_masters_of_another_program(out, made, tmp_path):
+    """Turned by 180 degrees, cut, in other units: they are brought to one grid, and colors come out the same."""
+    folder = tmp_path / "masters"
+    folder.mkdir()
+    files = {}
+    for role, change in {
+        "L": lambda d: d,
+        "R": lambda d: d[::-1, ::-1],
+        "G": lambda d: d / 65535,
+        "B": lambda d: d[9:-14, 5:-11],
+    }.items():
+        files[role] = folder / f"my {role}.fits"
+        pixels = np.ascontiguousarray(change(fits.getdata(out / f"Sim_{role}.fits")), np.float32)
+        fits.writeto(files[role], pixels, fits.Header({"OBJECT": "NGC 1/2"}))
+    new = tmp_path / "new"
+    summary = make_pictures(new, Settings(), bus=Bus(), files=files)
+    work = summary.pictures[0]
+    assert work.problem == ""
+    rgb, header = read(work.files["linear"])
+    assert header["OBJECT"] == "NGC 1/2"
+    assert work.files["png"].name == "NGC 1_2_LRGB.png"
+    own = read(made.pictures[0].files["linear"])[0]
+    assert rgb.shape == own.shape
+    there = np.isfinite(rgb).all(axis=0) & np.isfinite(own).all(axis=0)
+    assert there.mean() > 0.85
+    bright = there & (rgb[1] != 0) & (own[1] > np.nanquantile(own[1], 0.998))
+    for c in (0, 2):  # colors: green was given in other units, white balance undoes that
+        ratio = (rgb[c] / rgb[1])[bright] / (own[c] / own[1])[bright]
+        assert abs(np.median(ratio) - 1) < 0.06
+    assert make_pictures(new, Settings(), bus=Bus(), files=files).did_nothing
+    with pytest.raises(UsageError, match="holds a run"):
+        make_pictures(out, Settings(), bus=Bus(), files=files)
+    with pytest.raises(UsageError, match="no such file"):
+        make_pictures(tmp_path / "x", Settings(), bus=Bus(), files={"L": tmp_path / "none.fits"})
+    noise = folder / "noise.fits"
+    fits.writeto(noise, np.random.default_rng(1).normal(100, 5, (300, 400)).astype(np.float32))
+    with pytest.raises(UsageError, match="few stars"):
+        make_pictures(tmp_path / "y", Settings(), bus=Bus(), files={**files, "R": noise})

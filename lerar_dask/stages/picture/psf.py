@@ -27,7 +27,7 @@ __all__ = ["PsfField", "light_of", "load", "plan", "psf_key"]
 
 _ZONES = 3
 """Zones along each side of the canvas."""
-_PER_ZONE = 25
+_PER_ZONE = 14
 """Stars that are fitted in a zone, of those of middle brightness."""
 _LEAST = 8
 """Stars from which on a zone has a PSF of its own."""
