@@ -10,6 +10,7 @@ import numpy as np
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.wcs import Solution
 from lerar_dask.kernels.register.transform import apply, invert
+from lerar_dask.pipeline.sky_solution import joint_solution, points_of
 from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState
 from lerar_dask.stages.integrate.stack_table import load_table
@@ -19,6 +20,9 @@ from lerar_dask.store.access import Store
 from lerar_dask.sub import Sub
 
 __all__ = ["carry_wcs", "header_facts"]
+
+_MOST_SOLVED = 40
+"""Subs whose plate solutions are taken together."""
 
 
 def header_facts(store: Store, state: RunState, name: str) -> dict[str, Any]:
@@ -94,11 +98,25 @@ def _whole(value: float) -> int | None:
 
 
 def _wcs(store: Store, subs: Sequence[Sub], target: Any, group: GroupState) -> dict[str, Any] | None:
-    """WCS of the reference plane, carried over from the first sub that has one."""
+    """WCS of the reference plane by the solutions of the subs, of as many as are needed."""
     registration = load(store.url, target.registration)
+    solved = []
     for i, sub in zip(group.subs, subs, strict=True):
-        own = Header.from_dict(store.frame(sub.geometry, sub.slot)["header"]).wcs
-        carried = carry_wcs(own, registration.transforms[i]) if own and own.projection == "TAN" else None
+        record = store.frame(sub.geometry, sub.slot)
+        if record["header"].get("wcs"):
+            solved.append((registration.transforms[i], sub, record))
+    chosen = (
+        [solved[k] for k in np.unique(np.linspace(0, len(solved) - 1, _MOST_SOLVED).round().astype(int))]
+        if solved
+        else []
+    )
+    tables = [points_of(record["cards"], sub.shape, transform) for transform, sub, record in chosen]
+    joint = joint_solution([table for table in tables if table is not None])
+    if joint is not None:
+        return joint
+    for transform, _, record in solved:
+        own = Header.from_dict(record["header"]).wcs
+        carried = carry_wcs(own, transform) if own and own.projection == "TAN" else None
         if carried:
             return carried
     return None
