@@ -10,6 +10,7 @@ elsewhere than most are left out. Distortion terms are taken in as far as the fi
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from lerar_dask.constants import MAD_TO_SIGMA
 
 __all__ = ["joint_solution", "points_of"]
 
+_WORDS = re.compile(
+    r"C(TYPE|RVAL|RPIX|DELT|ROTA|UNIT)[12]|(CD|PC|PV)[12]_\d+|[AB]P?_(ORDER|\d_\d)|L(ON|AT)POLE|RADESYS|EQUINOX|WCSAXES"
+)
 _GRID = 9
 """Points along each side of a sub."""
 _MOST_POINTS = 900
@@ -50,8 +54,7 @@ def points_of(cards: Sequence[str], shape: tuple[int, int], transform: np.ndarra
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            header = fits.Header.fromstring("".join(card.ljust(80)[:80] for card in cards))
-            solution = WCS(header, naxis=2)
+            solution = WCS(fits.Header.fromstring("".join(_of_solution(cards))), naxis=2)
             if not solution.has_celestial:
                 return None
             sky = solution.all_pix2world(pixels, 0)
@@ -61,6 +64,16 @@ def points_of(cards: Sequence[str], shape: tuple[int, int], transform: np.ndarra
     here = np.column_stack([pixels, np.ones(len(pixels))]) @ back.T
     table = np.column_stack([here[:, :2] / here[:, 2:], sky])
     return table if np.isfinite(table).all() else None
+
+
+def _of_solution(cards: Sequence[str]) -> list[str]:
+    """Cards of a plate solution, the first of each word: those of a packed file's table stand among them."""
+    found: dict[str, str] = {}
+    for card in cards:
+        word = card[:8].strip()
+        if _WORDS.fullmatch(word):
+            found.setdefault(word, card.ljust(80)[:80])
+    return list(found.values())
 
 
 def joint_solution(tables: Sequence[np.ndarray]) -> dict[str, Any] | None:
