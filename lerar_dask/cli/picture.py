@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -112,13 +113,22 @@ def _print(summary: PictureSummary) -> None:
     say(f"{duration(summary.seconds)}, {size(summary.peak_bytes)} memory")
 
 
+def _finite(value: Any) -> Any:
+    """Values as JSON has them: what is no number is null."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _plain(summary: PictureSummary) -> dict[str, object]:
     """The summary as JSON types."""
     rows = [
         {
             "target": w.target,
             "problem": w.problem,
-            "facts": dict(w.facts),
+            "facts": _finite(dict(w.facts)),
             "files": {k: str(v) for k, v in w.files.items()},
             "notes": list(w.recipe.notes) if w.recipe else [],
         }

@@ -93,28 +93,47 @@ def check_out(out: Path, files: Mapping[str, Path]) -> None:
 
 def _run(session: Session, state: RunState | None, files: Mapping[str, Path]) -> list[PictureWork]:
     if state is None:
-        return [_through(session, lambda: work_of_files(session, files), "picture")]
+        works = [_through(session, lambda: work_of_files(session, files), "picture", alone=True)]
+        _forget_others(session, works)
+        return works
     names = [
         n for n, t in sorted(state.targets.items()) if t.canvas and any(g.target == n for g in state.groups.values())
     ]
     if not names:
         raise StoreError("the run has no master", "lerar info says why")
-    works = [_through(session, partial(work_of_target, session, state, name), name) for name in names]
+    alone = len(names) == 1
+    works = [_through(session, partial(work_of_target, session, state, name), name, alone=alone) for name in names]
     if from_toml(session.out / "lerar.toml").products.report:
         _keep_report(session, state, works)
     keep_settings(session.out, lambda kept: dataclasses.replace(kept, picture=session.settings.picture))
+    _forget_others(session, works)
     return works
 
 
-def _through(session: Session, begin: Callable[[], PictureWork], name: str) -> PictureWork:
-    """A picture through all stages; with the problem that ended it, if it was one of the masters."""
+def _forget_others(session: Session, works: Sequence[PictureWork]) -> None:
+    """Remove the arrays of pictures that are not these: every change of a setting would leave some behind."""
+    if any(work.problem for work in works):
+        return
+    own = {key for work in works for key in (work.measured, work.linear, work.psf, work.sharp, work.finished)}
+    for key in session.store.names("picture"):
+        if key not in own:
+            session.store.delete(f"picture/{key}")
+
+
+def _through(session: Session, begin: Callable[[], PictureWork], name: str, *, alone: bool) -> PictureWork:
+    """A picture through all stages; with the problem that ended it, if it was one of its masters.
+
+    Parameters
+    ----------
+    alone : it is the only one: what is wrong with the settings for it is wrong usage
+    """
     work = PictureWork(target=name, canvas=Canvas((0, 0), (0, 0)))
     try:
         work = begin()
         for stage in PICTURE_STAGES:
             work = stage(session, work)
     except LerarError as error:
-        if type(error) is not LerarError:
+        if type(error) is not LerarError and (alone or not isinstance(error, UsageError)):
             raise
         work = dataclasses.replace(work, problem=f"{error.message} ({error.hint})" if error.hint else error.message)
     return work
@@ -161,7 +180,7 @@ def _sharpen(session: Session, work: PictureWork) -> PictureWork:
         return work
     facts = {**work.facts, "psf": dataclasses.asdict(field.usual), "psf_eccentricity": field.usual.eccentricity}
     facts["psf_range_px"] = [f([z.fwhm_px for row in field.zones for z in row]) for f in (min, max)]
-    work = dataclasses.replace(work, facts=facts)
+    work = dataclasses.replace(work, facts=facts, psf=key)
     if wanted.deconvolution == "none":
         return work
     assert work.recipe is not None

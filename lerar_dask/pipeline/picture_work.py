@@ -35,6 +35,7 @@ class PictureWork:
     """Key, as those below."""
     balance: Balance | None = None
     linear: str = ""
+    psf: str = ""
     sharp: str = ""
     """Empty: nothing was deconvolved."""
     tone: Tone | None = None

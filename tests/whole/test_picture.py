@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import struct
 import zlib
@@ -14,12 +15,14 @@ from astropy.io import fits
 from PIL import Image, ImageCms
 from scipy.spatial import cKDTree
 
+from lerar_dask.cli.app import run as command
 from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.kernels.picture.star_colors import measure_colors
 from lerar_dask.pipeline.picture import make_pictures
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings, from_toml
 from lerar_dask.simulate import Truth, simulate_colors
+from lerar_dask.stages.picture.recipe import Channel, make_recipe
 from lerar_dask.store.access import Store
 from tests.conftest import run
 
@@ -308,3 +311,40 @@ def test_masters_of_another_program(out, made, tmp_path):
     fits.writeto(noise, np.random.default_rng(1).normal(100, 5, (300, 400)).astype(np.float32))
     with pytest.raises(UsageError, match="few stars"):
         make_pictures(tmp_path / "y", Settings(), bus=Bus(), files={**files, "R": noise})
+
+
+def test_what_no_picture_needs_is_removed(out, made, tmp_path):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    store = Store.open(copy / "store.zarr")
+    before = set(store.names("picture"))
+    work = picture(copy, sky_shade=0.3).pictures[0]
+    after = set(store.names("picture"))
+    assert len(after) == len(before)
+    assert work.linear in before & after
+    assert work.finished in after - before
+
+
+def test_numbers_for_programs(out, made, capsys):
+    assert command(["picture", str(out), "--json"]) == 0
+    line = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    (told,) = line["result"]["pictures"]
+    assert told["target"] == "Sim"
+    assert abs(told["facts"]["after"]["fog_sky"]) < 1
+    assert Path(told["files"]["png"]).exists()
+
+
+def test_palettes_are_chosen_by_what_there_is():
+    def known(*roles):
+        return {r: Channel(master=r, channel=0, n_channels=1, group=f"M_{r}") for r in roles}
+
+    assert make_recipe(known("L", "R", "G", "B")).luminance is not None
+    assert make_recipe(known("R", "G", "B", "Ha")).palette == "rgb"
+    assert make_recipe(known("Ha", "OIII", "SII")).palette == "sho"
+    assert [m.text for m in make_recipe(known("Ha", "OIII")).colors] == ["M_Ha", "M_OIII", "M_OIII"]
+    assert make_recipe(known("Ha")).palette == "gray"
+    mixed = make_recipe(known("R", "G", "B", "Ha"), formulas=("0.7*R + 0.3*Ha", "", ""))
+    assert mixed.colors[0].text == "0.7 M_R + 0.3 M_Ha"
+    assert make_recipe(known("Ha", "R"), palette="gray").colors[0].text == "M_Ha"
+    with pytest.raises(LerarError, match="B missing"):
+        make_recipe(known("R", "G"))

@@ -100,9 +100,7 @@ def make_recipe(
     else:
         light = _mix("L", known) if "L" in known and chosen in ("rgb", "own") else None
     if chosen == "gray":
-        if light is not None or luminance == "none":
-            light = None
-        name = "L" if "L" in known else next(iter(sorted(known)))
+        name = next((role for role in ("L", "Ha", "G") if role in known), min(known))
         return Recipe(colors=(_mix(name, known),), palette="gray")
     filters = PALETTES.get(chosen, ("", "", ""))
     mixes = tuple(_mix(own or usual, known) for own, usual in zip(formulas, filters, strict=True))
