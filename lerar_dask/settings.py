@@ -227,6 +227,8 @@ class Picture:
     """Degree of the slope between channels that is taken off: 0 none, 1 a plane, 2 a bowl."""
     white: Literal["stars", "g2v", "spiral", "none"] = "stars"
     """What is white: the usual star of the field, the Sun, an average spiral galaxy, or nothing is changed."""
+    catalog: Path | None = None
+    """CSV of stars with columns ra_deg, dec_deg and b_v, by which the white is balanced where the WCS is known."""
     white_factors: str = ""
     """Factors of red, green and blue in place of those by the stars, as "1.2,1,1.4"."""
     deconvolution: Literal["none", "richardson-lucy"] = "none"

@@ -16,6 +16,7 @@ import numpy as np
 from lerar_dask.errors import LerarError, StoreError, UsageError, space_error
 from lerar_dask.grid import Canvas
 from lerar_dask.pipeline import run_report
+from lerar_dask.pipeline.catalog import catalog_colors
 from lerar_dask.pipeline.files import as_files, is_kept, keep_file, told_of
 from lerar_dask.pipeline.heal import until_whole
 from lerar_dask.pipeline.picture_products import plan_files
@@ -157,7 +158,9 @@ def _balance(session: Session, work: PictureWork) -> PictureWork:
     assert work.recipe is not None
     url = session.store.url
     measured = measure.load(url, work.measured)
-    balance = balance_of(measured, work.recipe, session.settings.picture, work.canvas.shape, work.saturation)
+    wanted = session.settings.picture
+    colors = catalog_colors(wanted.catalog, work.cards, measured.stars) if wanted.catalog else None
+    balance = balance_of(measured, work.recipe, wanted, work.canvas.shape, work.saturation, colors)
     key = linear.linear_key(work.recipe, work.canvas, balance)
     linear.prepare(session.store, key, work.recipe, work.canvas)
     stop_on_failure(session.run(linear.plan(url, work.recipe, work.canvas, balance, name=work.target)))

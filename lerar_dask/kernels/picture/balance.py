@@ -20,7 +20,7 @@ import numpy as np
 
 from lerar_dask.constants import MAD_TO_SIGMA
 
-__all__ = ["WHITES", "White", "band_ratios", "star_factors"]
+__all__ = ["WHITES", "White", "band_ratios", "catalog_factors", "star_factors"]
 
 White = Literal["stars", "g2v", "spiral"]
 WHITES = {"stars": 0.70, "g2v": 0.653, "spiral": 0.60}
@@ -60,6 +60,27 @@ def star_factors(fluxes: np.ndarray, *, white: White = "stars") -> tuple[np.ndar
     wanted = band_ratios(WHITES["stars"], WHITES[white])
     factors = np.array([wanted[0] / np.exp(middle[0]), 1.0, wanted[2] / np.exp(middle[1])])
     return factors, float(sigma.mean() * 2.5 / np.log(10)), int(keep.sum())
+
+
+def catalog_factors(fluxes: np.ndarray, colors: np.ndarray, *, white: White = "g2v") -> tuple[np.ndarray, float, int]:
+    """Factors by stars whose B-V is known.
+
+    Parameters
+    ----------
+    fluxes : (n, 3) float64     R, G, B
+    colors : (n,) float64       B-V; NaN: unknown
+
+    Returns
+    -------
+    factors, scatter, used : as of `star_factors`
+    """
+    known = np.isfinite(colors) & np.isfinite(fluxes).all(axis=1) & (fluxes > 0).all(axis=1)
+    if known.sum() < 5:
+        return np.ones(3), float("nan"), int(known.sum())
+    wanted = np.array([band_ratios(float(c), WHITES[white]) for c in colors[known]])
+    # Each star over what it should be: what is left is the same for all, and `star_factors` finds it.
+    factors, scatter, used = star_factors(fluxes[known] / wanted)
+    return factors, scatter, used
 
 
 def band_ratios(color: float, white: float) -> np.ndarray:

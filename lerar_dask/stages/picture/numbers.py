@@ -14,7 +14,7 @@ import numpy as np
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.kernels.picture import sky as skies
-from lerar_dask.kernels.picture.balance import star_factors
+from lerar_dask.kernels.picture.balance import catalog_factors, star_factors
 from lerar_dask.kernels.picture.color import LUMINANCE
 from lerar_dask.kernels.picture.sky import TILE_PX, Slope
 from lerar_dask.kernels.picture.stretch import Histogram, auto_histogram
@@ -22,7 +22,7 @@ from lerar_dask.settings import Picture
 from lerar_dask.stages.picture.measure import Measured
 from lerar_dask.stages.picture.recipe import Recipe
 
-__all__ = ["Balance", "Tone", "balance_of", "facts_of", "light_limits", "tone_of", "unsaturated"]
+__all__ = ["Balance", "Tone", "balance_of", "below_saturation", "facts_of", "light_limits", "tone_of"]
 
 _SATURATED = 0.9
 """Stars whose largest value is above this share of the saturation have no color."""
@@ -64,13 +64,19 @@ class Tone:
 
 
 def balance_of(
-    measured: Measured, recipe: Recipe, settings: Picture, shape: tuple[int, int], saturation: tuple[float, ...]
+    measured: Measured,
+    recipe: Recipe,
+    settings: Picture,
+    shape: tuple[int, int],
+    saturation: tuple[float, ...],
+    colors: np.ndarray | None = None,
 ) -> Balance:
     """Sky, slope and white of a picture.
 
     Parameters
     ----------
     saturation : of each color and the luminance, ADU of the masters; infinite: unknown
+    colors : B-V of each star that was measured, by a catalog; NaN: unknown
 
     Raises
     ------
@@ -88,7 +94,7 @@ def balance_of(
     facts: dict[str, Any] = {"sky_adu": level.tolist(), "noise_adu": noise.tolist(), "sky_tiles": int(where.sum())}
     slopes = _slopes(tiles[:, :, :n_colors, 0], where, shape, settings.degree)
     facts["slopes_sigma"] = [s.range / max(sigma, 1e-30) for s, sigma in zip(slopes, noise, strict=False)]
-    factors, told = _factors(measured.stars, recipe, settings, saturation)
+    factors, told = _factors(measured.stars, recipe, settings, saturation, colors)
     return Balance(
         sky=tuple(map(float, level)),
         noise=tuple(map(float, noise)),
@@ -186,7 +192,7 @@ def _slopes(middle: np.ndarray, where: np.ndarray, shape: tuple[int, int], degre
 
 
 def _factors(
-    stars: np.ndarray, recipe: Recipe, settings: Picture, saturation: tuple[float, ...]
+    stars: np.ndarray, recipe: Recipe, settings: Picture, saturation: tuple[float, ...], colors: np.ndarray | None
 ) -> tuple[tuple[float, ...], dict[str, Any]]:
     """Factors of the colors, and what is told of them."""
     n, n_colors = len(recipe.mixes), len(recipe.colors)
@@ -194,22 +200,23 @@ def _factors(
         return _given(settings.white_factors, n_colors), {"white": "given"}
     if n_colors < 3 or settings.white == "none":
         return (1.0,) * n_colors, {"white": "none"}
-    fluxes = unsaturated(stars, n, saturation)[:, 2 : 2 + n_colors]
-    factors, scatter, used = star_factors(fluxes, white=settings.white)
-    told = {
-        "white": settings.white,
-        "white_stars": used,
-        "white_scatter_mag": scatter,
-        "white_factors": factors.tolist(),
-    }
+    whole = below_saturation(stars, n, saturation)
+    fluxes = stars[whole, 2 : 2 + n_colors]
+    by: str = settings.white
+    if colors is None:
+        factors, scatter, used = star_factors(fluxes, white=settings.white)
+    else:
+        factors, scatter, used = catalog_factors(fluxes, colors[whole], white=settings.white)
+        by = f"{settings.white}, catalog"
+    told = {"white": by, "white_stars": used, "white_scatter_mag": scatter, "white_factors": factors.tolist()}
     return tuple(map(float, factors)), told
 
 
-def unsaturated(stars: np.ndarray, n_channels: int, saturation: tuple[float, ...]) -> np.ndarray:
-    """Rows of stars that are below the saturation of every channel."""
+def below_saturation(stars: np.ndarray, n_channels: int, saturation: tuple[float, ...]) -> np.ndarray:
+    """Which stars are below the saturation of every channel, (n,) bool."""
     tops = stars[:, 2 + n_channels : 2 + 2 * n_channels]
     limits = np.array([_limit(top, given) for top, given in zip(tops.T, saturation, strict=False)])
-    return stars[(tops < limits).all(axis=1)]
+    return np.asarray((tops < limits).all(axis=1))
 
 
 def _limit(tops: np.ndarray, given: float) -> float:

@@ -17,7 +17,7 @@ from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.picture.color import luminance_of
 from lerar_dask.kernels.picture.psf import Model, Psf, fit_star, usual_psf
 from lerar_dask.settings import Picture
-from lerar_dask.stages.picture.numbers import unsaturated
+from lerar_dask.stages.picture.numbers import below_saturation
 from lerar_dask.stages.picture.pixels import step_window
 from lerar_dask.stages.picture.recipe import Recipe
 from lerar_dask.store.access import open_store
@@ -115,7 +115,8 @@ def fit_stars(
     store = open_store(store_url)
     stars = store.read_array(f"picture/{measured_key}/stars")
     stars = stars.reshape(-1, stars.shape[-1])
-    stars = unsaturated(stars[np.isfinite(stars[:, 0])], len(recipe.mixes), saturation)
+    stars = stars[np.isfinite(stars[:, 0])]
+    stars = stars[below_saturation(stars, len(recipe.mixes), saturation)]
     half = max(6, int(np.ceil(3.5 * fwhm_px)))
     rows = []
     for chosen in _by_zone(stars, canvas.shape):
