@@ -80,7 +80,11 @@ def test_the_balance_takes_the_catalogs_word():
 
     recipe = make_recipe({r: Channel(master=r, channel=0, n_channels=1, group=r) for r in "RGB"})
     colors = np.random.default_rng(2).normal(1.3, 0.1, 60)
-    fluxes = np.array([band_ratios(c, WHITES["g2v"]) for c in colors]) * [0.7, 1.0, 0.4] * 1e4
+    fluxes = (
+        np.array([band_ratios(c, WHITES["g2v"]) for c in colors])
+        * [0.7, 1.0, 0.4]
+        * np.geomspace(1e3, 1e5, 60)[:, None]
+    )
     stars = np.column_stack([np.arange(60.0), np.arange(60.0), fluxes, fluxes / 10])
     tiles = np.ones((6, 6, 4, 3), np.float32) * [100, 2, 5000]
     given = (Measured(tiles.astype(np.float32), stars), recipe)
