@@ -16,7 +16,7 @@ from lerar_dask.kernels.picture.star_colors import measure_colors, star_reach_px
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["by_chunks", "pointwise", "stars_of", "tiles_inside", "tiles_of", "tiles_with_sky", "with_border"]
+__all__ = ["by_chunks", "pointwise", "stars_of", "tiles_of", "tiles_with_sky", "with_border"]
 
 
 def by_chunks(data: da.Array) -> da.Array:
@@ -78,14 +78,6 @@ def tiles_with_sky(image: Image) -> tuple[np.ndarray, np.ndarray]:
     if not where.any():
         raise UsageError("no tile of 64 px has data in all channels and could be sky")
     return tiles, where
-
-
-def tiles_inside(tiles: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
-    """Which tiles lie in a region: x0, y0, x1, y1."""
-    x0, y0, x1, y1 = region
-    ty, tx = (np.arange(n) * skies.TILE_PX + skies.TILE_PX / 2 for n in tiles.shape[:2])
-    inside = ((ty >= y0) & (ty <= y1))[:, None] & ((tx >= x0) & (tx <= x1))[None]
-    return np.asarray(inside & np.isfinite(tiles[..., 0]).all(axis=-1))
 
 
 def stars_of(image: Image, fwhm_px: float) -> np.ndarray:

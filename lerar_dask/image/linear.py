@@ -9,7 +9,7 @@ import numpy as np
 
 from lerar_dask.errors import UsageError
 from lerar_dask.grid import CHUNK_SHAPE
-from lerar_dask.image.blocks import by_chunks, pointwise, stars_of, tiles_inside, tiles_of
+from lerar_dask.image.blocks import by_chunks, pointwise, stars_of, tiles_of
 from lerar_dask.image.state import Image, needs, needs_color, same_size, same_state
 from lerar_dask.kernels.picture import sky as skies
 from lerar_dask.kernels.picture.balance import White, star_factors
@@ -72,7 +72,7 @@ def neutralize(
     """
     needs(image, "linear", "BackgroundNeutralization")
     tiles = tiles_of(image)
-    where = skies.sky_tiles(tiles) if region is None else tiles_inside(tiles, region)
+    where = skies.sky_tiles(tiles) if region is None else skies.tiles_inside(tiles, region)
     if not where.any():
         raise UsageError("no tile of 64 px has data in all channels and could be sky", "give a region")
     level, _ = skies.sky_of(tiles, where)

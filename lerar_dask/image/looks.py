@@ -114,13 +114,10 @@ def reduce_chroma_noise(image: Image, *, layers: int = 4, protect: float = 0.5) 
 
 def _automatic(image: Image, white: float, *, linked: bool, target: float) -> list[Histogram]:
     """Curves by median and scatter of each channel."""
-    tiles = tiles_of(image).astype(np.float64)
-    known = tiles[np.isfinite(tiles[..., 0]).all(axis=-1)] / white
-    if not len(known):
+    tiles = tiles_of(image)
+    if not np.isfinite(tiles[..., 0]).all(axis=-1).any():
         raise UsageError("no tile of 64 px has data in all channels")
-    middle = np.median(known[..., 0], axis=0)
-    among = np.median(np.abs(known[..., 0] - middle), axis=0)
-    mad = np.hypot(among, np.median(known[..., 1], axis=0) / MAD_TO_SIGMA)
+    level = np.array([skies.level_of(tiles[:, :, c]) for c in range(image.shape[0])]) / white
     if linked:
-        middle, mad = np.full_like(middle, middle.mean()), np.full_like(mad, mad.mean())
-    return [auto_histogram(float(m), float(s), target=target, lowest=-np.inf) for m, s in zip(middle, mad, strict=True)]
+        level[:] = level.mean(axis=0)
+    return [auto_histogram(m, s / MAD_TO_SIGMA, target=target, lowest=-np.inf) for m, s in level.tolist()]

@@ -21,12 +21,14 @@ __all__ = [
     "Slope",
     "fit_slope",
     "fog_of",
+    "level_of",
     "nebula_tiles",
     "neutralize",
     "sky_of",
     "sky_tiles",
     "slope_at",
     "tile_statistics",
+    "tiles_inside",
 ]
 
 TILE_PX = 64
@@ -89,6 +91,32 @@ def sky_tiles(tiles: np.ndarray) -> np.ndarray:
     height = (middle - np.quantile(middle[free], 0.02, axis=0)) / np.maximum(calm, 1e-30)
     height = height.max(axis=-1)
     return np.asarray(free & (height <= np.quantile(height[free], _DARKEST)))
+
+
+def tiles_inside(tiles: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
+    """Which tiles with data lie in a rectangle, most of each, (ty, tx) bool.
+
+    Parameters
+    ----------
+    box : x0, y0, x1, y1, pixels
+    """
+    x0, y0, x1, y1 = box
+    ys, xs = (np.arange(n) * TILE_PX + TILE_PX / 2 for n in tiles.shape[:2])
+    inside = ((ys >= y0) & (ys <= y1))[:, None] & ((xs >= x0) & (xs <= x1))[None]
+    return np.asarray(inside & np.isfinite(tiles[..., 0]).all(axis=-1))
+
+
+def level_of(tiles: np.ndarray) -> tuple[float, float]:
+    """Median of an image and its scatter: of pixels about their tiles, and of the tiles about the whole.
+
+    Parameters
+    ----------
+    tiles : (ty, tx, ...) of one channel of `tile_statistics`
+    """
+    known = tiles[np.isfinite(tiles[..., 0])].astype(np.float64)
+    middle = float(np.median(known[:, 0]))
+    among = MAD_TO_SIGMA * float(np.median(np.abs(known[:, 0] - middle)))
+    return middle, float(np.hypot(np.median(known[:, 1]), among))
 
 
 def nebula_tiles(tiles: np.ndarray, sky: np.ndarray) -> np.ndarray:

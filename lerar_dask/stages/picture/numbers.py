@@ -127,7 +127,7 @@ def tone_of(
     """
     n, n_colors = len(recipe.mixes), len(recipe.colors)
     white = _white(tiles[:, :, :n_colors], balance, saturation[:n_colors])
-    level = np.array([_level(tiles[:, :, c]) for c in range(n)]) / white
+    level = np.array([skies.level_of(tiles[:, :, c]) for c in range(n)]) / white
     unlinked = settings.stretch == "unlinked" or (settings.stretch == "auto" and recipe.palette in ("sho", "hoo"))
     colors = level[:n_colors] if unlinked else np.repeat(level[:n_colors].mean(axis=0)[None], n_colors, axis=0)
     curves = [_curve(m, s, settings) for m, s in (*colors, *level[n_colors:])]
@@ -167,9 +167,7 @@ def _region(text: str, tiles: np.ndarray) -> np.ndarray:
         x0, y0, x1, y1 = (float(v) for v in text.split(","))
     except ValueError as error:
         raise UsageError(f"background_region {text!r} is no rectangle", 'four numbers, as "100,200,400,500"') from error
-    ty, tx = (np.arange(n) * TILE_PX + TILE_PX / 2 for n in tiles.shape[:2])
-    inside = ((ty >= y0) & (ty <= y1))[:, None] & ((tx >= x0) & (tx <= x1))[None]
-    inside &= np.isfinite(tiles[..., 0]).all(axis=-1)
+    inside = skies.tiles_inside(tiles, (x0, y0, x1, y1))
     if not inside.any():
         raise UsageError(
             f"background_region {text!r} holds no tile of {TILE_PX} px with data in all channels", "give a larger one"
@@ -247,14 +245,6 @@ def _white(tiles: np.ndarray, balance: Balance, saturation: tuple[float, ...]) -
 
 
 # ------------------------------------------------------------------------------------------------------------ tone
-
-
-def _level(tiles: np.ndarray) -> tuple[float, float]:
-    """Median and sigma of a channel: of pixels about their tiles, and of the tiles about the whole."""
-    known = tiles[np.isfinite(tiles[..., 0])].astype(np.float64)
-    middle = float(np.median(known[:, 0]))
-    among = MAD_TO_SIGMA * float(np.median(np.abs(known[:, 0] - middle)))
-    return middle, float(np.hypot(np.median(known[:, 1]), among))
 
 
 def _curve(middle: float, sigma: float, settings: Picture) -> Histogram:
