@@ -221,6 +221,8 @@ class Picture:
     """Mix of filters for blue."""
     luminance: str = ""
     """Mix of filters for luminance; empty: L where there is one; `none`: that of the colors."""
+    uncovered: Literal["blank", "gray"] = "blank"
+    """Where some color has no data: no picture (`blank`), or the others' light without color (`gray`)."""
     background_region: str = ""
     """Rectangle of the canvas that is sky, as "x0,y0,x1,y1"; empty: the darkest object-free tiles."""
     degree: int = 0

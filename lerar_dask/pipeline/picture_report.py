@@ -62,7 +62,9 @@ def told_of_picture(work: PictureWork) -> dict[str, str]:
     if "iterations" in facts:
         told["deconvolution"] = f"{facts['iterations']} iterations at most"
     told["clipped"] = f"{100 * facts['clipped_black']:.2f} % black, {100 * facts['clipped_white']:.2f} % white"
-    told["covered"] = f"{100 * facts['covered']:.1f} % of the canvas"
+    told["covered"] = f"{100 * facts['covered']:.1f} % of the canvas" + (
+        ", gray where a color is missing" if work.balance and work.balance.fill else ""
+    )
     told["SCNR"] = facts["green_removal"]
     return told
 

@@ -268,6 +268,31 @@ def test_rubbish_is_said(out, made, settings, words):
         picture(out, **settings)
 
 
+def test_gaps_of_one_color_are_blank_or_gray(out, made, tmp_path):
+    """A strip that only two filters cover: no picture there, or one without its missing color."""
+    folder = tmp_path / "masters"
+    folder.mkdir()
+    files = {}
+    for role in "RGB":
+        files[role] = folder / f"{role}.fits"
+        pixels = np.array(fits.getdata(out / f"Sim_{role}.fits"), np.float32)
+        if role == "B":
+            pixels[:, :120] = np.nan
+        fits.writeto(files[role], pixels)
+    shares = {}
+    for uncovered in ("blank", "gray"):
+        settings = Settings.of(uncovered=uncovered)
+        work = make_pictures(tmp_path / uncovered, settings, bus=Bus(), files=files).pictures[0]
+        strip = read(work.files["finished"])[0][:, 100:400, 20:100]
+        shares[uncovered] = float(np.isfinite(strip).mean())
+        if uncovered == "gray":
+            rest = read(work.files["finished"])[0][:, 100:400, 150:400]
+            level = np.nanmedian(rest, axis=(1, 2))
+            np.testing.assert_allclose(np.nanmedian(strip, axis=(1, 2)), level, atol=0.06)
+    assert shares["blank"] == 0
+    assert shares["gray"] > 0.95
+
+
 def test_without_a_run(tmp_path):
     with pytest.raises(LerarError):
         picture(tmp_path)

@@ -12,6 +12,7 @@ import numpy as np
 
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.identity import code_of, digest
+from lerar_dask.kernels.picture.fill import fill_missing
 from lerar_dask.kernels.picture.sky import TILE_PX, neutralize, slope_at
 from lerar_dask.stages.picture.measure import tiles_of
 from lerar_dask.stages.picture.numbers import Balance
@@ -25,7 +26,7 @@ __all__ = ["linear_key", "linear_pixels", "plan", "prepare"]
 
 def linear_key(recipe: Recipe, canvas: Canvas, balance: Balance) -> str:
     """Identity of a linear image."""
-    numbers = (balance.sky, balance.factors, balance.slopes)
+    numbers = (balance.sky, balance.factors, balance.slopes, balance.fill)
     return digest("picture linear", code_of(__name__), recipe, canvas, numbers)[:20]
 
 
@@ -90,4 +91,6 @@ def linear_pixels(store_url: str, recipe: Recipe, canvas: Canvas, balance: Balan
     for channel, slope in zip(pixels, balance.slopes, strict=False):
         channel -= slope_at(slope, window.y0, window.x0, window.shape)
     pixels *= np.array(balance.factors, np.float32)[:, None, None]
+    if balance.fill:
+        pixels[: len(recipe.colors)] = fill_missing(pixels[: len(recipe.colors)])
     return pixels

@@ -41,6 +41,8 @@ class Balance:
     slopes: tuple[Slope, ...] = ()
     """Taken off, one per color; empty: none."""
     factors: tuple[float, ...]
+    fill: bool = False
+    """Whether channels without data get the light of the others."""
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
     """What is told of it."""
 
@@ -100,6 +102,7 @@ def balance_of(
         noise=tuple(map(float, noise)),
         slopes=tuple(slopes) if settings.degree else (),
         factors=(*factors, *[1.0] * (n - n_colors)),
+        fill=settings.uncovered == "gray",
         facts={**facts, **told},
     )
 
