@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from lerar_dask.errors import UsageError
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.image.blocks import by_chunks
 from lerar_dask.image.state import Image, needs
+from lerar_dask.products import picture_files as files
+from lerar_dask.products.picture_files import STATE_CARD
 
 __all__ = ["open_image", "save_image"]
 
@@ -26,7 +29,8 @@ _CARRIED = (
     "XPIXSZ",
     "YPIXSZ",
 )
-_WCS_WORDS = ("CTYPE1", "CTYPE2", "CRVAL1", "CRVAL2", "CRPIX1", "CRPIX2", "CD1_1", "CD1_2", "CD2_1", "CD2_2", "RADESYS")
+_OF_WCS = re.compile(r"C(TYPE|RVAL|RPIX|DELT)[12]|(CD|PC)[12]_[12]|[AB]P?_(ORDER|\d_\d)|RADESYS")
+"""Words of a plate solution, its distortion among them."""
 
 
 def open_image(path: str | Path) -> Image:
@@ -52,10 +56,10 @@ def open_image(path: str | Path) -> Image:
     if data.shape[0] not in (1, 3):
         raise UsageError(f"{path} has {data.shape[0]} channels", "images of one or three channels are taken")
     lazy = da.from_array(data, chunks=(data.shape[0], *CHUNK_SHAPE)).astype(np.float32)
-    state = str(header.get("LERSTATE", "linear"))
+    state = str(header.get(STATE_CARD, "linear"))
     if state not in ("linear", "stretched"):
-        raise UsageError(f"{path}: LERSTATE is {state!r}", "it says linear or stretched")
-    cards = {word: header[word] for word in (*_CARRIED, *_WCS_WORDS) if word in header}
+        raise UsageError(f"{path}: {STATE_CARD} is {state!r}", "it says linear or stretched")
+    cards = {word: header[word] for word in header if word in _CARRIED or _OF_WCS.fullmatch(word)}
     history = tuple(str(line) for line in header["HISTORY"]) if "HISTORY" in header else ()
     return Image(data=lazy, state=state, history=history, cards=cards)  # type: ignore[arg-type]
 
@@ -68,8 +72,6 @@ def save_image(image: Image, path: str | Path) -> None:
     UsageError
         for another ending, or a linear image in a picture's format.
     """
-    from lerar_dask.products import picture_files as files
-
     path = Path(path)
     writers: dict[str, Callable[[Path, files.PictureImage], object]] = {
         **dict.fromkeys((".fits", ".fit", ".fts"), files.write_fits),

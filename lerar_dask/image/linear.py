@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,11 +11,9 @@ from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.image.blocks import by_chunks, pointwise, stars_of, tiles_of
 from lerar_dask.image.state import Image, needs, needs_color, same_size, same_state
 from lerar_dask.kernels.picture import sky as skies
-from lerar_dask.kernels.picture.balance import White, star_factors
+from lerar_dask.kernels.picture.balance import LEAST_STARS, White, star_factors
 from lerar_dask.kernels.picture.color import SPACES
-
-if TYPE_CHECKING:
-    import dask.array as da
+from lerar_dask.kernels.picture.star_colors import below_saturation
 
 __all__ = ["balance", "combine", "neutralize"]
 
@@ -70,15 +67,21 @@ def neutralize(
     UsageError
         for a stretched image, or where no sky is found.
     """
+    import dask.array as da
+
     needs(image, "linear", "BackgroundNeutralization")
     tiles = tiles_of(image)
     where = skies.sky_tiles(tiles) if region is None else skies.tiles_inside(tiles, region)
     if not where.any():
         raise UsageError("no tile of 64 px has data in all channels and could be sky", "give a region")
     level, _ = skies.sky_of(tiles, where)
-    shifted = pointwise(lambda block: skies.neutralize(block, level, mode="zero"), image.data)
-    if mode != "zero":
-        shifted = _rescaled(shifted, mode, target)
+    extremes = None
+    if mode in ("rescale", "rescale-as-needed"):
+        neutral = pointwise(lambda block: skies.neutralize(block, level), image.data)
+        extremes = da.compute(da.nanmin(neutral), da.nanmax(neutral))
+    shifted = pointwise(
+        lambda block: skies.neutralize(block, level, mode=mode, target=target, extremes=extremes), image.data
+    )
     return image.then(
         shifted, f"BackgroundNeutralization: sky {', '.join(f'{v:.6g}' for v in level)} taken off, {mode}"
     )
@@ -99,24 +102,11 @@ def balance(
     how = "given"
     if factors is None:
         stars = stars_of(image, fwhm_px)
-        tops = stars[:, 5:8]
-        whole = (tops < 0.7 * tops.max(axis=0)).all(axis=1) if len(stars) else np.zeros(0, bool)
+        whole = below_saturation(stars, 3, (np.inf,) * 3)
         found, _, used = star_factors(stars[whole][:, 2:5], white=white)
+        if used < LEAST_STARS:
+            raise UsageError(f"{used} stars tell too little of the white", "give --factors, or the stars' --fwhm-px")
         factors, how = found.tolist(), f"{white}, {used} stars"
     k = np.array(factors, np.float32)[:, None, None]
     line = f"White balance: factors {', '.join(f'{v:.5g}' for v in factors)} ({how})"
     return image.then(image.data * k, line)
-
-
-def _rescaled(data: da.Array, mode: str, target: float) -> da.Array:
-    """The modes of neutralization that need the image's range, or cut it."""
-    import dask.array as da
-
-    if mode == "target":
-        return da.clip(data + np.float32(target), 0, 1)
-    if mode == "truncate":
-        return da.clip(data, 0, 1)
-    low, high = (float(v) for v in da.compute(da.nanmin(data), da.nanmax(data)))
-    if mode == "rescale-as-needed" and low >= 0 and high <= 1:
-        return data
-    return (data - np.float32(low)) / np.float32(high - low)

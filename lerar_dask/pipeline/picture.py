@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lerar_dask.errors import LerarError, StoreError, UsageError, space_error
+from lerar_dask.errors import DamagedError, LerarError, StoreError, UsageError, space_error
 from lerar_dask.grid import Canvas
 from lerar_dask.pipeline import run_report
 from lerar_dask.pipeline.catalog import catalog_colors
 from lerar_dask.pipeline.files import as_files, is_kept, keep_file, told_of
 from lerar_dask.pipeline.heal import until_whole
 from lerar_dask.pipeline.picture_products import plan_files
-from lerar_dask.pipeline.picture_report import keep_parts, pictures_of
+from lerar_dask.pipeline.picture_report import keep_parts
 from lerar_dask.pipeline.picture_sources import work_of_files, work_of_target
 from lerar_dask.pipeline.picture_work import PictureSummary, PictureWork
+from lerar_dask.pipeline.pictures_kept import pictures_of
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.pipeline.settings_file import keep_settings
 from lerar_dask.products import report
@@ -33,6 +34,7 @@ from lerar_dask.settings import Settings, from_toml
 from lerar_dask.stages.picture import deconvolve, finish, linear, measure, psf
 from lerar_dask.stages.picture.numbers import balance_of, facts_of, light_limits, tone_of
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.store.repair import remove_part
 
 __all__ = ["PICTURE_STAGES", "PictureSummary", "PictureWork", "make_pictures"]
 
@@ -66,7 +68,7 @@ def make_pictures(
         with store.lock(), memory.PeakSampler() as sampler:
             session = Session(store, out, settings, bus, executor)
             with session.writing():
-                works = until_whole(session, lambda: _run(session, state, files or {}))
+                works = until_whole(session, lambda: _with_whole_masters(session, state, files or {}))
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):
             raise full from error
@@ -74,10 +76,11 @@ def make_pictures(
     finally:
         executor.close()
     seconds = time.monotonic() - start
-    bus.emit(events.RunFinished(seconds=seconds, exit_code=0))
-    return PictureSummary(
+    summary = PictureSummary(
         out=out, pictures=works, did_nothing=session.n_run == 0, seconds=seconds, peak_bytes=sampler.peak
     )
+    bus.emit(events.RunFinished(seconds=seconds, exit_code=summary.exit_code))
+    return summary
 
 
 def check_out(out: Path, files: Mapping[str, Path]) -> None:
@@ -90,6 +93,19 @@ def check_out(out: Path, files: Mapping[str, Path]) -> None:
     if (out / "report.html").exists():
         raise UsageError(f"{out} holds a run of lerar stack", "give a new folder for a picture of other masters")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _with_whole_masters(session: Session, state: RunState | None, files: Mapping[str, Path]) -> list[PictureWork]:
+    """The pictures; damaged parts of a run's masters are taken away and told: what makes them again is another command."""
+    try:
+        return _run(session, state, files)
+    except DamagedError as error:
+        lost = [part for part in error.parts if part.startswith("master/")]
+        if state is None or not lost:
+            raise
+        for part in lost:
+            remove_part(session.store, part)
+        raise StoreError("parts of the run's masters are damaged", "lerar stack makes them again") from error
 
 
 def _run(session: Session, state: RunState | None, files: Mapping[str, Path]) -> list[PictureWork]:

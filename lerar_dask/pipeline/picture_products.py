@@ -36,7 +36,7 @@ def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Pat
     base = _free(f"{work.target}_{kind}", work)
     final = _free(f"{work.target}_L{kind}", work) if work.recipe.luminance else base
     finished_name = f"{final}.fits" if work.recipe.luminance else f"{base}_stretched.fits"
-    history = _history(work)
+    before, after = _history(work)
     n_linear = len(work.recipe.colors)
     chosen = {
         "linear": (session.out / f"{base}.fits", "fits", work.linear, "linear", len(work.recipe.mixes)),
@@ -47,7 +47,7 @@ def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Pat
     }
     tasks = []
     for name, (path, ending, key, state, n_stored) in chosen.items():
-        steps = history if state == "stretched" else history[:-_STEPS_AFTER_STRETCH]
+        steps = [*before, *after] if state == "stretched" else before
         arguments = {
             "store_url": session.store.url,
             "key": key,
@@ -105,11 +105,8 @@ def write_picture_file(
     return {"written_bytes": Path(path).stat().st_size}
 
 
-_STEPS_AFTER_STRETCH = 2
-
-
-def _history(work: PictureWork) -> list[str]:
-    """What was done, in its order; the last lines from the stretch on."""
+def _history(work: PictureWork) -> tuple[list[str], list[str]]:
+    """What was done, in its order: to the linear image that is written, and after it."""
     assert work.recipe is not None
     assert work.balance is not None
     assert work.tone is not None
@@ -121,13 +118,20 @@ def _history(work: PictureWork) -> list[str]:
     factors = ", ".join(f"{v:.5g}" for v in work.balance.factors)
     slopes = f"; slope of degree {work.balance.slopes[0].degree} taken off" if work.balance.slopes else ""
     curves = "; ".join(f"{c.shadows:.6g} {c.midtones:.6g} {c.highlights:.6g}" for c in work.tone.curves)
-    return [
+    filled = "; gray where a color is missing" if work.balance.fill else ""
+    before = [
         f"ChannelCombination: {mixed}",
         f"BackgroundNeutralization: sky {sky} ADU taken off{slopes}",
-        f"White balance: factors {factors} ({work.facts.get('white', '')})",
+        f"White balance: factors {factors} ({work.facts.get('white', '')}){filled}",
+    ]
+    after = [
         f"HistogramTransformation: white {work.tone.white:.6g} ADU; {work.tone.kind}; {curves}",
         f"SCNR: {work.tone.green or 'none'}; LRGB: {'yes' if work.recipe.luminance else 'no'}",
     ]
+    if work.sharp:
+        told = f"{work.facts['iterations']} iterations at most, PSF of {work.psf_fwhm_px:.2f} px"
+        after.insert(0, f"Deconvolution of the luminance: Richardson-Lucy, {told}")
+    return before, after
 
 
 def _free(name: str, work: PictureWork) -> str:

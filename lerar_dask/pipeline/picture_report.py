@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lerar_dask.errors import StoreError
 from lerar_dask.grid import Canvas, Window
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.output.binning import area_means
 from lerar_dask.kernels.picture.stretch import auto_histogram
-from lerar_dask.products.report import PictureReport
-from lerar_dask.run import RunState
+from lerar_dask.pipeline.pictures_kept import PICTURES
 from lerar_dask.stages.picture.finish import stretched
 from lerar_dask.stages.picture.pixels import mixed_window, step_window
 from lerar_dask.store.access import Store
@@ -26,10 +24,8 @@ from lerar_dask.store.access import Store
 if TYPE_CHECKING:
     from lerar_dask.pipeline.picture_work import PictureWork
 
-__all__ = ["PICTURES", "keep_parts", "pictures_of", "told_of_picture"]
+__all__ = ["keep_parts", "told_of_picture"]
 
-PICTURES = "pictures.json"
-"""Key of the finished picture of each target."""
 _SIDE_PX = 1100
 _BAND_ROWS = 256
 
@@ -53,6 +49,10 @@ def told_of_picture(work: PictureWork) -> dict[str, str]:
     if "white_factors" in facts:
         factors = ", ".join(f"{v:.3f}" for v in facts["white_factors"])
         told["white"] = f"{factors} by {facts['white_stars']} stars ({facts['white_scatter_mag']:.2f} mag apart)"
+        if not np.isfinite(facts["white_scatter_mag"]):
+            told["white"] = (
+                f"not balanced: {facts['white_stars']} stars tell too little (--white-factors gives it by hand)"
+            )
     if "psf" in facts:
         found, (low, high) = facts["psf"], facts["psf_range_px"]
         told["PSF"] = (
@@ -93,23 +93,6 @@ def keep_parts(store: Store, works: Sequence[PictureWork]) -> None:
             },
         )
     store.keep_json(PICTURES, made)
-
-
-def pictures_of(store: Store, state: RunState) -> list[PictureReport]:
-    """Pictures that were made of the masters that the run has now."""
-    if not store.has_json(PICTURES):
-        return []
-    masters = {group.master for group in state.groups.values()}
-    found = []
-    for target, key in sorted(store.read_json(PICTURES).items()):
-        try:
-            kept = store.read_json(f"picture/{key}/report.json")
-        except StoreError:
-            continue  # the arrays of the picture were cleared away
-        if set(kept["masters"]) <= masters:
-            steps = [(label, f"data:image/jpeg;base64,{data}") for label, data in kept["steps"]]
-            found.append(PictureReport(name=target, key=key, facts=kept["facts"], steps=steps))
-    return found
 
 
 def _steps(store: Store, work: PictureWork) -> list[tuple[str, np.ndarray]]:

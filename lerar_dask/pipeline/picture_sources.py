@@ -12,6 +12,7 @@ import numpy as np
 from lerar_dask.errors import FrameError, LerarError, StoreError, UsageError
 from lerar_dask.frames.picture import Picture, open_picture
 from lerar_dask.grid import Canvas
+from lerar_dask.identity import digest
 from lerar_dask.link.meaning import filter_key
 from lerar_dask.pipeline.header_facts import header_facts
 from lerar_dask.pipeline.ln_reference import match_images
@@ -31,7 +32,7 @@ ROLES = {"l": "L", "r": "R", "g": "G", "b": "B", "ha": "Ha", "oiii": "OIII", "si
 """What a master may be in a picture, by the word of the command line."""
 _OF_FILTER = {**ROLES, "v": "V", "i": "I", "hb": "Hb", "nii": "NII"}
 """What a filter is in a picture, by its key."""
-_SAME_PX = 0.03
+_SAME_PX = 0.1
 """Images closer than this at their corners lie on one grid: they are taken as they are."""
 
 
@@ -51,10 +52,9 @@ def work_of_target(session: Session, state: RunState, name: str) -> PictureWork:
         session, PictureWork(target=name, canvas=target.canvas, taken=tuple(state.groups)), known, notes
     )
     assert work.recipe is not None
-    for key in work.recipe.masters:
-        if not session.store.has(f"master/{key}/image"):
-            raise StoreError("a master of the run is not in its store any more", "lerar stack makes it again")
     used = {channel.group for mix in work.recipe.mixes for channel in mix.channels}
+    for group in used:
+        _check_whole(session, group, groups[group].master)
     widths = [
         np.median([row["fwhm_px"] for row in state.frames if row["group"] == group and row.get("fwhm_px")] or [3.0])
         for group in used
@@ -117,6 +117,16 @@ def _with_recipe(session: Session, work: PictureWork, known: Mapping[str, Channe
 
 
 # ------------------------------------------------------------------------------------------------------- of a run
+
+
+def _check_whole(session: Session, group: str, master: str) -> None:
+    """Refuse a master that lacks chunks which were integrated: they would be read as parts without data."""
+    made = (r for key, r in session.known.items() if key.startswith(f"integrate/{group}/") and r["state"] == "done")
+    chunks = {tuple(map(int, r["key"].rpartition("/")[2].split("."))): r["digest"] for r in made}
+    there = session.store.has(f"master/{master}/image")
+    own = [chunk for chunk, told in chunks.items() if told == digest(master, *chunk)]
+    if not there or not all(session.store.has_chunk(master, *chunk) for chunk in own):
+        raise StoreError(f"parts of the master {group} are not in the store any more", "lerar stack makes them again")
 
 
 def _channels(groups: Mapping[str, GroupState], filters: Mapping[str, str]) -> tuple[dict[str, Channel], list[str]]:
@@ -197,7 +207,7 @@ def _to(session: Session, first: Sub, image: Sub, path: Path) -> np.ndarray:
     corners = np.array([[x, y, 1.0] for x in (0, width - 1) for y in (0, height - 1)])
     moved = corners @ found.T
     apart = np.abs(moved[:, :2] / moved[:, 2:] - corners[:, :2]).max()
-    return np.eye(3) if image.shape == first.shape and apart < _SAME_PX * 10 else found
+    return np.eye(3) if image.shape == first.shape and apart < _SAME_PX else found
 
 
 def _plain(name: str) -> str:

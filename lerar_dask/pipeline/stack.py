@@ -201,7 +201,7 @@ def _finish(
     """Products, report, settings, summary."""
     from lerar_dask.pipeline import products, run_report  # loaded ahead
     from lerar_dask.pipeline.header_facts import header_facts
-    from lerar_dask.pipeline.picture_report import pictures_of
+    from lerar_dask.pipeline.pictures_kept import pictures_of
 
     settings, store, page = session.settings, session.store, out / "report.html"
     written = [keep_steps(session)]

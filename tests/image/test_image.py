@@ -141,6 +141,32 @@ def test_files_keep_state_and_history(linear, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
 
 
+def test_the_place_in_the_sky_is_carried_whole(linear, tmp_path):
+    words = {"CTYPE1": "RA---TAN-SIP", "CRPIX1": 10.5, "CD1_1": -1e-4, "A_ORDER": 2, "A_2_0": 1e-7, "AP_ORDER": 2}
+    fits.PrimaryHDU(linear.data.compute(), fits.Header({**words, "EQUIPMEN": "x"})).writeto(tmp_path / "a.fits")
+    steps.save_image(steps.neutralize(steps.open_image(tmp_path / "a.fits")), tmp_path / "b.fits")
+    header = fits.getheader(tmp_path / "b.fits")
+    assert {word: header.get(word) for word in words} == words
+    assert "EQUIPMEN" not in header
+
+
+@pytest.mark.parametrize("mode", ["target", "truncate", "rescale", "rescale-as-needed"])
+def test_modes_are_those_of_the_kernel(linear, mode):
+    from lerar_dask.kernels.picture import sky as skies
+
+    whole = linear.data.compute()
+    tiles = skies.tile_statistics(whole)
+    level, _ = skies.sky_of(tiles, skies.sky_tiles(tiles))
+    wanted = skies.neutralize(whole, level, mode=mode, target=0.1)
+    np.testing.assert_array_equal(steps.neutralize(linear, mode=mode, target=0.1).data.compute(), wanted)
+
+
+def test_too_few_stars_are_said(linear):
+    empty = Image(data=linear.data[:, :, :40] * 0 + np.random.default_rng(1).normal(0, 1, (3, 300, 40)))
+    with pytest.raises(UsageError, match="stars tell too little"):
+        steps.balance(empty)
+
+
 def test_commands_make_a_picture(linear, tmp_path, capsys):
     pixels = linear.data.compute()
     for name, channel in zip("rgb", pixels, strict=True):

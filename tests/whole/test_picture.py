@@ -183,6 +183,9 @@ def test_deconvolved_stars_are_narrower_and_as_bright(night, made, out, tmp_path
     copy = tmp_path / "out"
     shutil.copytree(out, copy)
     work = picture(copy, deconvolution="richardson-lucy").pictures[0]
+    text = "\n".join(read(work.files["finished"])[1]["HISTORY"])
+    assert text.index("White") < text.index("Deconvolution") < text.index("Histogram")
+    assert "Deconvolution" not in str(read(work.files["linear"])[1]["HISTORY"])
     store, key = Store.open(copy / "store.zarr"), work.sharp
     sharp = store.open_array(f"picture/{key}/image")[0]
     light = store.open_array(f"picture/{work.linear}/image")[3]
@@ -291,6 +294,26 @@ def test_gaps_of_one_color_are_blank_or_gray(out, made, tmp_path):
             np.testing.assert_allclose(np.nanmedian(strip, axis=(1, 2)), level, atol=0.06)
     assert shares["blank"] == 0
     assert shares["gray"] > 0.95
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_master_that_lost_a_part_is_no_picture_with_a_hole(night, out, made, tmp_path, how):
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    shutil.rmtree(copy / "store.zarr" / "picture")
+    part = sorted((copy / "store.zarr" / "master").glob("*/image/c/0/0/0/0"))[0]
+    if how == "gone":
+        part.unlink()
+    else:
+        content = bytearray(part.read_bytes())
+        content[len(content) // 2] ^= 1
+        part.write_bytes(bytes(content))
+    with pytest.raises(LerarError) as caught:
+        picture(copy)
+    assert "lerar stack makes" in str(caught.value)
+    assert run(night, copy).exit_code == 0
+    again = picture(copy).pictures[0]
+    np.testing.assert_array_equal(read(again.files["finished"])[0], read(made.pictures[0].files["finished"])[0])
 
 
 def test_without_a_run(tmp_path):

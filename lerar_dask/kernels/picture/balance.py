@@ -20,13 +20,15 @@ import numpy as np
 
 from lerar_dask.constants import MAD_TO_SIGMA
 
-__all__ = ["WHITES", "White", "band_ratios", "catalog_factors", "star_factors"]
+__all__ = ["LEAST_STARS", "WHITES", "White", "band_ratios", "catalog_factors", "star_factors"]
 
 White = Literal["stars", "g2v", "spiral"]
 WHITES = {"stars": 0.70, "g2v": 0.653, "spiral": 0.60}
 """B-V of what is white: the usual star of a field, the Sun, the light of an average spiral galaxy (Sbc)."""
 _BANDS_NM = ((600.0, 690.0), (500.0, 580.0), (400.0, 500.0))
 """Usual filters for R, G, B."""
+LEAST_STARS = 5
+"""Of fewer, nothing is concluded."""
 _MOST_APART = 3.0
 """Stars further than so many sigma from the middle of their colors are left out."""
 
@@ -45,7 +47,7 @@ def star_factors(fluxes: np.ndarray, *, white: White = "stars") -> tuple[np.ndar
     used : int                 stars
     """
     good = np.isfinite(fluxes).all(axis=1) & (fluxes > 0).all(axis=1)
-    if good.sum() < 5:
+    if good.sum() < LEAST_STARS:
         return np.ones(3), float("nan"), int(good.sum())
     colors = np.log(fluxes[good][:, [0, 2]] / fluxes[good][:, [1]])
     keep = np.ones(len(colors), bool)
@@ -54,7 +56,7 @@ def star_factors(fluxes: np.ndarray, *, white: White = "stars") -> tuple[np.ndar
         middle = np.median(colors[keep], axis=0)
         sigma = MAD_TO_SIGMA * np.median(np.abs(colors[keep] - middle), axis=0) + 1e-6
         now = (np.abs(colors - middle) <= _MOST_APART * sigma).all(axis=1)
-        if (now == keep).all() or now.sum() < 5:
+        if (now == keep).all() or now.sum() < LEAST_STARS:
             break
         keep = now
     wanted = band_ratios(WHITES["stars"], WHITES[white])
@@ -75,7 +77,7 @@ def catalog_factors(fluxes: np.ndarray, colors: np.ndarray, *, white: White = "g
     factors, scatter, used : as of `star_factors`
     """
     known = np.isfinite(colors) & np.isfinite(fluxes).all(axis=1) & (fluxes > 0).all(axis=1)
-    if known.sum() < 5:
+    if known.sum() < LEAST_STARS:
         return np.ones(3), float("nan"), int(known.sum())
     wanted = np.array([band_ratios(float(c), WHITES[white]) for c in colors[known]])
     # Each star over what it should be: what is left is the same for all, and `star_factors` finds it.

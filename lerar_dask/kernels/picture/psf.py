@@ -50,6 +50,28 @@ class Psf:
         return float(np.sqrt(self.fwhm_x_px * self.fwhm_y_px))
 
     @property
+    def numbers(self) -> np.ndarray:
+        """What may be averaged, (4,) float64: log of the FWHM, half the log of the axes' ratio as a vector of twice the
+        direction, 1 / beta.
+        """
+        e = 0.5 * np.log(self.fwhm_x_px / self.fwhm_y_px)
+        turn = 2 * self.theta
+        return np.array([np.log(self.fwhm_px), e * np.cos(turn), e * np.sin(turn), 1 / self.beta])
+
+    @classmethod
+    def of_numbers(cls, numbers: np.ndarray, *, stars: int = 1) -> Psf:
+        """The profile with such `numbers`."""
+        size, e1, e2, inverse = (float(v) for v in numbers)
+        e = float(np.hypot(e1, e2))
+        return cls(
+            fwhm_x_px=float(np.exp(size + e)),
+            fwhm_y_px=float(np.exp(size - e)),
+            theta=0.5 * float(np.arctan2(e2, e1)),
+            beta=1 / inverse if inverse > 1e-6 else float("inf"),
+            stars=stars,
+        )
+
+    @property
     def eccentricity(self) -> float:
         """0: round."""
         return float(np.sqrt(max(1 - (self.fwhm_y_px / self.fwhm_x_px) ** 2, 0.0)))
@@ -102,11 +124,7 @@ def usual_psf(fits: Sequence[Psf]) -> Psf | None:
     """The usual one of many: medians of shape and size without what lies apart; None of none."""
     if not fits:
         return None
-    log_size = np.log([f.fwhm_px for f in fits])
-    stretch = np.array([0.5 * np.log(f.fwhm_x_px / f.fwhm_y_px) for f in fits])
-    angle = np.array([2 * f.theta for f in fits])
-    inverse_beta = np.array([0.0 if np.isinf(f.beta) else 1 / f.beta for f in fits])
-    table = np.column_stack([log_size, stretch * np.cos(angle), stretch * np.sin(angle), inverse_beta])
+    table = np.array([f.numbers for f in fits])
     keep = np.ones(len(table), bool)
     for _ in range(5):
         middle = np.median(table[keep], axis=0)
@@ -115,15 +133,7 @@ def usual_psf(fits: Sequence[Psf]) -> Psf | None:
         if (now == keep).all() or not now.any():
             break
         keep = now
-    size, e1, e2, inverse = np.median(table[keep], axis=0)
-    e = float(np.hypot(e1, e2))
-    return Psf(
-        fwhm_x_px=float(np.exp(size + e)),
-        fwhm_y_px=float(np.exp(size - e)),
-        theta=0.5 * float(np.arctan2(e2, e1)),
-        beta=float(1 / inverse) if inverse > 1e-6 else np.inf,
-        stars=int(keep.sum()),
-    )
+    return Psf.of_numbers(np.median(table[keep], axis=0), stars=int(keep.sum()))
 
 
 def psf_image(psf: Psf, radius: int) -> np.ndarray:

@@ -132,7 +132,8 @@ def nebula_tiles(tiles: np.ndarray, sky: np.ndarray) -> np.ndarray:
 
 def sky_of(tiles: np.ndarray, sky: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Level and sigma of a pixel of the sky by channel, (channel,) float64 each."""
-    return tuple(np.median(tiles[sky][..., k].astype(np.float64), axis=0) for k in (0, 1))  # type: ignore[return-value]
+    chosen = tiles[sky].astype(np.float64)
+    return np.median(chosen[..., 0], axis=0), np.median(chosen[..., 1], axis=0)
 
 
 def fog_of(difference: np.ndarray, where: np.ndarray) -> float:
@@ -148,7 +149,14 @@ def fog_of(difference: np.ndarray, where: np.ndarray) -> float:
     return float(middle / max(sigma, 1e-30))
 
 
-def neutralize(rgb: np.ndarray, sky: np.ndarray, *, mode: Mode = "zero", target: float = 0.0) -> np.ndarray:
+def neutralize(
+    rgb: np.ndarray,
+    sky: np.ndarray,
+    *,
+    mode: Mode = "zero",
+    target: float = 0.0,
+    extremes: tuple[float, float] | None = None,
+) -> np.ndarray:
     """The sky of every channel at one level.
 
     Parameters
@@ -157,10 +165,8 @@ def neutralize(rgb: np.ndarray, sky: np.ndarray, *, mode: Mode = "zero", target:
     sky : (channel,) float            level of each channel's sky
     mode : zero: sky at 0, values below it kept; target: at `target`, cut to 0..1; rescale: at 0, then the whole range of
         the image brought to 0..1; rescale-as-needed: only where it leaves 0..1; truncate: at 0, cut to 0..1
-
-    Notes
-    -----
-    The modes that rescale need the whole image at once.
+    extremes : least and largest value of the whole image with its sky at 0, for the modes that rescale; None: `rgb` is
+        the whole
     """
     level = np.float32(target if mode == "target" else 0.0)
     out = rgb - (np.asarray(sky, np.float64)[:, None, None] - level).astype(np.float32)
@@ -168,7 +174,7 @@ def neutralize(rgb: np.ndarray, sky: np.ndarray, *, mode: Mode = "zero", target:
         return np.clip(out, 0, 1)
     if mode == "zero":
         return out
-    low, high = np.nanmin(out), np.nanmax(out)
+    low, high = (np.float32(v) for v in extremes or (np.nanmin(out), np.nanmax(out)))
     if mode == "rescale-as-needed" and low >= 0 and high <= 1:
         return out
     return (out - low) / (high - low)

@@ -14,11 +14,15 @@ from scipy import ndimage
 
 from lerar_dask.constants import MAD_TO_SIGMA
 
-__all__ = ["STAR_ROOM", "measure_colors", "star_reach_px"]
+__all__ = ["SATURATED", "STAR_ROOM", "below_saturation", "measure_colors", "star_reach_px"]
 
 STAR_ROOM = 48
 """Stars that are kept of a chunk, the brightest."""
 _APERTURE, _RING = 3.0, (3.5, 5.0)
+SATURATED = 0.9
+"""Stars whose largest value is above this share of the saturation have no color."""
+_BRIGHTEST = 0.7
+"""The same share of the brightest star, where the saturation is not known."""
 _FAINTEST = 30.0
 """Height of a star over its surroundings, in sigma of a pixel, from which on its color is of use."""
 _NEIGHBOR = 0.1
@@ -64,6 +68,20 @@ def measure_colors(
         if len(rows) == most:
             break
     return np.array(rows, np.float64).reshape(-1, 2 + 2 * n)
+
+
+def below_saturation(stars: np.ndarray, n_channels: int, saturation: tuple[float, ...]) -> np.ndarray:
+    """Which stars are below the saturation of every channel, (n,) bool."""
+    tops = stars[:, 2 + n_channels : 2 + 2 * n_channels]
+    limits = np.array([_limit(top, given) for top, given in zip(tops.T, saturation, strict=False)])
+    return np.asarray((tops < limits).all(axis=1))
+
+
+def _limit(tops: np.ndarray, given: float) -> float:
+    """Largest value of stars with a color: below the saturation, or where none is known, the very brightest."""
+    if np.isfinite(given):
+        return SATURATED * given
+    return _BRIGHTEST * float(tops.max()) if len(tops) else np.inf
 
 
 def _sky(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,11 +15,12 @@ from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.picture import deconvolve as kernel
 from lerar_dask.kernels.picture.psf import psf_image
 from lerar_dask.settings import Picture
+from lerar_dask.stages.picture.chunks import has_image, prepare_image, tasks_by_chunk
 from lerar_dask.stages.picture.pixels import grown, step_window
 from lerar_dask.stages.picture.psf import PsfField, light_of
 from lerar_dask.stages.picture.recipe import Recipe
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.tasks import Step, Task
+from lerar_dask.tasks import Step
 
 __all__ = ["deconvolve_key", "plan", "prepare"]
 
@@ -32,9 +33,7 @@ def deconvolve_key(linear_key: str, field: PsfField, noise: float, full: float, 
 
 def prepare(store: Store, key: str, canvas: Canvas) -> None:
     """Make the array (driver only)."""
-    path = f"picture/{key}/image"
-    if not store.has(path):
-        store.create_array(path, shape=(1, *canvas.shape), dtype="float32", chunks=(1, *CHUNK_SHAPE), dims=("",) * 3)
+    prepare_image(store, key, 1, canvas)
 
 
 def plan(
@@ -67,24 +66,13 @@ def plan(
         "settings": settings,
         "key": key,
     }
-    tasks = [
-        Task(
-            key=f"color/{name}/deconvolve/{cy}.{cx}",
-            digest=digest(key, cy, cx),
-            function=write_chunk,
-            arguments={**common, "cy": cy, "cx": cx},
-            pixels=canvas.chunk(cy, cx).shape[0] * canvas.chunk(cy, cx).shape[1],
-        )
-        for cy, cx in canvas.chunks()
-    ]
+    tasks = tasks_by_chunk(key, canvas, write_chunk, common, label=f"{name}/deconvolve", n=1)
     reach = 2 * kernel.reach_px(field.usual.fwhm_px * 1.3)
     return Step(
         name="picture: deconvolve",
         tasks=tasks,
         task_bytes=(len(recipe.mixes) + 24) * 4 * (CHUNK_SHAPE[0] + reach) * (CHUNK_SHAPE[1] + reach),
-        is_there=lambda store, task: store.has_part(
-            f"picture/{key}/image", (0, task.arguments["cy"], task.arguments["cx"])
-        ),
+        is_there=lambda store, task: has_image(store, key, task),
     )
 
 

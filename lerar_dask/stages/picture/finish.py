@@ -17,11 +17,12 @@ from lerar_dask.kernels.picture.green import remove_green
 from lerar_dask.kernels.picture.lrgb import chroma_reach_px, combine_lrgb, linear_lrgb, smooth_chroma
 from lerar_dask.kernels.picture.stretch import arcsinh_stretch, hyperbolic_stretch
 from lerar_dask.settings import Picture
+from lerar_dask.stages.picture.chunks import has_image, prepare_image, tasks_by_chunk
 from lerar_dask.stages.picture.numbers import Tone
 from lerar_dask.stages.picture.pixels import grown, step_window
 from lerar_dask.stages.picture.recipe import Recipe
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.tasks import Step, Task
+from lerar_dask.tasks import Step
 
 __all__ = ["finish_key", "finished_pixels", "plan", "prepare", "stretched"]
 
@@ -34,11 +35,7 @@ def finish_key(linear_key: str, sharp_key: str, tone: Tone, settings: Picture) -
 
 def prepare(store: Store, key: str, n_colors: int, canvas: Canvas) -> None:
     """Make the array (driver only)."""
-    path = f"picture/{key}/image"
-    if not store.has(path):
-        store.create_array(
-            path, shape=(n_colors, *canvas.shape), dtype="float32", chunks=(n_colors, *CHUNK_SHAPE), dims=("",) * 3
-        )
+    prepare_image(store, key, n_colors, canvas)
 
 
 def plan(
@@ -69,24 +66,14 @@ def plan(
         "settings": settings,
         "key": key,
     }
-    tasks = [
-        Task(
-            key=f"color/{name}/finish/{cy}.{cx}",
-            digest=digest(key, cy, cx),
-            function=write_chunk,
-            arguments={**common, "cy": cy, "cx": cx},
-            pixels=len(recipe.mixes) * canvas.chunk(cy, cx).shape[0] * canvas.chunk(cy, cx).shape[1],
-        )
-        for cy, cx in canvas.chunks()
-    ]
+    n = len(recipe.mixes)
+    tasks = tasks_by_chunk(key, canvas, write_chunk, common, label=f"{name}/finish", n=n)
     reach = 2 * chroma_reach_px(settings.chroma_layers)
     return Step(
         name="picture: finish",
         tasks=tasks,
         task_bytes=24 * 4 * (CHUNK_SHAPE[0] + reach) * (CHUNK_SHAPE[1] + reach),
-        is_there=lambda store, task: store.has_part(
-            f"picture/{key}/image", (0, task.arguments["cy"], task.arguments["cx"])
-        ),
+        is_there=lambda store, task: has_image(store, key, task),
     )
 
 

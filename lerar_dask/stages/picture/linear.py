@@ -13,13 +13,14 @@ import numpy as np
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.picture.fill import fill_missing
-from lerar_dask.kernels.picture.sky import TILE_PX, neutralize, slope_at
+from lerar_dask.kernels.picture.sky import neutralize, slope_at
+from lerar_dask.stages.picture.chunks import has_image, has_tiles, prepare_image, prepare_tiles, tasks_by_chunk
 from lerar_dask.stages.picture.measure import tiles_of
 from lerar_dask.stages.picture.numbers import Balance
 from lerar_dask.stages.picture.pixels import mixed_window
 from lerar_dask.stages.picture.recipe import Recipe
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.tasks import Step, Task
+from lerar_dask.tasks import Step
 
 __all__ = ["linear_key", "linear_pixels", "plan", "prepare"]
 
@@ -32,45 +33,21 @@ def linear_key(recipe: Recipe, canvas: Canvas, balance: Balance) -> str:
 
 def prepare(store: Store, key: str, recipe: Recipe, canvas: Canvas) -> None:
     """Make the arrays (driver only)."""
-    n = len(recipe.mixes)
-    n_tiles = n + (len(recipe.colors) == 3)
-    ty, tx = (-(-side // TILE_PX) for side in canvas.shape)
-    per_chunk = (CHUNK_SHAPE[0] // TILE_PX, CHUNK_SHAPE[1] // TILE_PX, n_tiles, 3)
-    for name, shape, chunks in (
-        ("image", (n, *canvas.shape), (n, *CHUNK_SHAPE)),
-        ("tiles", (ty, tx, n_tiles, 3), per_chunk),
-    ):
-        if not store.has(f"picture/{key}/{name}"):
-            store.create_array(
-                f"picture/{key}/{name}", shape=shape, dtype="float32", chunks=chunks, dims=("",) * len(shape)
-            )
+    prepare_image(store, key, len(recipe.mixes), canvas)
+    prepare_tiles(store, key, recipe.n_measured, canvas)
 
 
 def plan(store_url: str, recipe: Recipe, canvas: Canvas, balance: Balance, *, name: str) -> Step:
     """One task per chunk of the canvas."""
     key = linear_key(recipe, canvas, balance)
     common = {"store_url": store_url, "recipe": recipe, "canvas": canvas, "balance": balance, "key": key}
-    tasks = [
-        Task(
-            key=f"color/{name}/linear/{cy}.{cx}",
-            digest=digest(key, cy, cx),
-            function=write_chunk,
-            arguments={**common, "cy": cy, "cx": cx},
-            pixels=len(recipe.mixes) * canvas.chunk(cy, cx).shape[0] * canvas.chunk(cy, cx).shape[1],
-        )
-        for cy, cx in canvas.chunks()
-    ]
+    n = len(recipe.mixes)
+    tasks = tasks_by_chunk(key, canvas, write_chunk, common, label=f"{name}/linear", n=n)
     return Step(
         name="picture: linear",
         tasks=tasks,
         task_bytes=(len(recipe.mixes) + 4) * 8 * CHUNK_SHAPE[0] * CHUNK_SHAPE[1],
-        is_there=lambda store, task: _is_there(store, key, task.arguments["cy"], task.arguments["cx"]),
-    )
-
-
-def _is_there(store: Store, key: str, cy: int, cx: int) -> bool:
-    return store.has_part(f"picture/{key}/image", (0, cy, cx)) and store.has_part(
-        f"picture/{key}/tiles", (cy, cx, 0, 0)
+        is_there=lambda store, task: has_image(store, key, task) and has_tiles(store, key, task),
     )
 
 

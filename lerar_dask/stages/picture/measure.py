@@ -13,16 +13,15 @@ import numpy as np
 
 from lerar_dask.grid import CHUNK_SHAPE, Canvas
 from lerar_dask.identity import code_of, digest
-from lerar_dask.kernels.picture.sky import TILE_PX, tile_statistics
+from lerar_dask.kernels.picture.sky import tile_statistics
 from lerar_dask.kernels.picture.star_colors import STAR_ROOM, measure_colors, star_reach_px
+from lerar_dask.stages.picture.chunks import has_tiles, prepare_tiles, tasks_by_chunk
 from lerar_dask.stages.picture.pixels import grown, mixed_window
 from lerar_dask.stages.picture.recipe import Recipe
 from lerar_dask.store.access import Store, open_store
-from lerar_dask.tasks import Step, Task
+from lerar_dask.tasks import Step
 
-__all__ = ["Measured", "load", "measure_key", "plan", "prepare", "with_difference"]
-
-_TILES = (CHUNK_SHAPE[0] // TILE_PX, CHUNK_SHAPE[1] // TILE_PX)
+__all__ = ["Measured", "load", "measure_key", "plan", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,16 @@ def measure_key(recipe: Recipe, canvas: Canvas, fwhm_px: float) -> str:
 
 def prepare(store: Store, key: str, recipe: Recipe, canvas: Canvas) -> None:
     """Make the arrays (driver only)."""
-    n = len(recipe.mixes) + (len(recipe.colors) == 3)
-    ty, tx = (-(-side // TILE_PX) for side in canvas.shape)
+    prepare_tiles(store, key, recipe.n_measured, canvas)
     columns = 2 + 2 * len(recipe.mixes)
-    for name, shape, chunks, dtype in (
-        ("tiles", (ty, tx, n, 3), (*_TILES, n, 3), "float32"),
-        ("stars", (*canvas.chunk_grid, STAR_ROOM, columns), (1, 1, STAR_ROOM, columns), "float64"),
-    ):
-        if not store.has(f"picture/{key}/{name}"):
-            store.create_array(f"picture/{key}/{name}", shape=shape, dtype=dtype, chunks=chunks, dims=("",) * 4)
+    if not store.has(f"picture/{key}/stars"):
+        store.create_array(
+            f"picture/{key}/stars",
+            shape=(*canvas.chunk_grid, STAR_ROOM, columns),
+            dtype="float64",
+            chunks=(1, 1, STAR_ROOM, columns),
+            dims=("",) * 4,
+        )
 
 
 def plan(store_url: str, recipe: Recipe, canvas: Canvas, fwhm_px: float, *, name: str) -> Step:
@@ -58,23 +58,14 @@ def plan(store_url: str, recipe: Recipe, canvas: Canvas, fwhm_px: float, *, name
     key = measure_key(recipe, canvas, fwhm_px)
     common = {"store_url": store_url, "recipe": recipe, "canvas": canvas, "fwhm_px": fwhm_px}
     n = len(recipe.mixes)
-    tasks = [
-        Task(
-            key=f"color/{name}/measure/{cy}.{cx}",
-            digest=digest(key, cy, cx),
-            function=measure_chunk,
-            arguments={**common, "cy": cy, "cx": cx},
-            pixels=n * canvas.chunk(cy, cx).shape[0] * canvas.chunk(cy, cx).shape[1],
-        )
-        for cy, cx in canvas.chunks()
-    ]
+    tasks = tasks_by_chunk(key, canvas, measure_chunk, common, label=f"{name}/measure", n=n)
     return Step(
         name="picture: measure",
         tasks=tasks,
         task_bytes=(n + 6) * 8 * CHUNK_SHAPE[0] * CHUNK_SHAPE[1],
-        is_there=lambda store, task: all(
-            store.has_part(f"picture/{key}/{name}", (task.arguments["cy"], task.arguments["cx"], 0, 0))
-            for name in ("tiles", "stars")
+        is_there=lambda store, task: (
+            has_tiles(store, key, task)
+            and store.has_part(f"picture/{key}/stars", (task.arguments["cy"], task.arguments["cx"], 0, 0))
         ),
     )
 
@@ -97,10 +88,10 @@ def measure_chunk(
 
 def tiles_of(pixels: np.ndarray, recipe: Recipe) -> np.ndarray:
     """Median, sigma and largest value of tiles, (ty, tx, channel, 3) float32."""
-    return tile_statistics(with_difference(pixels) if len(recipe.colors) == 3 else pixels)
+    return tile_statistics(_with_difference(pixels) if len(recipe.colors) == 3 else pixels)
 
 
-def with_difference(pixels: np.ndarray) -> np.ndarray:
+def _with_difference(pixels: np.ndarray) -> np.ndarray:
     """Colors and luminance, and behind them G - (R + B) / 2."""
     r, g, b = pixels[:3]
     return np.concatenate([pixels, (g - (r + b) / np.float32(2))[None]])

@@ -17,15 +17,14 @@ from lerar_dask.kernels.picture import sky as skies
 from lerar_dask.kernels.picture.balance import catalog_factors, star_factors
 from lerar_dask.kernels.picture.color import LUMINANCE
 from lerar_dask.kernels.picture.sky import TILE_PX, Slope
+from lerar_dask.kernels.picture.star_colors import SATURATED, below_saturation
 from lerar_dask.kernels.picture.stretch import Histogram, auto_histogram
 from lerar_dask.settings import Picture
 from lerar_dask.stages.picture.measure import Measured
 from lerar_dask.stages.picture.recipe import Recipe
 
-__all__ = ["Balance", "Tone", "balance_of", "below_saturation", "facts_of", "light_limits", "tone_of"]
+__all__ = ["Balance", "Tone", "balance_of", "facts_of", "light_limits", "tone_of"]
 
-_SATURATED = 0.9
-"""Stars whose largest value is above this share of the saturation have no color."""
 _FOG = 1.0
 """Fog from which on SCNR works on its own, in sigma of a pixel."""
 
@@ -156,9 +155,9 @@ def light_limits(recipe: Recipe, balance: Balance, saturation: tuple[float, ...]
     """Sigma of a pixel of the linear luminance's sky, and the value from which on it is a lower bound only."""
     full = [(s - b) * f for s, b, f in zip(saturation, balance.sky, balance.factors, strict=True)]
     if recipe.luminance or len(recipe.colors) == 1:
-        return balance.noise[-1] * balance.factors[-1], _SATURATED * full[-1]
+        return balance.noise[-1] * balance.factors[-1], SATURATED * full[-1]
     shares = np.array(LUMINANCE) * np.array(balance.noise) * np.array(balance.factors)
-    return float(np.sqrt((shares**2).sum())), _SATURATED * min(full)
+    return float(np.sqrt((shares**2).sum())), SATURATED * min(full)
 
 
 # ------------------------------------------------------------------------------------------------------------- sky
@@ -211,20 +210,6 @@ def _factors(
         by = f"{settings.white}, catalog"
     told = {"white": by, "white_stars": used, "white_scatter_mag": scatter, "white_factors": factors.tolist()}
     return tuple(map(float, factors)), told
-
-
-def below_saturation(stars: np.ndarray, n_channels: int, saturation: tuple[float, ...]) -> np.ndarray:
-    """Which stars are below the saturation of every channel, (n,) bool."""
-    tops = stars[:, 2 + n_channels : 2 + 2 * n_channels]
-    limits = np.array([_limit(top, given) for top, given in zip(tops.T, saturation, strict=False)])
-    return np.asarray((tops < limits).all(axis=1))
-
-
-def _limit(tops: np.ndarray, given: float) -> float:
-    """Largest value of stars with a color: below the saturation, or where none is known, the very brightest."""
-    if np.isfinite(given):
-        return _SATURATED * given
-    return 0.7 * float(tops.max()) if len(tops) else np.inf
 
 
 def _given(text: str, n_colors: int) -> tuple[float, ...]:

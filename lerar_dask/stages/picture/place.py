@@ -53,19 +53,18 @@ def plan(
         arguments=arguments,
         pixels=n_channels * frame.shape[0] * frame.shape[1],
     )
-    last = tuple(n - 1 for n in canvas.chunk_grid)
     return Step(
         name="picture: place",
         tasks=[task],
         task_bytes=2 * 4 * n_channels * frame.shape[0] * frame.shape[1],
-        is_there=lambda store, _: store.has_chunk(key, *last),
+        is_there=lambda store, _: all(store.has_chunk(key, cy, cx) for cy, cx in canvas.chunks()),
     )
 
 
 def place_master(
     *, store_url: str, frame: Frame, n_channels: int, transform: np.ndarray, canvas: Canvas, key: str
 ) -> dict[str, Any]:
-    """All chunks of one image, the last one last."""
+    """All chunks of one image."""
     store = open_store(store_url)
     planes = Picture(frame, n_channels).planes()
     same = np.array_equal(transform, np.eye(3)) and canvas.shape == frame.shape

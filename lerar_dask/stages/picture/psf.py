@@ -16,8 +16,8 @@ from lerar_dask.grid import Canvas, Window
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.picture.color import luminance_of
 from lerar_dask.kernels.picture.psf import Model, Psf, fit_star, usual_psf
+from lerar_dask.kernels.picture.star_colors import below_saturation
 from lerar_dask.settings import Picture
-from lerar_dask.stages.picture.numbers import below_saturation
 from lerar_dask.stages.picture.pixels import step_window
 from lerar_dask.stages.picture.recipe import Recipe
 from lerar_dask.store.access import open_store
@@ -48,16 +48,8 @@ class PsfField:
         table = np.zeros(4)
         for j, wy in rows:
             for i, wx in columns:
-                table += wy * wx * _numbers(self.zones[j][i])
-        size, e1, e2, inverse = table
-        e = float(np.hypot(e1, e2))
-        return Psf(
-            fwhm_x_px=float(np.exp(size + e)),
-            fwhm_y_px=float(np.exp(size - e)),
-            theta=0.5 * float(np.arctan2(e2, e1)),
-            beta=float(1 / inverse) if inverse > 1e-6 else float("inf"),
-            stars=self.usual.stars,
-        )
+                table += wy * wx * self.zones[j][i].numbers
+        return Psf.of_numbers(table, stars=self.usual.stars)
 
 
 def psf_key(linear_key: str, settings: Picture) -> str:
@@ -169,12 +161,6 @@ def _by_zone(stars: np.ndarray, shape: tuple[int, int]) -> list[np.ndarray]:
         skipped = len(own) // 10
         chosen.append(own[order[skipped : skipped + _PER_ZONE]])
     return chosen
-
-
-def _numbers(psf: Psf) -> np.ndarray:
-    e = 0.5 * np.log(psf.fwhm_x_px / psf.fwhm_y_px)
-    inverse = 0.0 if np.isinf(psf.beta) else 1 / psf.beta
-    return np.array([np.log(psf.fwhm_px), e * np.cos(2 * psf.theta), e * np.sin(2 * psf.theta), inverse])
 
 
 def _shares(value: float, side: int) -> Sequence[tuple[int, float]]:

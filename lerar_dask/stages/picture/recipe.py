@@ -68,6 +68,11 @@ class Recipe:
         return (*self.colors, self.luminance) if self.luminance else self.colors
 
     @property
+    def n_measured(self) -> int:
+        """Channels whose tiles are measured: colors and luminance, and of three colors G - (R + B) / 2."""
+        return len(self.mixes) + (len(self.colors) == 3)
+
+    @property
     def masters(self) -> dict[str, int]:
         """Keys of all masters, with their numbers of channels."""
         return {c.master: c.n_channels for mix in self.mixes for c in mix.channels}
