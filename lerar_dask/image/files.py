@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lerar_dask.errors import UsageError
+from lerar_dask.errors import FrameError, UsageError
+from lerar_dask.frames.picture import open_picture
 from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.image.blocks import by_chunks
 from lerar_dask.image.state import Image, needs
@@ -45,11 +46,14 @@ def open_image(path: str | Path) -> Image:
     from astropy.io import fits
 
     try:
+        open_picture(Path(path))  # says of a file that is cut or no image what is wrong with it
         with fits.open(path, memmap=True) as file:
             hdu = next((h for h in file if h.header.get("NAXIS", 0) >= 2 and h.is_image), None)
             if hdu is None:
                 raise UsageError(f"{path} holds no image")
             header, data = hdu.header, np.asanyarray(hdu.data)
+    except FrameError as error:
+        raise UsageError(f"{path}: {error.message}") from error
     except OSError as error:
         raise UsageError(f"{path} cannot be read as FITS ({error})") from error
     data = data.reshape(-1, *data.shape[-2:])

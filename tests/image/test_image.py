@@ -167,6 +167,14 @@ def test_too_few_stars_are_said(linear):
         steps.balance(empty)
 
 
+def test_a_file_that_is_cut_is_said(linear, tmp_path):
+    path = tmp_path / "a.fits"
+    steps.save_image(linear, path)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(UsageError, match="cut short"):
+        steps.open_image(path)
+
+
 def test_commands_make_a_picture(linear, tmp_path, capsys):
     pixels = linear.data.compute()
     for name, channel in zip("rgb", pixels, strict=True):
