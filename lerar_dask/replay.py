@@ -27,6 +27,7 @@ def known_names() -> dict[str, Any]:
     from lerar_dask.stages import ingest, trails
     from lerar_dask.stages.calibrate import masters, soundness
     from lerar_dask.stages.integrate import chunk as integrate
+    from lerar_dask.stages.integrate import drizzle
     from lerar_dask.stages.normalize import solve as normalize
     from lerar_dask.stages.register.agree import agree
     from lerar_dask.stages.register.match import match_batch
@@ -36,12 +37,13 @@ def known_names() -> dict[str, Any]:
         (soundness.look_over, soundness.flat_levels, soundness.check_frames),
         (masters.combine_band, masters.make_maps, masters.make_defects),
         (masters.find_defects, ingest.ingest_sub, match_batch, agree, normalize.solve_group),
-        (trails.make_scene, trails.find_trails, integrate.integrate_chunk),
+        (trails.make_scene, trails.find_trails, integrate.integrate_chunk, drizzle.drizzle_chunk),
     )
     arguments = (
         (grid.Canvas, Scene, Header, Solution, Frame, PixelSource, masters.CalibrationSet, ingest.Item, Sub),
         (normalize.LnReference,),
         (settings.Masters, settings.Ingest, settings.Register, settings.Normalize, settings.Integrate),
+        (settings.Drizzle,),
     )
     return {name_of(thing): thing for row in (*tasks, *arguments) for thing in row}
 

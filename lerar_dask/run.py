@@ -21,7 +21,7 @@ from lerar_dask.constants import PLANES
 from lerar_dask.errors import StoreError, UsageError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.replay import steps_of
-from lerar_dask.settings import Integrate, from_toml
+from lerar_dask.settings import Drizzle, Integrate, from_toml
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
@@ -59,6 +59,8 @@ class GroupState:
     """Key of the stack table."""
     master: str
     n_channels: int
+    drizzled: str = ""
+    """Key of the drizzled master; empty: there is none."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Products by kind, relative to OUT."""
 
@@ -209,6 +211,34 @@ class Run:
         make = partial(_master_block, self.store.url, state.table, canvas, self._integrate())
         return da.map_blocks(make, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32))
 
+    def drizzled(self, group: str) -> da.Array:
+        """The drizzled master (channel, plane, y, x), planes as in `master`: computed from the raw pixels when asked for,
+        region by region.
+
+        Raises
+        ------
+        UsageError
+            when the run made none.
+        """
+        import dask.array as da
+
+        from lerar_dask.stages.integrate.drizzle import fine_canvas
+
+        state, _ = self._group(group)
+        if not state.drizzled:
+            raise UsageError(f"no drizzled master was made of {group}", "lerar stack --drizzle 2 makes one")
+        settings = Drizzle(**self.state.settings["drizzle"])
+        canvas = self._canvas(state)
+        shape = fine_canvas(canvas, settings.drizzle).shape
+        axes = (_axis_chunks(shape[0], CHUNK_SHAPE[0]), _axis_chunks(shape[1], CHUNK_SHAPE[1]))
+        common = (self.store.url, state.table, state.master, canvas, self._integrate(), settings)
+        return da.map_blocks(
+            partial(_drizzled_block, common),
+            chunks=((state.n_channels,), (len(PLANES),), *axes),
+            dtype=np.float32,
+            meta=np.empty((0, 0, 0, 0), np.float32),
+        )
+
     def graph(self, group: str) -> Any:
         """The dask graph from raw subs to the master's chunks, as a Delayed: visualize, compute in part, or run it on
         a cluster of one's own. Its tasks are those of `lerar stack`; each writes what it makes into the store.
@@ -340,6 +370,13 @@ def _master_block(
     from lerar_dask.stages.integrate.chunk import compute_chunk
 
     return compute_chunk(url, table, canvas, settings, block_id[2], block_id[3])
+
+
+def _drizzled_block(common: tuple[Any, ...], block_id: tuple[int, ...] = ()) -> np.ndarray:
+    from lerar_dask.stages.integrate.drizzle import compute_chunk
+
+    url, table, master, canvas, integrate, settings = common
+    return compute_chunk(url, table, master, canvas, integrate, settings, block_id[2], block_id[3])
 
 
 def _run_task(box: list[Task], _after: Iterable[Any]) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from lerar_dask.errors import UsageError
 
 __all__ = [
+    "Drizzle",
     "Ingest",
     "Integrate",
     "Link",
@@ -57,6 +58,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "percentile_low": (0, 1000),
     "percentile_high": (0, 1000),
     "clamping": (0, 1),
+    "drizzle": (0, 4),
+    "drop": (0.1, 1),
     "degree": (0, 4),
     "iterations": (1, 500),
     "deringing": (0, 1),
@@ -192,6 +195,22 @@ class Integrate:
         return self.sigma_low, self.sigma_high
 
 
+_DRIZZLED = {"only": {"drizzle": (1, 2, 3, 4)}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drizzle:
+    """A second master on finer pixels, for dithered subs that sample their stars coarsely."""
+
+    drizzle: int = 0
+    """Pixels of the drizzled master along one of the grid's, 1 to 4; 0: none is made. Colors of a color camera are
+    poured each by itself, without interpolation."""
+    drop: float = field(default=0.9, metadata=_DRIZZLED)
+    """Side of a drop along that of its pixel; the smaller, the sharper, and the more subs it takes."""
+    drizzle_kernel: Literal["square", "gaussian", "point"] = field(default="square", metadata=_DRIZZLED)
+    """Shape of a drop."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Products:
     """What is written for people."""
@@ -294,6 +313,7 @@ class Settings:
     register: Register = field(default_factory=Register)
     normalize: Normalize = field(default_factory=Normalize)
     integrate: Integrate = field(default_factory=Integrate)
+    drizzle: Drizzle = field(default_factory=Drizzle)
     products: Products = field(default_factory=Products)
     picture: Picture = field(default_factory=Picture)
     run: Run = field(default_factory=Run)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["stack"]
 
-_STAGES = ("Run", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Products")
+_STAGES = ("Run", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Drizzle", "Products")
 _GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(_STAGES)}
 """Panels of the help, in the order of the stages."""
 
@@ -42,6 +42,7 @@ def stack(
     register: Annotated[s.Register, Parameter(name="*", group=_GROUPS["Register"])] = s.Register(),  # noqa: B008
     normalize: Annotated[s.Normalize, Parameter(name="*", group=_GROUPS["Normalize"])] = s.Normalize(),  # noqa: B008
     integrate: Annotated[s.Integrate, Parameter(name="*", group=_GROUPS["Integrate"])] = s.Integrate(),  # noqa: B008
+    drizzle: Annotated[s.Drizzle, Parameter(name="*", group=_GROUPS["Drizzle"])] = s.Drizzle(),  # noqa: B008
     products: Annotated[s.Products, Parameter(name="*", group=_GROUPS["Products"])] = s.Products(),  # noqa: B008
     run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
 ) -> int:
@@ -62,7 +63,7 @@ def stack(
         Show what would be done (groups, links, bytes, memory, tasks, time), and do nothing.
     """
     check_address_space()
-    settings = settings_of([link, masters, ingest, register, normalize, integrate, products, run])
+    settings = settings_of([link, masters, ingest, register, normalize, integrate, drizzle, products, run])
     nights, target = _places(nights, out, config)
     _check_image(settings.normalize.ln_reference)
     if settings.run.memory:
@@ -185,3 +186,5 @@ def _print_summary(summary: Summary) -> None:
     for group in summary.groups:
         if group.preview:
             say(f"picture  {group.preview}")
+        if group.drizzled:
+            say(f"drizzled {group.drizzled}")

@@ -1,4 +1,4 @@
-"""The stages of one group: normalize its subs, find their trails and defects, and integrate them."""
+"""The stages of one group: normalize its subs, find their trails and defects, integrate them, drizzle them if asked."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lerar_dask.runtime.events import Note
 from lerar_dask.stages import trails
 from lerar_dask.stages.calibrate import masters
 from lerar_dask.stages.integrate import chunk as integrate
+from lerar_dask.stages.integrate import drizzle
 from lerar_dask.stages.integrate.stack_table import load_table, save_table
 from lerar_dask.stages.normalize import solve as normalize
 from lerar_dask.stages.register.reference import choose_reference, of_usual_exposure
@@ -123,6 +124,7 @@ def _integrate(session: Session, group: GroupWork) -> GroupWork:
         settings,
         name=group.name,
         memory_per_task=max(room, 64 << 20) // session.executor.slots,
+        mark_rejected=session.settings.drizzle.drizzle > 0,
     )
     records = session.run(step)
     stop_on_failure(records)
@@ -133,11 +135,32 @@ def _integrate(session: Session, group: GroupWork) -> GroupWork:
     return dataclasses.replace(group, master=master, rejected=counts)
 
 
+def _drizzle(session: Session, group: GroupWork) -> GroupWork:
+    """The drizzled master, if one is asked for."""
+    store, wanted = session.store, session.settings.drizzle
+    if wanted.drizzle == 0:
+        return group
+    key, fine = drizzle.drizzle_key(group.master, wanted), drizzle.fine_canvas(group.canvas, wanted.drizzle)
+    store.create_master(key, group.n_channels, fine.shape)
+    common = (group.table, group.master, group.canvas, session.settings.integrate, wanted)
+    records = session.run(drizzle.plan(store.url, *common, name=group.name))
+    stop_on_failure(records)
+    holes, reached = (sum(r["result"][name] for r in records.values()) for name in ("holes", "reached"))
+    if holes > 0.001 * reached:
+        text = (
+            f"{group.name}: {100 * holes / reached:.1f} % of the pixels of the drizzled master are empty: its drops are too "
+            "small for these subs (a larger --drop or a smaller --drizzle fills them)"
+        )
+        session.bus.emit(Note(text=text, level="warning"))
+    return dataclasses.replace(group, drizzled=key)
+
+
 GROUP_STAGES: Sequence[Callable[[Session, GroupWork], GroupWork]] = (
     _normalize,
     _find_trails,
     _find_defects,
     _tabulate,
     _integrate,
+    _drizzle,
 )
 """In their order."""

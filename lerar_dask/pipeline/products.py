@@ -6,48 +6,54 @@ A product is a task like any other, known to the ledger by the master's key and 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lerar_dask.constants import PLANES
-from lerar_dask.grid import CHUNK_SHAPE
+from lerar_dask.grid import CHUNK_SHAPE, Canvas
 from lerar_dask.identity import code_of, digest
+from lerar_dask.pipeline.drizzle_facts import drizzled_facts
 from lerar_dask.products import fits, preview, provenance
 from lerar_dask.run import RunState
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["plan_products", "rows_of", "rows_reader"]
+__all__ = ["drizzled_name", "masters_of", "plan_products", "rows_of", "rows_reader"]
 
 _COUNTS = [PLANES.index(plane) for plane in ("coverage", "rejlow", "rejhigh")]
 
 
 def plan_products(store: Store, out: Path, state: RunState, settings: Settings, facts: Mapping[str, Any]) -> Step:
-    """Two tasks per group: its FITS, and its picture.
+    """Two tasks per master: its FITS, and its picture.
 
     Parameters
     ----------
     facts : header facts by group, see `header_facts`
     """
     tasks = []
-    for name, group in state.groups.items():
+    for master in masters_of(state):
+        name, group = master.name, master.group
+        own = facts[group]
+        if master.scale:
+            own = drizzled_facts(own, _canvas_of(state, group).origin_yx, settings.drizzle)
         common = {"store_url": store.url, "name": name}
-        digests = (code_of(__name__), group.master, settings.products, facts[name])
-        rows = [row for row in state.frames if row["group"] == name]
-        master = {**common, "path": str(out / f"{name}.fits"), "facts": facts[name], "settings": settings}
+        digests = (code_of(__name__), master.key, settings.products, own)
+        rows = [row for row in state.frames if row["group"] == group]
+        arguments = {**common, "path": str(out / f"{name}.fits"), "facts": own, "settings": settings}
         tasks.append(
             Task(
                 key=f"products/{name}",
                 digest=digest("products", *digests, rows),
                 function=write_master,
-                arguments=master,
+                arguments=arguments,
             )
         )
         if settings.products.preview:
-            bottom_up = facts[name].get("row_order") == "BOTTOM-UP"
+            bottom_up = own.get("row_order") == "BOTTOM-UP"
             picture = {**common, "path": str(out / f"{name}.png"), "bottom_up": bottom_up}
             tasks.append(
                 Task(
@@ -96,18 +102,16 @@ def write_master(
     store = open_store(store_url)
     state = RunState.from_json(store.read_json("run.json"))
     read_rows, shape = rows_of(store, state, name)
-    target = state.targets[state.groups[name].target]
-    assert target.canvas is not None
+    group = next(m.group for m in masters_of(state) if m.name == name)
     master = fits.MasterImage(
         read_rows=read_rows,
         shape=shape,
-        group=name,
-        origin_yx=target.canvas.origin_yx,
+        group=group,
         history=provenance.history(settings),
         provenance=provenance.provenance(settings),
-        **facts,
+        **{"origin_yx": _canvas_of(state, group).origin_yx, **facts},
     )
-    fits.write_master(Path(path), master, [row for row in state.frames if row["group"] == name])
+    fits.write_master(Path(path), master, [row for row in state.frames if row["group"] == group])
     return {"written_bytes": Path(path).stat().st_size}
 
 
@@ -120,9 +124,43 @@ def write_picture(*, store_url: str, name: str, path: str, bottom_up: bool) -> d
 
 
 def rows_of(store: Store, state: RunState, name: str) -> tuple[fits.ReadRows, tuple[int, int, int]]:
-    """Reader of a group's master, and channels, rows, columns."""
-    group = state.groups[name]
-    canvas = state.targets[group.target].canvas
+    """Reader of a master, and channels, rows, columns."""
+    master = next(m for m in masters_of(state) if m.name == name)
+    height, width = _canvas_of(state, master.group).shape
+    finer = max(master.scale, 1)
+    shape = (state.groups[master.group].n_channels, height * finer, width * finer)
+    return rows_reader(store, master.key, shape), shape
+
+
+@dataclass(frozen=True)
+class Master:
+    """A master of a run, as it is written."""
+
+    name: str
+    """Of its files, without their endings."""
+    group: str
+    key: str
+    scale: int = 0
+    """Pixels along one of the grid's; 0: it is not drizzled."""
+
+
+def masters_of(state: RunState) -> list[Master]:
+    """Masters of all groups, drizzled ones after their own."""
+    found = []
+    for name, group in state.groups.items():
+        found.append(Master(name, name, group.master))
+        if group.drizzled:
+            scale = int(state.settings["drizzle"]["drizzle"])
+            found.append(Master(drizzled_name(name, scale), name, group.drizzled, scale))
+    return found
+
+
+def drizzled_name(group: str, scale: int) -> str:
+    """Name of a drizzled master's files."""
+    return f"{group}_drizzle{scale}x"
+
+
+def _canvas_of(state: RunState, group: str) -> Canvas:
+    canvas = state.targets[state.groups[group].target].canvas
     assert canvas is not None
-    shape = (group.n_channels, *canvas.shape)
-    return rows_reader(store, group.master, shape), shape
+    return canvas

@@ -217,7 +217,8 @@ def _finish(
         session.run_waiting()
     for key, record in records.items():
         if record["state"] != "done":
-            problems = {**problems, key.partition("/")[2]: record["reason"]}
+            group = next(m.group for m in products.masters_of(state) if m.name == key.partition("/")[2])
+            problems = {**problems, group: record["reason"]}
     nights = [Path(n) for n in state.nights]
     own = session.settings
     # The picture's settings are kept by `lerar picture`.
@@ -259,18 +260,24 @@ def _finish(
 
 def _left_over(session: Session, state: RunState, out: Path) -> list[str]:
     """Sentences on masters of earlier calls that no sub makes up any more, as when a frame changed their names."""
+    from lerar_dask.pipeline.products import masters_of  # loaded ahead
+
     names = (key.partition("/")[2] for key, r in session.known.items() if key.startswith("products/"))
+    own = {master.name for master in masters_of(state)}
     return [
-        f"{name}.fits is of an earlier call: today's frames make up no such group"
+        f"{name}.fits is of an earlier call: today's frames and settings make no such master"
         for name in sorted(names)
-        if name not in state.groups and (out / f"{name}.fits").exists()
+        if name not in own and (out / f"{name}.fits").exists()
     ]
 
 
 def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str, str]) -> GroupSummary:
+    from lerar_dask.pipeline.products import masters_of  # loaded ahead
+
     rows = [row for row in state.frames if row["group"] == name]
     used = [row for row in rows if row["fate"] == "used"]
     master, preview = out / f"{name}.fits", out / f"{name}.png"
+    drizzled = [m for m in masters_of(state) if m.group == name and m.scale]
     return GroupSummary(
         name=name,
         n_used=len(used),
@@ -278,6 +285,7 @@ def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str,
         exposure_s=sum(row["exposure_s"] or 0.0 for row in used),
         master=master if name in state.groups and master.exists() else None,
         preview=preview if name in state.groups and preview.exists() else None,
+        drizzled=out / f"{drizzled[0].name}.fits" if drizzled else None,
         problem=problems.get(name, ""),
     )
 

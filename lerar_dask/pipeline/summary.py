@@ -20,6 +20,8 @@ class GroupSummary:
     """Total exposure in the master."""
     master: Path | None
     preview: Path | None
+    drizzled: Path | None = None
+    """The drizzled master, where one was asked for."""
     problem: str = ""
     """Why there is no master, or empty."""
 

@@ -81,6 +81,7 @@ class GroupWork:
     """Of the calibration set of each sub."""
     table: str = ""
     master: str = ""
+    drizzled: str = ""
     n_channels: int = 0
     rejected: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     """(n, 3) int64: samples of each sub rejected low, high, used."""
@@ -109,6 +110,7 @@ class GroupWork:
             normalization=self.normalization,
             table=self.table,
             master=self.master,
+            drizzled=self.drizzled,
             n_channels=self.n_channels,
         )
 

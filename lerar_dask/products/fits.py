@@ -82,7 +82,9 @@ class MasterImage:
     """Correlation of the noise of pixels 1, 2, ... apart along an axis."""
     wcs: Mapping[str, Any] | None = None
     """WCS cards of the reference sub as they are; CRPIX is moved to the canvas here."""
-    origin_yx: tuple[int, int] = (0, 0)
+    shares: bool = False
+    """Whether coverage is a sum of shares (drizzled), not a number of samples."""
+    origin_yx: tuple[float, float] = (0, 0)
     """Reference-plane (y, x) of the master's first pixel."""
     row_order: str = ""
     """TOP-DOWN or BOTTOM-UP where the reference sub says so."""
@@ -213,7 +215,7 @@ def _master_header(master: MasterImage, shape: tuple[int, ...], plane: str) -> f
 
 def _bits(master: MasterImage, plane: str) -> int:
     """Pixel type of a plane: samples are counted in whole numbers."""
-    if plane in ("image", "noise"):
+    if plane in ("image", "noise") or (plane == "coverage" and master.shares):
         return -32
     return 16 if master.n_combined <= np.iinfo(np.int16).max else 32
 

@@ -45,6 +45,7 @@ def simulate(
     filter_name: str = "L",
     target: str = "Sim",
     exposure_s: float = 120.0,
+    seeing: float = 1.0,
 ) -> Path:
     """Write a simulated night.
 
@@ -54,6 +55,7 @@ def simulate(
     kind : plain, moon, cirrus, narrowband, partial or steady
     shape : rows and columns
     cfa : 2x2 color pattern as "RGGB", or None for mono
+    seeing : FWHM of the stars relative to 2.6 .. 3.8 pixels
 
     Returns
     -------
@@ -71,7 +73,7 @@ def simulate(
     camera = camera_of(np.random.default_rng(camera_seed), shape)
     rng = np.random.default_rng(sky_seed)
     stars, nebula = scene_of(rng, kind, shape)
-    subs = subs_of(rng, kind, n, shape)
+    subs = subs_of(rng, kind, n, shape, seeing=seeing)
     arrays = {"stars": stars, "nebula": nebula, "dark": camera["dark"], "flat": camera["flat"]}
     facts = {"kind": kind, "seed": seed, "shape": list(shape), "cfa": cfa}
     header = {"FILTER": filter_name, "OBJECT": target, "BAYERPAT": cfa, "shape": shape}

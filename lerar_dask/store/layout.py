@@ -189,6 +189,14 @@ ARRAYS = (
         packed="values",
     ),
     ArraySpec(
+        "master/<key>/rejected/<chunk>",
+        ("rejected_<chunk>",),
+        "int64",
+        "1",
+        "samples rejected in a chunk: (channel * subs + sub) * 131072 + row * 512 + column, sorted",
+        packed="values",
+    ),
+    ArraySpec(
         f"{_P}tiles",
         ("tile_y", "tile_x", "picture_channel", "statistic"),
         "float32",

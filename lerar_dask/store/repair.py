@@ -32,6 +32,8 @@ def taken_with(part: str) -> list[str]:
     at = part.split("/")
     if at[0] in _SOLUTIONS and len(at) > 2:
         return ["/".join(at[:2])]
+    if at[0] == "master" and len(at) > 4 and at[2] == "rejected":
+        return ["/".join(at[:4])]
     if at[-1] == NODE:
         return [part]
     if at[0] == "raw" and len(at) > 4 and at[2] == "pixels":

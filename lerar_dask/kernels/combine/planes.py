@@ -26,7 +26,7 @@ _FAST = {"contract", "nsz", "arcp"}
 
 def combine_between(
     cube: np.ndarray, first: int, *, lowest: np.ndarray, highest: np.ndarray, model: np.ndarray, level: float,
-    row_cell: int, owner: np.ndarray, planes: np.ndarray, counts: np.ndarray,
+    row_cell: int, owner: np.ndarray, planes: np.ndarray, counts: np.ndarray, marks: np.ndarray,
 ) -> None:  # fmt: skip
     """Weighted mean of the samples of one channel that lie within bounds, with its noise and maps.
 
@@ -42,9 +42,10 @@ def combine_between(
     owner : (m,) int64                           sub of each plane
     planes : (5, rows, columns) float32          written; image and noise are left alone where nothing is kept
     counts : (subs, 2) int64                     samples of each sub rejected low and high: added to
+    marks : (m, rows, columns) uint8             1 is written where a sample is rejected; (0, 0, 0): nothing is
     """
     last = first + owner.size
-    _between(cube, first, last, lowest, highest, model, np.float32(level), row_cell, owner, planes, counts)
+    _between(cube, first, last, lowest, highest, model, np.float32(level), row_cell, owner, planes, counts, marks)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -79,7 +80,7 @@ def finish_planes(planes, dropped, fallback, halo, sky):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, planes, counts):
+def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, planes, counts, marks):
     """Weighted mean of what lies within bounds, cell by cell of each row."""
     rows, columns = planes.shape[1], planes.shape[2]
     sums = np.empty(9 * NOISE_CELL_PX, np.float32)
@@ -102,6 +103,8 @@ def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, 
                     under, over = _count_outside(row, sums)
                     counts[owner[k], 0] += under
                     counts[owner[k], 1] += over
+                    if marks.size > 0:
+                        _mark_outside(row, sums, marks[k, y, x0 : x0 + width])
                 if k % _GROUP == _GROUP - 1 or k == last - first - 1:
                     for i in range(width):
                         total[i] += sums[_TOTAL + i]
@@ -153,3 +156,11 @@ def _count_outside(row, sums):
             sums[_OVER + i] += _ONE
             over += 1
     return under, over
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mark_outside(row, sums, to):
+    """Mark a plane's samples below and above the bounds."""
+    for i in range(row.size):
+        if row[i] < sums[_LOW + i] or (row[i] > sums[_HIGH + i] and row[i] < PRESENT):
+            to[i] = 1

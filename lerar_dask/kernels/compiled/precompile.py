@@ -30,7 +30,8 @@ COMPILER_BYTES = 450 << 20
 # fmt: off
 TYPES = (
     ("reject.noise_model._auto",
-     "f4[:,:,::1], i8, f4[::1], f4[:,:,:,::1], f4[:,::1], i8, i8[::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1]"),
+     "f4[:,:,::1], i8, f4[::1], f4[:,:,:,::1], f4[:,::1], i8, i8[::1], f4[:,:,::1], f4[:,:,::1], i8[:,::1], "
+     "u1[:,:,::1]"),
     ("resample.sample.sample_plane",
      "Part(f4[:,::1], i8, i8), Tuple((i8, i8, f8[:,::1])), Lattice(i8, i8, i8), SubTerms(f8[:,::1], f8[:,::1], i8, i8, "
      "Part(u1[:,::1], i8, i8), i4[::1], i4[::1]), Method(i8, f4, f4, b1), Sky(f4[:,::1], i8, i8, f4), "

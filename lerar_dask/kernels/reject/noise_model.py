@@ -57,7 +57,7 @@ def truncated_variance(low: float, high: float) -> float:
 
 def combine_auto(
     cube: np.ndarray, first: int, *, low: float, high: float, model: np.ndarray, blur: np.ndarray,
-    level: float, row_cell: int, owner: np.ndarray, planes: np.ndarray, counts: np.ndarray,
+    level: float, row_cell: int, owner: np.ndarray, planes: np.ndarray, counts: np.ndarray, marks: np.ndarray,
 ) -> None:  # fmt: skip
     """Reject by the known noise of each sample and combine the planes of one channel.
 
@@ -75,19 +75,20 @@ def combine_auto(
     owner : (m,) int64                           sub of each plane
     planes : (5, rows, columns) float32          written
     counts : (subs, 2) int64                     samples of each sub rejected low and high: added to
+    marks : (m, rows, columns) uint8             1 is written where a sample is rejected; (0, 0, 0): nothing is
     """
     m = owner.size
     queue = np.empty((2, m, QUEUE), np.float32)
     prior = 20.0 if m <= 50 else float(m)
     limits = np.array([low * low, high * high, truncated_variance(low, high), prior, level], np.float32)
-    _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts)
+    _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts, marks)
 
 
 # ------------------------------------------------------------------------------------------------------ rows, all lanes
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts):
+def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, counts, marks):
     """Columns of cells one after the other; down each, rows of sums run one ahead of the tests."""
     rows, columns = planes.shape[1], planes.shape[2]
     means = np.zeros((3, 8 * _L), np.float32)
@@ -108,7 +109,7 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
                 continue
             gy = (row_cell + y) // NOISE_CELL_PX
             if queued > 0 and (gy != cell or queued + NOISE_CELL_PX > QUEUE):
-                settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
+                settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts, marks)
                 queued = np.int64(0)
             cell = gy
             q = mean_factor(model[gx, gy])
@@ -129,7 +130,7 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
                 planes,
             )
         if queued > 0:
-            settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts)
+            settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts, marks)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

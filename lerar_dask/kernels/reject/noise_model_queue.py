@@ -57,7 +57,7 @@ def mean_factor(model):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def settle(queue, width, model, blur, limits, lanes, place, owner, planes, counts):
+def settle(queue, width, model, blur, limits, lanes, place, owner, planes, counts, marks):
     """Find the fixed point of all queued lanes, and write them.
 
     First samples are dropped from the plain mean, the worst before others (on the worse side, those beyond 0.7 of the
@@ -73,7 +73,7 @@ def settle(queue, width, model, blur, limits, lanes, place, owner, planes, count
         lanes[_QSTATE + j], lanes[_QCHI + j] = _PURGE, _ZERO
         if lanes[_QCOUNT + j] <= 2.0:
             _settle_pair(x, kept, model, blur, lanes, j, limits[4])
-            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
+            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts, marks)
             lanes[_QSTATE + j] = _DONE
     purging = True
     for _ in range(_MAX_PASSES):
@@ -87,7 +87,7 @@ def settle(queue, width, model, blur, limits, lanes, place, owner, planes, count
             purging |= lanes[_QSTATE + j] == _PURGE
             if lanes[_QSTATE + j] == _SETTLE and lanes[_QCHANGED + j] == _ZERO:
                 lanes[_QSTATE + j] = _DONE
-                _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
+                _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts, marks)
             unfinished += 1 if lanes[_QSTATE + j] != _DONE else 0
         if unfinished == 0:
             return
@@ -96,7 +96,7 @@ def settle(queue, width, model, blur, limits, lanes, place, owner, planes, count
             padded = _pad(x, kept, lanes, width)
     for j in range(width):
         if lanes[_QSTATE + j] != _DONE:
-            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts)
+            _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts, marks)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -271,7 +271,7 @@ def _retest(x, kept, model, blur, limits, lanes, width):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
+def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts, marks):
     """Combine what is kept and write a lane to its place; among many planes in float64."""
     y, column = place[0, j], place[1, j]
     total, weight = float(lanes[_QTOTAL + j]), float(lanes[_QWEIGHT + j])
@@ -298,5 +298,7 @@ def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts):
             side = 1 if x[k, j] > mean else 0
             planes[3 + side, y, column] += _ONE
             counts[owner[k], side] += 1
+            if marks.size > 0:
+                marks[k, y, column] = 1
             dropped -= _ONE
         k += 1

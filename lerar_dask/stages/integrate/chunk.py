@@ -27,6 +27,7 @@ from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
 from lerar_dask.kernels.resample.terms import Fallback, Lattice, Method, Part, Scratch, Sky, SubTerms, Target
 from lerar_dask.settings import Integrate
+from lerar_dask.stages.integrate.rejected import NO_MARKS, found_in, has_rejected, write_rejected
 from lerar_dask.stages.integrate.sources import (
     Source,
     calibrated_window,
@@ -38,7 +39,7 @@ from lerar_dask.stages.integrate.sources import (
 from lerar_dask.stages.integrate.stack_table import Plane, load_table
 from lerar_dask.stages.integrate.terms import noise_models, skies
 from lerar_dask.stages.integrate.tiles import cube_pitch, cube_planes, fitting_tile, halo_px, resident_bytes, task_bytes
-from lerar_dask.store.access import open_store
+from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
 __all__ = ["compute_chunk", "compute_sub", "integrate_chunk", "master_key", "plan", "resident_bytes", "task_bytes"]
@@ -50,7 +51,14 @@ def master_key(table_key: str, canvas: Canvas, settings: Integrate) -> str:
 
 
 def plan(
-    store_url: str, table_key: str, canvas: Canvas, settings: Integrate, *, name: str, memory_per_task: int
+    store_url: str,
+    table_key: str,
+    canvas: Canvas,
+    settings: Integrate,
+    *,
+    name: str,
+    memory_per_task: int,
+    mark_rejected: bool = False,
 ) -> Step:
     """One task per chunk that any sub touches; chunks that none touches stay as the empty master has them (NaN).
 
@@ -58,8 +66,11 @@ def plan(
     ----------
     name : str                 of the group, for the tasks' keys
     memory_per_task : int      bytes that one running task may hold
+    mark_rejected : bool       keep lists of the samples that are rejected, beside the master
     """
     table, key = load_table(store_url, table_key), master_key(table_key, canvas, settings)
+    if mark_rejected:
+        memory_per_task = memory_per_task * 4 // 5  # a mark of one byte beside each sample of four
     tasks, most = [], 0
     for cy, cx in canvas.chunks():
         window = canvas.chunk(cy, cx)
@@ -75,6 +86,7 @@ def plan(
             "cy": cy,
             "cx": cx,
             "memory": memory_per_task,
+            "mark_rejected": mark_rejected,
         }
         task = Task(
             key=f"integrate/{name}/{cy}.{cx}",
@@ -85,23 +97,40 @@ def plan(
         )
         tasks.append(task)
     needed = task_bytes(table, most, fitting_tile(table, most, memory_per_task, settings), settings) if most else 0
+    needed = needed * 5 // 4 if mark_rejected else needed
+
+    def is_there(store: Store, task: Task) -> bool:
+        at = task.arguments["cy"], task.arguments["cx"]
+        return store.has_chunk(key, *at) and (not mark_rejected or has_rejected(store, key, *at))
+
     return Step(
         name="integrate",
         group=name,
         tasks=tasks,
         task_bytes=needed,
-        is_there=lambda store, task: store.has_chunk(key, task.arguments["cy"], task.arguments["cx"]),
+        is_there=is_there,
     )
 
 
 def integrate_chunk(
-    *, store_url: str, table_key: str, canvas: Canvas, settings: Integrate, cy: int, cx: int, memory: int
+    *,
+    store_url: str,
+    table_key: str,
+    canvas: Canvas,
+    settings: Integrate,
+    cy: int,
+    cx: int,
+    memory: int,
+    mark_rejected: bool = False,
 ) -> dict[str, Any]:
     """Write one chunk of the master; what was rejected of each sub, and seconds by part."""
-    work = _Chunk(store_url, table_key, canvas, settings, canvas.chunk(cy, cx))
+    work = _Chunk(store_url, table_key, canvas, settings, canvas.chunk(cy, cx), mark_rejected=mark_rejected)
     planes = work.run(memory)
     started = time.perf_counter()
-    written = open_store(store_url).write_chunk(master_key(table_key, canvas, settings), cy, cx, planes)
+    store, key = open_store(store_url), master_key(table_key, canvas, settings)
+    written = store.write_chunk(key, cy, cx, planes)
+    if mark_rejected:
+        written += write_rejected(store, key, cy, cx, work.rejected)
     work.seconds["write"] = time.perf_counter() - started
     low, high = work.counts[:, 0], work.counts[:, 1]
     return {
@@ -157,6 +186,7 @@ class _Chunk:
         window: Window,
         *,
         members: np.ndarray | None = None,
+        mark_rejected: bool = False,
     ) -> None:
         self.store_url = store_url
         self.store = open_store(store_url)
@@ -167,6 +197,8 @@ class _Chunk:
         self.shapes = [(int(h), int(w)) for h, w in self.table.shape[self.members]]
         self.counts = np.zeros((len(self.members), 2), np.int64)
         self.offered = np.zeros(len(self.members), np.int64)
+        self.mark_rejected = mark_rejected
+        self.rejected: list[np.ndarray] = []
         self.seconds = {"read": 0.0, "warp": 0.0, "combine": 0.0}
         self.halo = halo_px(settings) if members is None else 0
         self.kind = warp.BILINEAR if settings.interpolation == "bilinear" else warp.LANCZOS3
@@ -203,6 +235,7 @@ class _Chunk:
         n = len(self.members)
         owner = np.arange(n)
         for c, (model, blur) in enumerate(self.models):
+            marks = np.zeros((n, *tile.shape), np.uint8) if self.mark_rejected else NO_MARKS
             x0, y0 = (self.window.x0 + tile.x0) // NOISE_CELL_PX, self.window.y0 + tile.y0
             cells = self.window.x0 // NOISE_CELL_PX, self.window.y0 // NOISE_CELL_PX
             common = {
@@ -212,6 +245,7 @@ class _Chunk:
                 "owner": owner,
                 "planes": planes[c],
                 "counts": self.counts,
+                "marks": marks,
             }
             low, high = self.settings.limits
             if self.settings.reject == "auto":
@@ -227,6 +261,8 @@ class _Chunk:
                     columns=tile.shape[1],
                 )
                 combine_between(cube, c * n, lowest=lowest, highest=highest, **common)
+            if self.mark_rejected:
+                self.rejected.append(found_in(marks, self.members, c * len(self.table), tile))
             finish_planes(planes[c], dropped[c], fallback[c], self.halo, np.float32(self.table.sky_level[c]))
         self.seconds["combine"] += time.perf_counter() - started
         return planes

@@ -17,6 +17,7 @@ def test_weighted_mean_noise_and_maps():
     lowest, highest = np.full((rows, columns), 35, np.float32), np.full((rows, columns), 70, np.float32)
     model = rng.uniform(0.5, 2, (3, 1, 4, n)).astype(np.float32)
     planes, counts = np.zeros((5, rows, columns), np.float32), np.zeros((n, 2), np.int64)
+    marks = np.zeros((n, rows, columns), np.uint8)
     owner = np.arange(n)
     combine_between(
         cube,
@@ -29,6 +30,7 @@ def test_weighted_mean_noise_and_maps():
         owner=owner,
         planes=planes,
         counts=counts,
+        marks=marks,
     )
     present = cube < 1e29
     kept = (cube >= 35) & (cube <= 70)
@@ -44,6 +46,7 @@ def test_weighted_mean_noise_and_maps():
     np.testing.assert_array_equal(planes[2], kept.sum(axis=1))
     np.testing.assert_array_equal(planes[3], (cube < 35).sum(axis=1))
     np.testing.assert_array_equal(planes[4], (present & (cube > 70)).sum(axis=1))
+    np.testing.assert_array_equal(marks, ((cube < 35) | (present & (cube > 70))).transpose(1, 0, 2))
     np.testing.assert_array_equal(counts[:, 0], (cube < 35).sum(axis=(0, 2)))
     np.testing.assert_array_equal(counts[:, 1], (present & (cube > 70)).sum(axis=(0, 2)))
 
@@ -52,10 +55,11 @@ def test_ten_thousand_planes_are_summed_exactly():
     values = np.random.default_rng(1).normal(1000, 10, (1, 10_000, 1)).astype(np.float32)
     model = np.ones((1, 1, 4, 10_000), np.float32)
     planes, counts = np.zeros((5, 1, 1), np.float32), np.zeros((10_000, 2), np.int64)
+    marks = np.zeros((0, 0, 0), np.uint8)
     bounds = np.full((1, 1), -np.inf, np.float32), np.full((1, 1), 1e29, np.float32)
     combine_between(
         values, 0, lowest=bounds[0], highest=bounds[1], model=model, level=0.0, row_cell=0, owner=np.arange(10_000),
-        planes=planes, counts=counts,
+        planes=planes, counts=counts, marks=marks,
     )  # fmt: skip
     assert abs(planes[0, 0, 0] / values.astype(float).mean() - 1) < 3e-7
     assert planes[2, 0, 0] == 10_000

@@ -22,11 +22,15 @@ def run(samples, *, sigma, growth=0.0, low=3.0, high=3.0, blur=(0.0, 0.0), weigh
     model[:, :, 0] = 1 / np.square(sigma) if weight is None else weight
     model[:, :, 1], model[:, :, 2] = np.square(sigma), growth
     planes, counts = np.full((5, rows, columns), -1, np.float32), np.zeros((n, 2), np.int64)
+    marks = np.zeros((n, rows, columns), np.uint8)
     terms = np.ascontiguousarray(np.broadcast_to(np.array(blur, np.float32)[:, None], (2, n)))
     combine_auto(
         cube, 0, low=low, high=high, model=model, blur=terms, level=0.0, row_cell=row_cell, owner=np.arange(n),
-        planes=planes, counts=counts,
+        planes=planes, counts=counts, marks=marks,
     )  # fmt: skip
+    # what is marked is what is counted, by pixel and by sub
+    np.testing.assert_array_equal(marks.sum(axis=0), planes[3] + planes[4])
+    np.testing.assert_array_equal(marks.sum(axis=(1, 2)), counts.sum(axis=1))
     return planes, counts
 
 

@@ -1,0 +1,1 @@
+"""Drizzle: the pixels of subs as small drops onto a finer grid."""
