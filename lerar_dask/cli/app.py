@@ -58,6 +58,7 @@ _STEPS = {
     "combine": ("R.fits G.fits B.fits -o OUT.fits", "Join three images as the channels of a color space."),
     "neutralize": ("IMAGE.fits -o OUT.fits", "Bring the sky of all channels to one level; linear."),
     "balance": ("IMAGE.fits -o OUT.fits", "Balance the white by the stars; linear."),
+    "deconvolve": ("L.fits -o OUT.fits", "Take the blur of the stars out of a luminance; linear."),
     "stretch": ("IMAGE.fits -o OUT.fits", "Make a linear image visible."),
     "lrgb": ("L.fits RGB.fits -o OUT.fits", "Join a luminance with colors."),
     "scnr": ("IMAGE.fits -o OUT.fits", "Take green off that is more than neutral; stretched."),

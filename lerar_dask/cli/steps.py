@@ -1,4 +1,4 @@
-"""Single steps of a picture on FITS files: `lerar combine`, `neutralize`, `balance`, `stretch`, `lrgb`, `scnr`, `chroma`."""
+"""Single steps of a picture on FITS files: `lerar combine`, `neutralize`, `balance`, `deconvolve`, `stretch` and others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lerar_dask.errors import UsageError
 if TYPE_CHECKING:
     from lerar_dask.image import Image
 
-__all__ = ["balance", "chroma", "combine", "lrgb", "neutralize", "scnr", "stretch"]
+__all__ = ["balance", "chroma", "combine", "deconvolve", "lrgb", "neutralize", "scnr", "stretch"]
 
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
@@ -107,6 +107,59 @@ def balance(
 
     given = _numbers(factors, 3, "factors") if factors else None
     return _step(image, out, lambda one: steps.balance(one, white=white, factors=given, fwhm_px=fwhm_px))
+
+
+def deconvolve(
+    image: Annotated[Path, Parameter(name="IMAGE")],
+    /,
+    *,
+    out: Out,
+    psf_of: Path | None = None,
+    model: Literal["moffat", "gaussian"] = "moffat",
+    fwhm_px: float = 3.0,
+    iterations: int = 30,
+    deringing: float = 1.0,
+    saturation: float = float("inf"),
+) -> int:
+    """Take the blur of the stars' profile out of an image of one channel; linear images only.
+
+    Parameters
+    ----------
+    image
+        FITS of one channel.
+    out
+        FITS to be written.
+    psf_of
+        FITS on the same scale whose stars tell the PSF; the image itself without it.
+    model
+        Profile that is fitted to the stars.
+    fwhm_px
+        Width of the stars, in pixels.
+    iterations
+        Most iterations; it ends before when nothing above the noise is left.
+    deringing
+        How far dark rings about stars are lifted: 0 not at all, 1 to what lay there before.
+    saturation
+        Value from which on a pixel is saturated.
+    """
+    from lerar_dask import image as steps
+
+    profile = None
+    if psf_of is not None:
+        profile = steps.psf_of(steps.open_image(psf_of), fwhm_px=fwhm_px, model=model, saturation=saturation)
+    return _step(
+        image,
+        out,
+        lambda one: steps.deconvolve(
+            one,
+            psf=profile,
+            iterations=iterations,
+            deringing=deringing,
+            fwhm_px=fwhm_px,
+            model=model,
+            saturation=saturation,
+        ),
+    )
 
 
 def stretch(

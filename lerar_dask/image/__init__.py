@@ -10,6 +10,7 @@ fixed places and borders are read along, so that nothing depends on chunks.
 from lerar_dask.image.files import open_image, save_image
 from lerar_dask.image.linear import balance, combine, neutralize
 from lerar_dask.image.looks import join_luminance, reduce_chroma_noise, reduce_green, stretch
+from lerar_dask.image.sharpen import deconvolve, psf_of
 from lerar_dask.image.state import ORDER, Image
 
 __all__ = [
@@ -17,9 +18,11 @@ __all__ = [
     "Image",
     "balance",
     "combine",
+    "deconvolve",
     "join_luminance",
     "neutralize",
     "open_image",
+    "psf_of",
     "reduce_chroma_noise",
     "reduce_green",
     "save_image",

@@ -12,6 +12,7 @@ import numpy as np
 
 from lerar_dask.grid import Canvas
 from lerar_dask.identity import digest
+from lerar_dask.kernels.register.chains import chains_of
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.stages.register import align_image
 from lerar_dask.stages.register.agree import Registration, agree_key, load, plan_agree
@@ -22,7 +23,7 @@ from lerar_dask.sub import Sub
 __all__ = ["best_first", "canvas_of", "register_target", "sampling_notes"]
 
 CANVAS_LIMIT = 4.0
-"""Subs that would make the canvas larger than this many frames are set aside."""
+"""Beyond this many frames the canvas grows only by subs that hang together by chains of overlaps."""
 
 
 def best_first(subs: Sequence[Sub], summaries: Sequence[Mapping[str, Any]]) -> list[int]:
@@ -118,19 +119,16 @@ def canvas_of(
     origin = next((i for i in inside if np.allclose(registration.transforms[i], np.eye(3))), None)
     if session.settings.register.canvas == "reference":
         return Canvas((0, 0), reference.shape), reasons
-    corners = {i: Canvas.union(registration.transforms[[i]], boxes[[i]]) for i in inside}
-    areas = [float(np.prod(corner.shape)) for corner in corners.values()]
+    areas = [float(np.prod(Canvas.union(registration.transforms[[i]], boxes[[i]]).shape)) for i in inside]
     frame = max(float(np.prod(reference.shape)), float(np.median(areas)))
-    centers = np.array([[c.origin_yx[0] + c.shape[0] / 2, c.origin_yx[1] + c.shape[1] / 2] for c in corners.values()])
-    away = np.hypot(*(centers - np.median(centers, axis=0)).T)
-    for i in [inside[j] for j in np.argsort(-away)]:
-        canvas = Canvas.union(registration.transforms[inside], boxes[inside])
-        if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
-            break
-        if i == origin:
-            continue
+    canvas = Canvas.union(registration.transforms[inside], boxes[inside])
+    if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
+        return canvas, reasons
+    chains = chains_of(registration.transforms[inside], boxes[inside])
+    main = chains[inside.index(origin)] if origin in inside else np.argmax(np.bincount(chains))
+    for i in [i for i, chain in zip(inside, chains, strict=True) if chain != main]:
         inside.remove(i)
-        reasons[i] = "it lies so far from the others that the master would be larger than 4 frames"
+        reasons[i] = "no chain of overlapping subs connects it with the others, which lie far away"
     return Canvas.union(registration.transforms[inside], boxes[inside]), reasons
 
 

@@ -195,3 +195,28 @@ def test_commands_make_a_picture(linear, tmp_path, capsys):
     assert run(f"neutralize {at}none.fits -o {at}x.fits".split()) == 2
     assert run(f"neutralize {at}6.png -o {at}x.fits".split()) == 2
     assert not (tmp_path / "x.fits").exists()
+
+
+def test_deconvolution_by_hand(linear, tmp_path, capsys):
+    light = Image(data=linear.data.mean(axis=0, keepdims=True))
+    psf = steps.psf_of(light, fwhm_px=2.5)
+    # 2 s sqrt(2^(1/beta) - 1) of the spots, which were not averaged over pixels as the profile is (1 px box: 0.29 px^2)
+    spot = 2 * 2.5 * np.sqrt(2 ** (1 / 3) - 1)
+    assert np.hypot(psf.fwhm_px, 2.3548 * np.sqrt(1 / 12)) == pytest.approx(spot, rel=0.03)
+    before, after = light.data.compute()[0], steps.deconvolve(light, fwhm_px=2.5).data.compute()[0]
+    assert np.isnan(after[:30, :40]).all()
+    assert np.nanmedian(after) == pytest.approx(np.nanmedian(before), abs=0.1)
+    y, x = np.unravel_index(np.nanargmax(before[20:-20, 20:-20]), before[20:-20, 20:-20].shape)
+    here = (slice(y + 8, y + 33), slice(x + 8, x + 33))
+    assert after[here].max() > 1.8 * before[here].max()
+    lights = [float((a[here] - np.nanmedian(a)).sum()) for a in (before, after)]
+    assert lights[1] == pytest.approx(lights[0], rel=0.02)
+    # the same by command, with the PSF of another image
+    steps.save_image(light, tmp_path / "light.fits")
+    words = ["deconvolve", str(tmp_path / "light.fits"), "-o", str(tmp_path / "sharp.fits"), "--fwhm-px", "2.5"]
+    assert run([*words, "--psf-of", str(tmp_path / "light.fits")]) == 0
+    assert "Richardson-Lucy" in capsys.readouterr().out
+    np.testing.assert_allclose(fits.getdata(tmp_path / "sharp.fits").squeeze(), after, rtol=1e-5)
+    for wrong in (linear, steps.stretch(light)):
+        with pytest.raises(UsageError):
+            steps.deconvolve(wrong)
