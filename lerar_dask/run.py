@@ -61,6 +61,11 @@ class GroupState:
     n_channels: int
     drizzled: str = ""
     """Key of the drizzled master; empty: there is none."""
+    lnref: str = ""
+    """Key of the LN reference, as a master; empty: there is none."""
+    lnref_table: str = ""
+    lnref_subs: Sequence[int] = ()
+    """Indices into the target's subs of those it is made of."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Products by kind, relative to OUT."""
 

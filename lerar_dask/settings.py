@@ -219,6 +219,8 @@ class Products:
     """Write an auto-stretched PNG."""
     report: bool = True
     """Write report.html."""
+    lnref: bool = False
+    """Write the LN reference of each group: the mean of its best subs on the sky that all have in common."""
 
 
 _SHARPENED = {"only": {"deconvolution": ("richardson-lucy",)}}

@@ -188,3 +188,5 @@ def _print_summary(summary: Summary) -> None:
             say(f"picture  {group.preview}")
         if group.drizzled:
             say(f"drizzled {group.drizzled}")
+        if group.lnref:
+            say(f"lnref    {group.lnref}")

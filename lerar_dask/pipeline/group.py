@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from lerar_dask.identity import digest
 from lerar_dask.kernels.register.transform import describe
 from lerar_dask.pipeline.ln_reference import tell_adopted
 from lerar_dask.pipeline.session import Session, stop_on_failure
@@ -112,27 +114,48 @@ def _tabulate(session: Session, group: GroupWork) -> GroupWork:
 
 def _integrate(session: Session, group: GroupWork) -> GroupWork:
     """The master, chunk by chunk."""
-    store, settings, canvas = session.store, session.settings.integrate, group.canvas
-    master = integrate.master_key(group.table, canvas, settings)
-    store.create_master(master, group.n_channels, canvas.shape)
-    table = load_table(store.url, group.table)
-    room = session.executor.budget_bytes - session.resident_bytes(integrate.resident_bytes(table))
-    step = integrate.plan(
-        store.url,
-        group.table,
-        canvas,
-        settings,
-        name=group.name,
-        memory_per_task=max(room, 64 << 20) // session.executor.slots,
-        mark_rejected=session.settings.drizzle.drizzle > 0,
-    )
-    records = session.run(step)
-    stop_on_failure(records)
+    marked = session.settings.drizzle.drizzle > 0
+    master, records = _integrated(session, group, group.table, group.name, mark_rejected=marked)
     counts = np.zeros((len(group.members), 3), np.int64)
     for record in records.values():
         result = record["result"]
         np.add.at(counts, np.array(result["subs"], int), np.array([result["low"], result["high"], result["used"]]).T)
     return dataclasses.replace(group, master=master, rejected=counts)
+
+
+def _integrated(
+    session: Session, group: GroupWork, table_key: str, name: str, *, mark_rejected: bool = False
+) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """Integrate the subs of a table onto the group's canvas; key of the master, and records of the tasks."""
+    store, settings, canvas = session.store, session.settings.integrate, group.canvas
+    master = integrate.master_key(table_key, canvas, settings)
+    store.create_master(master, group.n_channels, canvas.shape)
+    room = session.executor.budget_bytes - session.resident_bytes(
+        integrate.resident_bytes(load_table(store.url, table_key))
+    )
+    step = integrate.plan(
+        store.url,
+        table_key,
+        canvas,
+        settings,
+        name=name,
+        memory_per_task=max(room, 64 << 20) // session.executor.slots,
+        mark_rejected=mark_rejected,
+    )
+    records = session.run(step)
+    stop_on_failure(records)
+    return master, records
+
+
+def _make_lnref(session: Session, group: GroupWork) -> GroupWork:
+    """The LN reference, if one is asked for: of a third of the subs, the best ones, 3 at least and 20 at most."""
+    if not session.settings.products.lnref:
+        return group
+    best = sorted(choose_reference(group.summaries)[: max(3, min(20, len(group.members) // 3))])
+    key = digest("ln reference", group.table, best)[:20]
+    save_table(session.store, key, load_table(session.store.url, group.table).take(best))
+    master, _ = _integrated(session, group, key, f"{group.name}/lnref")
+    return dataclasses.replace(group, lnref=master, lnref_table=key, lnref_subs=[group.members[i] for i in best])
 
 
 def _drizzle(session: Session, group: GroupWork) -> GroupWork:
@@ -162,5 +185,6 @@ GROUP_STAGES: Sequence[Callable[[Session, GroupWork], GroupWork]] = (
     _tabulate,
     _integrate,
     _drizzle,
+    _make_lnref,
 )
 """In their order."""

@@ -5,7 +5,8 @@ A product is a task like any other, known to the ledger by the master's key and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["drizzled_name", "masters_of", "plan_products", "rows_of", "rows_reader"]
+__all__ = ["as_lnref", "drizzled_name", "lnref_name", "masters_of", "plan_products", "rows_of", "rows_reader"]
 
 _COUNTS = [PLANES.index(plane) for plane in ("coverage", "rejlow", "rejhigh")]
 
@@ -37,12 +38,12 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
     tasks = []
     for master in masters_of(state):
         name, group = master.name, master.group
-        own = facts[group]
+        own = facts.get(name) or facts[group]
         if master.scale:
             own = drizzled_facts(own, _canvas_of(state, group).origin_yx, settings.drizzle)
         common = {"store_url": store.url, "name": name}
         digests = (code_of(__name__), master.key, settings.products, own)
-        rows = [row for row in state.frames if row["group"] == group]
+        rows = _rows_of_frames(state, master)
         arguments = {**common, "path": str(out / f"{name}.fits"), "facts": own, "settings": settings}
         tasks.append(
             Task(
@@ -102,16 +103,16 @@ def write_master(
     store = open_store(store_url)
     state = RunState.from_json(store.read_json("run.json"))
     read_rows, shape = rows_of(store, state, name)
-    group = next(m.group for m in masters_of(state) if m.name == name)
+    made = next(m for m in masters_of(state) if m.name == name)
     master = fits.MasterImage(
         read_rows=read_rows,
         shape=shape,
-        group=group,
+        group=made.group,
         history=provenance.history(settings),
         provenance=provenance.provenance(settings),
-        **{"origin_yx": _canvas_of(state, group).origin_yx, **facts},
+        **{"origin_yx": _canvas_of(state, made.group).origin_yx, **facts},
     )
-    fits.write_master(Path(path), master, [row for row in state.frames if row["group"] == group])
+    fits.write_master(Path(path), master, _rows_of_frames(state, made))
     return {"written_bytes": Path(path).stat().st_size}
 
 
@@ -142,17 +143,40 @@ class Master:
     key: str
     scale: int = 0
     """Pixels along one of the grid's; 0: it is not drizzled."""
+    paths: Sequence[str] = ()
+    """Of the subs, where they are not all of the group."""
 
 
 def masters_of(state: RunState) -> list[Master]:
-    """Masters of all groups, drizzled ones after their own."""
+    """Masters of all groups, drizzled ones and LN references after their own."""
     found = []
     for name, group in state.groups.items():
         found.append(Master(name, name, group.master))
         if group.drizzled:
             scale = int(state.settings["drizzle"]["drizzle"])
             found.append(Master(drizzled_name(name, scale), name, group.drizzled, scale))
+        if group.lnref:
+            paths = [state.targets[group.target].subs[i].path for i in group.lnref_subs]
+            found.append(Master(lnref_name(name), name, group.lnref, paths=paths))
     return found
+
+
+def _rows_of_frames(state: RunState, master: Master) -> list[Mapping[str, Any]]:
+    """Rows of the FRAMES table of a master."""
+    own = [row for row in state.frames if row["group"] == master.group]
+    return [row for row in own if row["path"] in master.paths] if master.paths else own
+
+
+def lnref_name(group: str) -> str:
+    """Name of an LN reference's files."""
+    return f"{group}_lnref"
+
+
+def as_lnref(state: RunState, name: str) -> RunState:
+    """The state with a group that is its LN reference alone: what its header tells."""
+    group = state.groups[name]
+    reference = dataclasses.replace(group, subs=group.lnref_subs, table=group.lnref_table, master=group.lnref)
+    return dataclasses.replace(state, groups={**state.groups, name: reference})
 
 
 def drizzled_name(group: str, scale: int) -> str:

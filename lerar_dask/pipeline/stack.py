@@ -206,6 +206,8 @@ def _finish(
     settings, store, page = session.settings, session.store, out / "report.html"
     written = [keep_steps(session)]
     facts = {name: header_facts(store, state, name) for name in state.groups}
+    for name in [name for name, group in state.groups.items() if group.lnref]:
+        facts[products.lnref_name(name)] = header_facts(store, products.as_lnref(state, name), name)
     step = as_files(session, products.plan_products(store, out, state, settings, facts))
     pictures = pictures_of(store, state)
     made_of, none_yet = run_report.report_digest(state, problems, pictures), problems
@@ -277,7 +279,7 @@ def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str,
     rows = [row for row in state.frames if row["group"] == name]
     used = [row for row in rows if row["fate"] == "used"]
     master, preview = out / f"{name}.fits", out / f"{name}.png"
-    drizzled = [m for m in masters_of(state) if m.group == name and m.scale]
+    others = {"drizzled" if m.scale else "lnref": m for m in masters_of(state) if m.group == name and m.name != name}
     return GroupSummary(
         name=name,
         n_used=len(used),
@@ -285,7 +287,7 @@ def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str,
         exposure_s=sum(row["exposure_s"] or 0.0 for row in used),
         master=master if name in state.groups and master.exists() else None,
         preview=preview if name in state.groups and preview.exists() else None,
-        drizzled=out / f"{drizzled[0].name}.fits" if drizzled else None,
+        **{kind: out / f"{m.name}.fits" for kind, m in others.items()},
         problem=problems.get(name, ""),
     )
 

@@ -22,6 +22,8 @@ class GroupSummary:
     preview: Path | None
     drizzled: Path | None = None
     """The drizzled master, where one was asked for."""
+    lnref: Path | None = None
+    """The LN reference, where it was asked for."""
     problem: str = ""
     """Why there is no master, or empty."""
 

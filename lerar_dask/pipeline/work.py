@@ -82,6 +82,9 @@ class GroupWork:
     table: str = ""
     master: str = ""
     drizzled: str = ""
+    lnref: str = ""
+    lnref_table: str = ""
+    lnref_subs: Sequence[int] = ()
     n_channels: int = 0
     rejected: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     """(n, 3) int64: samples of each sub rejected low, high, used."""
@@ -111,6 +114,9 @@ class GroupWork:
             table=self.table,
             master=self.master,
             drizzled=self.drizzled,
+            lnref=self.lnref,
+            lnref_table=self.lnref_table,
+            lnref_subs=list(self.lnref_subs),
             n_channels=self.n_channels,
         )
 

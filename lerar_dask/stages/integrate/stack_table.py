@@ -7,8 +7,9 @@ reductions run in it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,20 @@ class StackTable:
     def __len__(self) -> int:
         return len(self.slot)
 
+    def take(self, which: Sequence[int]) -> StackTable:
+        """The table of some of the subs, in the order given."""
+        lines = [self.trails[self.trail_start[i] : self.trail_start[i + 1]] for i in which]
+        voids = [np.insert(self.voids_of(i), 0, k, axis=1).astype(np.int32) for k, i in enumerate(which)]
+        changed: dict[str, Any] = {
+            "patterns": [self.patterns[i] for i in which],
+            "trails": np.concatenate([np.zeros((0, 5)), *lines]),
+            "trail_start": np.cumsum([0, *(len(own) for own in lines)]),
+            "voids": np.concatenate([np.zeros((0, 5), np.int32), *voids]),
+            "_planes": {},
+        }
+        changed |= {name: getattr(self, name)[list(which)] for name in _BY_SUB}
+        return replace(self, **changed)
+
     @property
     def sky_over_noise(self) -> float:
         """Level of the sky in normalized samples over their noise, in the channel where it is least; NaN: unknown."""
@@ -211,6 +226,11 @@ class StackTable:
         return np.nonzero(inside)[0]
 
 
+_BY_SUB = (
+    "geometry", "slot", "shape", "scale", "zero", "blank", "saturation", "calibration", "transform", "ln_scale",
+    "ln_coefficients", "noise", "sky", "weight_factor", "e_per_adu", "fwhm", "registration_px",
+)  # fmt: skip
+"""Arrays with one entry per sub."""
 _NAMES = ("geometries", "calibrations", "patterns")
 _NUMBERS = ("tile_px", "noise_cell_px")
 
