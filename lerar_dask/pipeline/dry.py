@@ -22,7 +22,7 @@ from lerar_dask.store.access import Store
 
 __all__ = ["dry_run"]
 
-RATES_NS = {"masters": 5.0, "ingest": 12.0, "integrate": 10.0}
+RATES_NS = {"masters": 5.0, "ingest": 12.0, "integrate": 10.0, "drizzle": 150.0}
 """CPU per sample, from scripts/benchmark; start-up and solves come on top."""
 _STARTUP_S = 4.0
 _BLOCKS_BYTES = 0.09
@@ -61,6 +61,9 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         )
         samples["ingest"] += plan.n_new * height * width
         samples["integrate"] += plan.n_lights * height * width
+        if scale := settings.drizzle.drizzle:
+            tasks["drizzle"] += len(list(Canvas((0, 0), (height * scale, width * scale)).chunks()))
+            samples["drizzle"] += plan.n_lights * height * width
         most_bytes = max(most_bytes, largest)
     read = sum(light.frame.size for light in night.lights if str(light.frame.path) in new)
     read += sum(f.size for m in masters for f in m.frames)
@@ -100,8 +103,9 @@ def _written_bytes(night: Night, new: set[str], settings: Settings) -> int:
     for group in night.links.groups:
         height, width = group.frames[0].shape
         channels = 3 if group.frames[0].header.cfa else 1
+        images = 1 + settings.drizzle.drizzle**2 + settings.products.lnref
         as_fits = sum(_FITS_BYTES[plane in ("image", "noise")] for plane in PLANES)
-        written += channels * height * width * (_PACKED_MASTER * 4 * len(PLANES) + as_fits)
+        written += images * channels * height * width * (_PACKED_MASTER * 4 * len(PLANES) + as_fits)
     return int(written)
 
 

@@ -215,3 +215,14 @@ def test_settings_say_what_cannot_be():
     from lerar_dask.identity import digest
 
     assert digest(plain) == digest(odd)
+
+
+def test_is_foretold_by_a_dry_run(drizzled, tmp_path):
+    _, folder, _ = drizzled
+    plain, finer = (
+        stack([folder], tmp_path / "none", Settings.of(drizzle=scale), bus=Bus(), dry_run=True) for scale in (0, 2)
+    )
+    assert "drizzle" not in plain.tasks
+    assert finer.tasks["drizzle"] >= 4
+    assert finer.written_bytes > plain.written_bytes + 4 * 4 * 320 * 440
+    assert finer.seconds > plain.seconds
