@@ -82,12 +82,13 @@ def stack(
             memory.PeakSampler() as sampler,
             precompiling(executor, settings.run.scheduler) as compiler,
         ):
-            store.sweep()
-            _sweep_products(out)
+            _sweep(store, out)
             session = Session(store, out, settings, bus, executor, compiler)
             with session.writing():
                 mend_nodes(session)
                 summary = until_whole(session, lambda: _run(session, night, nights, out))
+            if session.n_run and settings.run.scheduler != "threads":
+                _sweep(store, out)  # a worker that was killed could not
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):
             raise full from error
@@ -292,8 +293,9 @@ def _group_summary(state: RunState, name: str, out: Path, problems: Mapping[str,
     )
 
 
-def _sweep_products(out: Path) -> None:
-    """Remove halves of products that a killed run left behind (only under the lock)."""
+def _sweep(store: Store, out: Path) -> None:
+    """Remove halves of arrays and products that a killed run or worker left behind (only under the lock)."""
+    store.sweep()
     for folder in (out, out / "calibration"):
         for path in folder.glob(".*.partial"):
             path.unlink(missing_ok=True)
