@@ -1,5 +1,8 @@
 """Joint pass: all transforms refitted against the mean catalogue of all frames, with the model that suffices.
 
+Frames that do not all lie on the reference, as panels of a mosaic do, are then adjusted as a bundle, on a sky whose
+curvature their overlaps show.
+
 In: star lists (n, 4: x, y, position error, flux) of all frames and a first transform of each (NaN where none is known).
 Out: refined transforms, their residuals, the model of each group, the mean catalogue. A frame's own stars are left out
 of the mean that it is fitted to; the frame `reference` keeps the identity.
@@ -13,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
+from lerar_dask.kernels.register.bundle import Frames, Sightings, adjust, measure_curvature
 from lerar_dask.kernels.register.log_odds import MIN_PAIRS
+from lerar_dask.kernels.register.sphere import charts_at
 from lerar_dask.kernels.register.transform import MODELS, aicc, apply, compose, invert, robust_fit
 
 __all__ = ["Catalogue", "Joint", "joint_pass", "mean_catalogue"]
@@ -23,6 +28,10 @@ _ROUNDS = ((6.0, 10.0, 20), (2.5, 5.0, 20), (1.0, 1.5, 100))
 a group that choose its model."""
 _CATALOGUE_FRAMES = 200
 """The mean of more frames is no better: its error is far below that of one frame."""
+_APART = 0.5
+"""Frames whose centers lie farther from the reference's than this share of its half width hold each other too loosely."""
+_SIGHTINGS = 2_000_000
+"""Of all frames, in the bundle: the brightest stars of each."""
 _MODEL_PAIRS = 12
 """Frames with fewer pairs have no say in the model."""
 
@@ -51,10 +60,18 @@ class Joint:
     n_pairs: np.ndarray
     model: dict[str, str]
     """Model of each group."""
+    curvature: float
+    """Of the sky on the plane of the reference, px^-2 (1 / focal length squared); 0 where nothing shows it."""
 
 
 def joint_pass(
-    first: np.ndarray, stars: Sequence[np.ndarray], groups: Sequence[str], *, reference: int, model: str = "auto"
+    first: np.ndarray,
+    stars: Sequence[np.ndarray],
+    groups: Sequence[str],
+    centers: np.ndarray,
+    *,
+    reference: int,
+    model: str = "auto",
 ) -> Joint:
     """Refine all transforms together.
 
@@ -63,42 +80,121 @@ def joint_pass(
     first : (n, 3, 3) float64     reference plane to frame; NaN where none is known
     stars : (k, 4) float64 per frame     x, y, position error in px, flux
     groups : frames of one group share a model
+    centers : (n, 2) float64     middle of each frame, px
     reference : the frame whose pixels are the reference plane
     model : one of MODELS, or `auto`: the smallest corrected Akaike criterion, summed over a group
     """
-    n = len(first)
+    n, curvature = len(first), 0.0
     transforms, rms, n_pairs = first.copy(), np.full(n, np.nan), np.zeros(n, np.int64)
     models: dict[str, str] = {}
     for merge_px, search_px, n_voters in _ROUNDS:
         catalogue = mean_catalogue(transforms, stars, reference=reference, merge_px=merge_px)
-        known = [i for i in range(n) if np.isfinite(transforms[i, 0, 0])]
-        tree = cKDTree(catalogue.xy) if len(catalogue.xy) else None
-        linked = {i: _linked(i, transforms[i], stars[i], catalogue, tree, search_px) for i in known}
+        known = _known(transforms)
+        apart = _apart(transforms, centers, stars[reference], reference)
+        if apart:
+            seen = _sightings(transforms, stars, known, catalogue, merge_px)
+            frames = Frames(centers, ["similarity"] * n, reference)
+            curvature = measure_curvature(transforms, seen, frames, curvature)
+            transforms = adjust(transforms, seen, frames, curvature)
+            catalogue = mean_catalogue(transforms, stars, reference=reference, merge_px=merge_px)
+        charts = _charts(transforms, centers, reference, curvature)
+        linked = _link_all(known, transforms, stars, catalogue, charts, search_px)
         models = _models(groups, linked, transforms, model, n_voters)
-        refined = {}
-        for i, (a, b, sigma) in linked.items():
-            if len(a) < MIN_PAIRS:
-                if i != reference:
-                    transforms[i] = np.nan
-                continue
-            chosen = _affordable(models[groups[i]], len(a))
-            found, residual = robust_fit(a, b, sigma, model=chosen, mirrored=_mirrored(transforms[i]))
-            if np.isfinite(found).all():
-                refined[i] = found
-                n_pairs[i], rms[i] = _quality(found, a, b, sigma, residual)
-        # Two frames hold each other: one of them must stand still. More of them move together, and then home is set back.
-        back = invert(refined[reference]) if reference in refined and len(refined) > 2 else np.eye(3)
-        for i, found in refined.items():
-            transforms[i] = compose(found, back)
-        transforms[reference] = np.eye(3)
-    return Joint(transforms, rms, n_pairs, models)
+        for i, found in _fit_all(linked, transforms, charts, [models[g] for g in groups], reference).items():
+            transforms[i], n_pairs[i], rms[i] = found
+        if apart:
+            seen = _sightings(transforms, stars, _known(transforms), catalogue, merge_px)
+            own = [_affordable(models[groups[i]], int(n_pairs[i])) for i in range(n)]
+            transforms = adjust(transforms, seen, Frames(centers, own, reference), curvature)
+    return Joint(transforms, rms, n_pairs, models, curvature)
+
+
+def _link_all(
+    known: Sequence[int],
+    transforms: np.ndarray,
+    stars: Sequence[np.ndarray],
+    catalogue: Catalogue,
+    charts: np.ndarray,
+    search_px: float,
+) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Pairs of each frame and the others' mean, of which the positions of the mean are in the frame's chart."""
+    tree = cKDTree(catalogue.xy) if len(catalogue.xy) else None
+    pairs = {i: _linked(i, transforms[i], stars[i], catalogue, tree, search_px) for i in known}
+    return {i: (apply(charts[i], a), b, sigma) for i, (a, b, sigma) in pairs.items()}
+
+
+def _fit_all(
+    linked: Mapping[int, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    transforms: np.ndarray,
+    charts: np.ndarray,
+    models: Sequence[str],
+    reference: int,
+) -> dict[int, tuple[np.ndarray, int, float]]:
+    """Each frame fitted to the others' mean: transform (NaN with too few pairs), pairs that agree, their rms."""
+    refined, lost = {}, {}
+    for i, (a, b, sigma) in linked.items():
+        if len(a) < MIN_PAIRS:
+            lost[i] = (np.full((3, 3), np.nan), 0, np.nan)
+            continue
+        chosen = _affordable(models[i], len(a))
+        found, residual = robust_fit(a, b, sigma, model=chosen, mirrored=_mirrored(transforms[i]))
+        if np.isfinite(found).all():
+            refined[i] = (compose(found, charts[i]), *_quality(found, a, b, sigma, residual))
+    # Two frames hold each other: one of them must stand still. More of them move together, and then home is set back.
+    back = invert(refined[reference][0]) if reference in refined and len(refined) > 2 else np.eye(3)
+    told = lost | {i: (compose(found, back), n_pairs, rms) for i, (found, n_pairs, rms) in refined.items()}
+    return told | {reference: (np.eye(3), *told.get(reference, (None, 0, np.nan))[1:])}
+
+
+def _known(transforms: np.ndarray) -> list[int]:
+    return [int(i) for i in np.flatnonzero(np.isfinite(transforms[:, 0, 0]))]
+
+
+def _apart(transforms: np.ndarray, centers: np.ndarray, stars: np.ndarray, reference: int) -> bool:
+    """Whether some frame lies well beside the reference."""
+    known = _known(transforms)
+    if not len(stars) or len(known) < 3:
+        return False
+    middle = np.array([apply(invert(transforms[i]), centers[i : i + 1])[0] for i in known])
+    half = np.abs(stars[:, :2] - centers[reference]).max(axis=0)
+    return bool((np.abs(middle - centers[reference]) > _APART * half).any())
+
+
+def _charts(transforms: np.ndarray, centers: np.ndarray, reference: int, curvature: float) -> np.ndarray:
+    """Chart of each frame at its center; the unit matrix where no transform is known."""
+    known = _known(transforms)
+    middle = np.array([apply(invert(transforms[i]), centers[i : i + 1])[0] for i in known]).reshape(-1, 2)
+    out = np.broadcast_to(np.eye(3), transforms.shape).copy()
+    out[known] = charts_at(middle, centers[reference], curvature)
+    return out
+
+
+def _sightings(
+    transforms: np.ndarray, stars: Sequence[np.ndarray], known: Sequence[int], catalogue: Catalogue, merge_px: float
+) -> Sightings:
+    """Stars that at least two frames see."""
+    tree, most = cKDTree(catalogue.xy), max(_SIGHTINGS // max(len(known), 1), 60)
+    columns: list[list[np.ndarray]] = [
+        [np.zeros(0, np.int64)],
+        [np.zeros(0, np.int64)],
+        [np.zeros((0, 2))],
+        [np.zeros(0)],
+    ]
+    for i in known:
+        own = stars[i][:most]
+        a, b = _pairs(catalogue.xy, tree, apply(invert(transforms[i]), own[:, :2]), merge_px)
+        for column, part in zip(columns, (np.full(len(a), i), a, own[b, :2], own[b, 2]), strict=True):
+            column.append(part)
+    seen = Sightings(*(np.concatenate(column) for column in columns))
+    often = np.bincount(seen.star, minlength=1)[seen.star] > 1
+    return Sightings(*(column[often] for column in seen))
 
 
 def mean_catalogue(
     transforms: np.ndarray, stars: Sequence[np.ndarray], *, reference: int, merge_px: float
 ) -> Catalogue:
     """Mean positions of the stars of all registered frames, `reference` first; of many frames, every k-th."""
-    known = [i for i in range(len(stars)) if i != reference and np.isfinite(transforms[i, 0, 0])]
+    known = [i for i in _known(transforms) if i != reference]
     sums, flux, entry = np.zeros((0, 3)), np.zeros(0), {}
     for i in [reference, *known[:: len(known) // _CATALOGUE_FRAMES + 1]]:
         back = apply(invert(transforms[i]), stars[i][:, :2])

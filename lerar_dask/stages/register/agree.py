@@ -115,7 +115,8 @@ def agree(
     lists = [list_of(s, m) for s, m in zip(stars, everyone, strict=True)]
     match_by_neighbors(first, log_odds, everyone, lists, settings)
     match_by_catalogue(first, log_odds, stars, lists, origin, settings)
-    joint = joint_pass(first, stars, [m.group for m in everyone], reference=origin, model=settings.model)
+    centers = np.array([[(m.shape[1] - 1) / 2, (m.shape[0] - 1) / 2] for m in everyone])
+    joint = joint_pass(first, stars, [m.group for m in everyone], centers, reference=origin, model=settings.model)
     n = len(members)
     transforms = joint.transforms[:n]
     summaries = [store.measures(m.geometry, m.measure).summary(m.slot) for m in members]

@@ -7,6 +7,7 @@ from lerar_dask.kernels.register.joint import joint_pass
 from lerar_dask.kernels.register.transform import apply, invert
 
 H, W = 3000, 4000
+MIDDLE = np.array([[(W - 1) / 2, (H - 1) / 2]])
 FIELD = np.stack(np.meshgrid(np.linspace(0, W, 9), np.linspace(0, H, 7)), -1).reshape(-1, 2)
 
 
@@ -45,7 +46,7 @@ def mutual(truth, found):
 
 def test_error_of_a_night():
     truth, first, lists = night(30)
-    joint = joint_pass(first, lists, ["a"] * 30, reference=0)
+    joint = joint_pass(first, lists, ["a"] * 30, MIDDLE.repeat(30, 0), reference=0)
     assert joint.model == {"a": "similarity"}
     assert mutual(truth, joint.transforms) < 0.02, "a direct fit of 250 stars of 0.15 px reaches 0.029"
     assert np.array_equal(joint.transforms[0], np.eye(3))
@@ -55,13 +56,19 @@ def test_error_of_a_night():
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_few_frames_settle(n):
     truth, first, lists = night(n, noise=0.05)
-    assert mutual(truth, joint_pass(first, lists, ["a"] * n, reference=0).transforms) < 0.012
+    assert mutual(truth, joint_pass(first, lists, ["a"] * n, MIDDLE.repeat(n, 0), reference=0).transforms) < 0.012
 
 
 def test_refraction_wants_an_affine_model_for_its_group_alone():
     truth, first, lists = night(12, noise=0.05)
     stretched, guess, more = night(6, noise=0.05, stretch=4e-4)
-    joint = joint_pass(np.concatenate([first, guess[1:]]), [*lists, *more[1:]], ["a"] * 12 + ["b"] * 5, reference=0)
+    joint = joint_pass(
+        np.concatenate([first, guess[1:]]),
+        [*lists, *more[1:]],
+        ["a"] * 12 + ["b"] * 5,
+        MIDDLE.repeat(17, 0),
+        reference=0,
+    )
     assert joint.model == {"a": "similarity", "b": "affine"}
     assert mutual(np.concatenate([truth, stretched[1:]]), joint.transforms) < 0.01
 
@@ -69,11 +76,11 @@ def test_refraction_wants_an_affine_model_for_its_group_alone():
 def test_lost_frames_stay_lost_and_order_has_no_say():
     truth, first, lists = night(8)
     first[5] = np.nan
-    joint = joint_pass(first, lists, ["a"] * 8, reference=0)
+    joint = joint_pass(first, lists, ["a"] * 8, MIDDLE.repeat(8, 0), reference=0)
     assert np.isnan(joint.transforms[5]).all()
     assert np.isfinite(np.delete(joint.transforms, 5, axis=0)).all()
     order = [0, 7, 3, 5, 1, 2, 6, 4]
-    turned = joint_pass(first[order], [lists[i] for i in order], ["a"] * 8, reference=0)
+    turned = joint_pass(first[order], [lists[i] for i in order], ["a"] * 8, MIDDLE.repeat(8, 0), reference=0)
     kept = [i for i in order if i != 5]
     assert mutual(truth[kept], joint.transforms[kept]) < 0.03
     for place, i in enumerate(order):
@@ -85,6 +92,6 @@ def test_a_wrong_first_transform_is_dropped():
     _, first, lists = night(6)
     first[3, :2, 2] += 500.0
     lists[3] = lists[3][:40]
-    joint = joint_pass(first, lists, ["a"] * 6, reference=0)
+    joint = joint_pass(first, lists, ["a"] * 6, MIDDLE.repeat(6, 0), reference=0)
     assert np.isnan(joint.transforms[3]).all()
     assert np.isfinite(joint.transforms[[0, 1, 2, 4, 5]]).all()
