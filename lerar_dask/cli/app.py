@@ -51,6 +51,7 @@ _COMMANDS = {
     "stack": ("NIGHT... -o OUT", "Stack folders of raw frames into masters, pictures and a report."),
     "link": ("NIGHT...", "Show which dark, flat and bias each light gets, and why."),
     "simulate": ("DIR", "Make a night with known truth."),
+    "mosaic": ("MASTERS... -o OUT", "Join masters that were made apart to a mosaic without seams."),
     "picture": ("OUT", "Make a color picture of the masters of a run."),
     "info": ("OUT", "Show what is in a run: frames, fates and reasons, masters, settings, sizes, damage."),
 }

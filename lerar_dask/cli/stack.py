@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lerar_dask.pipeline.summary import DryRun, Summary
     from lerar_dask.runtime.events import Bus
 
-__all__ = ["stack"]
+__all__ = ["print_summary", "stack", "tell_of_compiling"]
 
 _STAGES = ("Run", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Drizzle", "Products")
 _GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(_STAGES)}
@@ -84,18 +84,18 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
         if not dry_run:
             bus.subscribe(log.log_event)
             bus.subscribe(show)
-            _tell_of_compiling(bus)
+            tell_of_compiling(bus)
         result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
     if display.json:
         print_json("dry_run" if dry_run else "summary", result=result)
     elif dry_run:
         _print_plan(result)
     elif not display.quiet:
-        _print_summary(result)
+        print_summary(result)
     return 0 if dry_run else int(result.exit_code)
 
 
-def _tell_of_compiling(bus: Bus) -> None:
+def tell_of_compiling(bus: Bus) -> None:
     """Say when a run begins that its kernels must be compiled first, if none are kept yet."""
     from lerar_dask.kernels.compiled import cache, precompile
     from lerar_dask.runtime.events import Event, Note, RunStarted
@@ -163,7 +163,8 @@ def _print_plan(plan: DryRun) -> None:
     )
 
 
-def _print_summary(summary: Summary) -> None:
+def print_summary(summary: Summary) -> None:
+    """Print what was stacked, what was set aside, and where the results lie."""
     if summary.did_nothing:
         say("nothing to do: all is there already")
     rows = [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,24 +13,10 @@ from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.image.blocks import by_chunks
 from lerar_dask.image.state import Image, needs
 from lerar_dask.products import picture_files as files
+from lerar_dask.products.panels import is_carried
 from lerar_dask.products.picture_files import STATE_CARD
 
 __all__ = ["open_image", "save_image"]
-
-_CARRIED = (
-    "OBJECT",
-    "DATE-OBS",
-    "TELESCOP",
-    "INSTRUME",
-    "FILTER",
-    "EXPTIME",
-    "ROWORDER",
-    "FOCALLEN",
-    "XPIXSZ",
-    "YPIXSZ",
-)
-_OF_WCS = re.compile(r"C(TYPE|RVAL|RPIX|DELT)[12]|(CD|PC)[12]_[12]|[AB]P?_(ORDER|\d_\d)|RADESYS")
-"""Words of a plate solution, its distortion among them."""
 
 
 def open_image(path: str | Path) -> Image:
@@ -63,7 +48,7 @@ def open_image(path: str | Path) -> Image:
     state = str(header.get(STATE_CARD, "linear"))
     if state not in ("linear", "stretched"):
         raise UsageError(f"{path}: {STATE_CARD} is {state!r}", "it says linear or stretched")
-    cards = {word: header[word] for word in header if word in _CARRIED or _OF_WCS.fullmatch(word)}
+    cards = {word: header[word] for word in header if is_carried(word)}
     history = tuple(str(line) for line in header["HISTORY"]) if "HISTORY" in header else ()
     return Image(data=lazy, state=state, history=history, cards=cards)  # type: ignore[arg-type]
 

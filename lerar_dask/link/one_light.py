@@ -100,7 +100,8 @@ class _OneLight:
         letters = self.light.header.calibrated
         words = {"B": "bias", "D": "dark", "F": "flat"}
         what = ", ".join(words[letter] for letter in "BDF" if letter in self.done)
-        source = "its name" if self.light.header.sources.get("calibrated") == "name" else f"CALSTAT {letters}"
+        told_by = self.light.header.sources.get("calibrated", "")
+        source = {"name": "its name", "panel": "it is a master"}.get(told_by, f"CALSTAT {letters}")
         return f"calibrated before ({source}): no {what} again"
 
     # -------------------------------------------------------------------------------------------------------- choices

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.frames.header import Header
+from lerar_dask.frames.sky_points import points_of
 from lerar_dask.frames.wcs import Solution
 from lerar_dask.kernels.register.transform import apply, invert
-from lerar_dask.pipeline.sky_solution import joint_solution, points_of
+from lerar_dask.pipeline.sky_solution import joint_solution
 from lerar_dask.products.quantities import iso_time
 from lerar_dask.run import GroupState, RunState
 from lerar_dask.stages.integrate.stack_table import load_table

@@ -10,11 +10,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lerar_dask.errors import DamagedError, LerarError, StoreError, UsageError, space_error
 from lerar_dask.grid import Canvas
+from lerar_dask.identity import code_of, digest
+from lerar_dask.image import open_image, psf_of
 from lerar_dask.pipeline import run_report
 from lerar_dask.pipeline.catalog import catalog_colors
 from lerar_dask.pipeline.files import as_files, is_kept, keep_file, told_of
@@ -199,6 +202,7 @@ def _sharpen(session: Session, work: PictureWork) -> PictureWork:
         return work
     facts = {**work.facts, "psf": dataclasses.asdict(field.usual), "psf_eccentricity": field.usual.eccentricity}
     facts["psf_range_px"] = [f([z.fwhm_px for row in field.zones for z in row]) for f in (min, max)]
+    facts |= _psf_of_lnref(session, work)
     work = dataclasses.replace(work, facts=facts, psf=key)
     if wanted.deconvolution == "none":
         return work
@@ -212,6 +216,25 @@ def _sharpen(session: Session, work: PictureWork) -> PictureWork:
     stop_on_failure(records)
     facts = {**work.facts, "iterations": max(r["result"]["iterations"] for r in records.values())}
     return dataclasses.replace(work, sharp=sharp, facts=facts)
+
+
+def _psf_of_lnref(session: Session, work: PictureWork) -> dict[str, Any]:
+    """The PSF of the LN reference, which the best subs make alone; nothing where it was not written or tells too little."""
+    if work.lnref is None or not work.lnref[1].is_file():
+        return {}
+    (master, path), model = work.lnref, session.settings.picture.psf_model
+    key, made_of = f"color/{work.target}/lnref psf", digest("lnref psf", code_of(__name__), master, model)
+    record = session.known.get(key)
+    if record is None or record["digest"] != made_of:
+        whole = open_image(path)
+        light = dataclasses.replace(whole, data=whole.data[len(whole.data) // 2 :][:1])  # of three colors the green one
+        try:
+            found = dataclasses.asdict(psf_of(light, fwhm_px=work.fwhm_px, model=model))
+        except UsageError:
+            found = {}
+        session.note(key, made_of, result=found)
+    told = dict(session.known[key]["result"])
+    return {"psf_lnref": told} if told else {}
 
 
 def _finish(session: Session, work: PictureWork) -> PictureWork:

@@ -59,6 +59,13 @@ def told_of_picture(work: PictureWork) -> dict[str, str]:
             f"FWHM {work.psf_fwhm_px:.2f} px ({low:.2f} to {high:.2f} over the field), eccentricity "
             f"{facts['psf_eccentricity']:.2f}, beta {found['beta']:.1f}, {found['stars']} stars"
         )
+    if "psf_lnref" in facts:
+        best = facts["psf_lnref"]
+        width = float(np.sqrt(best["fwhm_x_px"] * best["fwhm_y_px"]))
+        told["PSF of the LN reference"] = (
+            f"FWHM {width:.2f} px ({100 * (width / work.psf_fwhm_px - 1):+.1f} %), beta {best['beta']:.1f}, "
+            f"{best['stars']} stars: what the best subs alone would give"
+        )
     if "iterations" in facts:
         told["deconvolution"] = f"{facts['iterations']} iterations at most"
     told["clipped"] = f"{100 * facts['clipped_black']:.2f} % black, {100 * facts['clipped_white']:.2f} % white"

@@ -17,6 +17,7 @@ from lerar_dask.link.meaning import filter_key
 from lerar_dask.pipeline.header_facts import header_facts
 from lerar_dask.pipeline.ln_reference import match_images
 from lerar_dask.pipeline.picture_work import PictureWork
+from lerar_dask.pipeline.products import lnref_name
 from lerar_dask.pipeline.session import Session, stop_on_failure
 from lerar_dask.run import GroupState, RunState
 from lerar_dask.stages.integrate.stack_table import load_table
@@ -60,6 +61,7 @@ def work_of_target(session: Session, state: RunState, name: str) -> PictureWork:
         for group in used
     ]
     first = (work.recipe.luminance or work.recipe.colors[0]).channels[0].group
+    lnref = (groups[first].lnref, session.out / f"{lnref_name(first)}.fits") if groups[first].lnref else None
     facts = header_facts(session.store, state, first)
     return dataclasses.replace(
         work,
@@ -67,6 +69,7 @@ def work_of_target(session: Session, state: RunState, name: str) -> PictureWork:
         saturation=tuple(_saturation(session.store, groups, mix) for mix in work.recipe.mixes),
         cards=_cards(facts, target.canvas.origin_yx),
         bottom_up=facts.get("row_order") == "BOTTOM-UP",
+        lnref=lnref,
     )
 
 

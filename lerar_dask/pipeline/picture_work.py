@@ -31,6 +31,8 @@ class PictureWork:
     cards: Mapping[str, Any] = field(default_factory=dict)
     """Header words."""
     bottom_up: bool = False
+    lnref: tuple[str, Path] | None = None
+    """Key and file of the LN reference of what gives the luminance; None: it was not written."""
     measured: str = ""
     """Key, as those below."""
     balance: Balance | None = None

@@ -14,7 +14,7 @@ from lerar_dask.settings import Settings
 from lerar_dask.stages.calibrate.masters import CalibrationSet, set_key
 from lerar_dask.stages.ingest import Item, geometry_name, raw_digest
 
-__all__ = ["Light", "Night", "gone_lights", "items_of", "survey", "without_frames"]
+__all__ = ["Light", "Night", "gone_lights", "items_of", "survey", "survey_frames", "without_frames"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,12 @@ class Night:
 
 def survey(nights: Iterable[Path], settings: Settings, *, exclude: Sequence[Path] = ()) -> Night:
     """Scan folders, link frames, and name what calibrates each light."""
-    return _linked(scan(list(nights), exclude=exclude).frames, settings, {})
+    return survey_frames(scan(list(nights), exclude=exclude).frames, settings)
+
+
+def survey_frames(frames: Sequence[Frame], settings: Settings) -> Night:
+    """Link frames that are known, and name what calibrates each light."""
+    return _linked(frames, settings, {})
 
 
 def without_frames(night: Night, bad: Mapping[str, str], settings: Settings) -> Night:

@@ -35,7 +35,7 @@ from lerar_dask.sub import Sub
 if TYPE_CHECKING:
     from lerar_dask.pipeline.work import TargetWork
 
-__all__ = ["stack"]
+__all__ = ["check_out", "stack", "stack_night"]
 
 
 def stack(
@@ -48,12 +48,10 @@ def stack(
     LerarError
         when the run cannot go on: no lights, nothing registers, a full disk, a foreign OUT.
     """
-    start = time.monotonic()
     out = Path(out).absolute()  # workers have folders of their own to start from
     nights = [Path(n).absolute() for n in nights]
-    url = settings.run.store or str(out / "store.zarr")
-    url = url if "://" in url else str(Path(url).absolute())
-    _check_out(out, Path(url))
+    url = _store_url(out, settings)
+    check_out(out, Path(url))
     night = survey(nights, settings, exclude=[out, Path(url)])
     if not night.lights:
         raise LerarError(
@@ -62,6 +60,24 @@ def stack(
     if dry_run:
         night = within_memory(night, memory.budget_bytes(settings.run.memory), settings)
         return make_dry_run(night, out, url, settings)
+    return stack_night(night, nights, out, settings, bus=bus)
+
+
+def stack_night(night: Night, nights: Sequence[Path], out: Path, settings: Settings, *, bus: events.Bus) -> Summary:
+    """Stack frames that are known and linked.
+
+    Parameters
+    ----------
+    nights : folders that they come from
+    out : an absolute path
+
+    Raises
+    ------
+    LerarError
+        as `stack`.
+    """
+    start = time.monotonic()
+    url = _store_url(out, settings)
     try:
         out.mkdir(parents=True, exist_ok=True)
         store = Store.create(url)
@@ -98,6 +114,11 @@ def stack(
     summary = dataclasses.replace(summary, seconds=time.monotonic() - start, peak_bytes=sampler.peak)
     bus.emit(events.RunFinished(seconds=summary.seconds, exit_code=summary.exit_code))
     return summary
+
+
+def _store_url(out: Path, settings: Settings) -> str:
+    url = settings.run.store or str(out / "store.zarr")
+    return url if "://" in url else str(Path(url).absolute())
 
 
 def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> Summary:
@@ -301,13 +322,17 @@ def _sweep(store: Store, out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _check_out(out: Path, store: Path) -> None:
+def check_out(out: Path, store: Path) -> None:
     """OUT must be new, empty, or a run's."""
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out} is a file", "give a folder for the results")
     if not out.is_dir() or (out / "lerar.toml").exists() or (store / "zarr.json").exists():
         return
-    others = [p.name for p in out.iterdir() if p.name not in ("lerar.log", "store.zarr") and not p.name.startswith(".")]
+    others = [
+        p.name
+        for p in out.iterdir()
+        if p.name not in ("lerar.log", "store.zarr", "panels") and not p.name.startswith(".")
+    ]
     if others:
         raise StoreError(
             f"{out} holds something else ({', '.join(sorted(others)[:3])})", "give an empty or a new folder"

@@ -10,7 +10,7 @@ from lerar_dask.errors import LerarError
 from lerar_dask.pipeline.group import GROUP_STAGES
 from lerar_dask.pipeline.ln_reference import find_reference
 from lerar_dask.pipeline.session import Session
-from lerar_dask.pipeline.target_grid import best_first, canvas_of, register_target, sampling_notes
+from lerar_dask.pipeline.target_grid import best_first, canvas_of, grid_notes, register_target
 from lerar_dask.pipeline.work import GroupWork, TargetWork, through
 from lerar_dask.sub import Sub
 
@@ -38,7 +38,7 @@ def _register(session: Session, target: TargetWork) -> TargetWork:
         registration_key=key,
         registration=registration,
         reference=reference,
-        notes=sampling_notes(subs, registration),
+        notes=grid_notes(subs, registration),
     )
 
 

@@ -20,7 +20,7 @@ from lerar_dask.stages.register.match import plan_match
 from lerar_dask.stages.register.reference import choose_reference, finest_group, grid_scale
 from lerar_dask.sub import Sub
 
-__all__ = ["best_first", "canvas_of", "register_target", "sampling_notes"]
+__all__ = ["best_first", "canvas_of", "grid_notes", "register_target"]
 
 CANVAS_LIMIT = 4.0
 """Beyond this many frames the canvas grows only by subs that hang together by chains of overlaps."""
@@ -124,12 +124,23 @@ def canvas_of(
     canvas = Canvas.union(registration.transforms[inside], boxes[inside])
     if canvas.shape[0] * canvas.shape[1] <= CANVAS_LIMIT * frame:
         return canvas, reasons
-    chains = chains_of(registration.transforms[inside], boxes[inside])
+    chains = chains_of(registration.transforms[inside], _reach(boxes, registration.placed)[inside])
     main = chains[inside.index(origin)] if origin in inside else np.argmax(np.bincount(chains))
     for i in [i for i, chain in zip(inside, chains, strict=True) if chain != main]:
         inside.remove(i)
-        reasons[i] = "no chain of overlapping subs connects it with the others, which lie far away"
+        reasons[i] = (
+            "its plate solution says that it lies more than half a frame beside the others"
+            if registration.placed[i]
+            else "no chain of overlapping subs connects it with the others, which lie far away"
+        )
     return Canvas.union(registration.transforms[inside], boxes[inside]), reasons
+
+
+def _reach(boxes: np.ndarray, placed: np.ndarray) -> np.ndarray:
+    """The boxes, of subs that lie where their plate solutions say half a frame larger on each side."""
+    half = np.stack([boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]], axis=1)[:, [0, 0, 1, 1]] // 2
+    grown: np.ndarray = boxes + placed[:, None] * half * np.array([-1, 1, -1, 1])
+    return grown
 
 
 def _valid_area(session: Session, sub: Sub) -> tuple[int, int, int, int]:
@@ -138,9 +149,15 @@ def _valid_area(session: Session, sub: Sub) -> tuple[int, int, int, int]:
     return y0, y1, x0, x1
 
 
-def sampling_notes(subs: Sequence[Sub], registration: Registration) -> list[str]:
-    """What is to be said of groups whose pixels are of another size than the grid's."""
+def grid_notes(subs: Sequence[Sub], registration: Registration) -> list[str]:
+    """What is to be said of subs that no star ties to the others, and of groups whose pixels are not of the grid's size."""
     notes = []
+    for group in sorted({sub.group for sub, placed in zip(subs, registration.placed, strict=True) if placed}):
+        n = sum(sub.group == group and bool(p) for sub, p in zip(subs, registration.placed, strict=True))
+        notes.append(
+            f"{group}: {n} sub{'s' * (n > 1)} without a star in common with the others: placed by plate solution, "
+            "with a scale and a sky that nothing ties to theirs"
+        )
     for group in sorted({sub.group for sub in subs}):
         own = [i for i, sub in enumerate(subs) if sub.group == group and not registration.reasons[i]]
         if not own:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lerar_dask.cli.app import run
-from lerar_dask.cli.stack import _tell_of_compiling
+from lerar_dask.cli.stack import tell_of_compiling
 from lerar_dask.kernels.compiled import precompile
 from lerar_dask.pipeline.summary import DryRun, GroupPlan, GroupSummary, Summary
 from lerar_dask.runtime.events import Bus, Note, RunStarted
@@ -119,7 +119,7 @@ def test_the_first_run_says_that_kernels_are_compiled(monkeypatch):
     notes = []
     bus = Bus()
     bus.subscribe(lambda event: notes.append(event.text) if isinstance(event, Note) else None)
-    _tell_of_compiling(bus)
+    tell_of_compiling(bus)
     started = RunStarted(out="out", threads=1, budget_bytes=1)
     monkeypatch.setattr(precompile, "is_compiled", lambda: False)
     bus.emit(started)

@@ -7,7 +7,8 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS, Sip
 
-from lerar_dask.pipeline.sky_solution import joint_solution, points_of
+from lerar_dask.frames.sky_points import points_of
+from lerar_dask.pipeline.sky_solution import joint_solution
 
 SHAPE = (2000, 3000)
 

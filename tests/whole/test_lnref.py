@@ -8,6 +8,8 @@ from astropy.io import fits
 
 from lerar_dask.image import open_image, psf_of
 from lerar_dask.pipeline import stack
+from lerar_dask.pipeline.picture import make_pictures
+from lerar_dask.pipeline.picture_report import told_of_picture
 from lerar_dask.run import Run
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
@@ -77,3 +79,16 @@ def test_a_table_of_all_subs_is_the_table(made):
     own = [table.trails[table.trail_start[i] : table.trail_start[i + 1]] for i in (7, 2)]
     np.testing.assert_array_equal(turned.trails, np.concatenate(own))
     np.testing.assert_array_equal(turned.transform, table.transform[[7, 2]])
+
+
+def test_the_picture_tells_its_psf_beside_that_of_the_master(made):
+    folder, group = made
+    stack([folder / "night"], folder / "out", Settings.of(lnref=True), bus=Bus())
+    (work,) = make_pictures(folder / "out", Settings(), bus=Bus()).pictures
+    best, whole = work.facts["psf_lnref"], work.facts["psf"]
+    assert best["fwhm_x_px"] * best["fwhm_y_px"] < whole["fwhm_x_px"] * whole["fwhm_y_px"]
+    assert np.sqrt(best["fwhm_x_px"] * best["fwhm_y_px"]) == pytest.approx(
+        psf_of(open_image(group.lnref), fwhm_px=3.2).fwhm_px, rel=0.03
+    )
+    assert "best subs alone" in told_of_picture(work)["PSF of the LN reference"]
+    assert make_pictures(folder / "out", Settings(), bus=Bus()).did_nothing

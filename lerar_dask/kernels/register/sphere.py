@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["charts_at"]
+__all__ = ["charts_at", "gnomonic"]
 
 
 def charts_at(pointings: np.ndarray, axis: np.ndarray, curvature: float) -> np.ndarray:
@@ -50,3 +50,24 @@ def _turn(ray: np.ndarray) -> np.ndarray:
     cross = np.array([[0, 0, -x], [0, 0, -y], [x, y, 0.0]])
     turn: np.ndarray = np.eye(3) + cross + cross @ cross / (1 + z)
     return turn
+
+
+def gnomonic(sky_deg: np.ndarray, center_deg: np.ndarray) -> np.ndarray:
+    """Points of the sky on the plane that touches it at a center (Calabretta & Greisen 2002, section 5.1.3).
+
+    Parameters
+    ----------
+    sky_deg : (n, 2) float64     right ascension, declination
+    center_deg : (2,) float64
+
+    Returns
+    -------
+    (n, 2) float64     degrees to the east and to the north; NaN for points that lie 90 degrees from the center or more
+    """
+    ra, dec = np.deg2rad(sky_deg[:, 0] - center_deg[0]), np.deg2rad(sky_deg[:, 1])
+    d0 = np.deg2rad(center_deg[1])
+    depth = np.sin(d0) * np.sin(dec) + np.cos(d0) * np.cos(dec) * np.cos(ra)
+    depth = np.where(depth > 0, depth, np.nan)
+    x = np.cos(dec) * np.sin(ra) / depth
+    y = (np.cos(d0) * np.sin(dec) - np.sin(d0) * np.cos(dec) * np.cos(ra)) / depth
+    return np.rad2deg(np.column_stack([x, y]))

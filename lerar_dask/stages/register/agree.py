@@ -2,23 +2,27 @@
 
 Reads   star lists of all subs of a target (all filters, nights, cameras)
 Writes  registration/<key>/{transforms,accepted,rms_px,n_pairs,log_odds}; reasons beside them
-Second chance for unmatched subs, model by AICc, joint pass against the mean catalogue, reasons in words.
+Second chance for unmatched subs, plate solutions where stars do not suffice, model by AICc, joint pass against the mean
+catalogue, reasons in words.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from lerar_dask.frames.sky_points import points_of
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.register.joint import joint_pass
 from lerar_dask.settings import Register
 from lerar_dask.stages.register.lists import list_of, match_with_itself, stars_of
 from lerar_dask.stages.register.reasons import reasons_of
 from lerar_dask.stages.register.second_chance import match_by_catalogue, match_by_neighbors
+from lerar_dask.stages.register.solutions import match_by_solution, place_islands
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
@@ -41,6 +45,8 @@ class Registration:
     """Why a sub is set aside; empty for the others."""
     model: dict[str, str]
     """Model chosen for each group."""
+    placed: np.ndarray
+    """(n,) bool: those that share no star with the others and lie where their plate solutions say."""
 
 
 def plan_agree(
@@ -115,14 +121,17 @@ def agree(
     lists = [list_of(s, m) for s, m in zip(stars, everyone, strict=True)]
     match_by_neighbors(first, log_odds, everyone, lists, settings)
     match_by_catalogue(first, log_odds, stars, lists, origin, settings)
+    sky_of = partial(_sky_of, store)
+    match_by_solution(first, log_odds, everyone, stars, sky_of, origin, settings)
     centers = np.array([[(m.shape[1] - 1) / 2, (m.shape[0] - 1) / 2] for m in everyone])
     joint = joint_pass(first, stars, [m.group for m in everyone], centers, reference=origin, model=settings.model)
-    n = len(members)
-    transforms = joint.transforms[:n]
+    transforms, n = joint.transforms, len(members)
+    placed = place_islands(transforms, everyone, stars, lists, sky_of, origin, settings)[:n]
+    transforms = transforms[:n]
     summaries = [store.measures(m.geometry, m.measure).summary(m.slot) for m in members]
     reasons = reasons_of(transforms, members, summaries, [len(s) for s in stars])
     models = {group: joint.model[group] for group in sorted({m.group for m in members})}
-    _write(store, key, transforms, joint.rms_px[:n], joint.n_pairs[:n], log_odds[:n], reasons, models)
+    _write(store, key, transforms, joint.rms_px[:n], joint.n_pairs[:n], log_odds[:n], placed, reasons, models)
     return {"accepted": sum(not reason for reason in reasons), "model": models}
 
 
@@ -134,7 +143,15 @@ def load(store_url: str, key: str) -> Registration:
     names = ("transforms", "rms_px", "n_pairs", "log_odds")
     columns = {name: store.read_array(f"{at}/{name}") for name in names}
     accepted = store.read_array(f"{at}/accepted").astype(bool)
-    return Registration(accepted=accepted, reasons=notes["reasons"], model=notes["model"], **columns)
+    placed = np.isin(np.arange(len(accepted)), notes["placed"])
+    return Registration(accepted=accepted, reasons=notes["reasons"], model=notes["model"], placed=placed, **columns)
+
+
+def _sky_of(store: Store, member: Sub) -> np.ndarray | None:
+    """Where the pixels of a sub lie in the sky by its header; None where it does not say, and for foreign images."""
+    if member.stars_at or not store.has_sub(member.geometry, member.slot):
+        return None
+    return points_of(store.frame(member.geometry, member.slot)["cards"], member.shape, np.eye(3))
 
 
 def _write(
@@ -144,6 +161,7 @@ def _write(
     rms: np.ndarray,
     pairs: np.ndarray,
     log_odds: np.ndarray,
+    placed: np.ndarray,
     reasons: list[str],
     models: dict[str, str],
 ) -> None:
@@ -154,4 +172,6 @@ def _write(
     )
     for name, column in (("accepted", accepted), ("rms_px", rms), ("n_pairs", pairs), ("log_odds", log_odds)):
         store.write_array(f"{at}/{name}", column, dims=("sub",))
-    store.write_json(f"{at}/notes.json", {"reasons": reasons, "model": models})
+    store.write_json(
+        f"{at}/notes.json", {"reasons": reasons, "model": models, "placed": np.flatnonzero(placed).tolist()}
+    )
