@@ -73,12 +73,17 @@ def solve(
     -----
     Stage 1 solves the flat modes {1, x, y, xy} alone, so that curvature common to all subs goes to the scene; started
     with all modes at once, part of it would stay with the skies, and the evidence would keep it there.
+
+    What overlaps say of frames at both ends of a mosaic passes from frame to frame: the condition of the problem grows as
+    the square of the frames across, and with it the iterations and the error that a given gradient leaves.
     """
     state = _State(slabs, scale, scene, start)
+    across = _frames_across(slabs, scene)
+    tolerance, inner = tolerance / across**2, inner * across**2
     iterations = 0
     if start is None:
         state.hold(terms, only_flat=True)
-        iterations += state.descend(tolerance=tolerance, inner=40)
+        iterations += state.descend(tolerance=tolerance, inner=40 * across**2)
         state.reweight(cut=13.5, detail=False)
         iterations += state.descend(tolerance=tolerance, inner=inner)
     for turn in range(rounds):
@@ -93,6 +98,12 @@ def solve(
         if turn >= 2 and np.abs(np.log(after / before)).max(initial=0.0) < 0.02:
             break
     return state.finish(iterations)
+
+
+def _frames_across(slabs: Sequence[Slab], scene: Scene) -> int:
+    """Frames that lie beside one another along the scene, at least 1."""
+    side = max((sum(slab.value.shape[1:]) / 2 for slab in slabs), default=1.0)
+    return max(1, int(max(scene.shape) / max(side, 1.0)))
 
 
 def regress_scales(slabs: Sequence[Slab], scale: np.ndarray, solution: Solution) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from lerar_dask.kernels.register.joint import joint_pass
 from lerar_dask.settings import Register
 from lerar_dask.stages.register.lists import list_of, match_with_itself, stars_of
 from lerar_dask.stages.register.reasons import reasons_of
-from lerar_dask.stages.register.second_chance import match_by_catalogue, match_by_neighbors
+from lerar_dask.stages.register.second_chance import match_by_catalogue, match_by_neighbors, match_thoroughly
 from lerar_dask.stages.register.solutions import match_by_solution, place_islands
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
@@ -119,10 +119,13 @@ def agree(
             log_odds[i] = match["log_odds"]
     first[origin] = np.eye(3)
     lists = [list_of(s, m) for s, m in zip(stars, everyone, strict=True)]
+    sky_of = cache(partial(_sky_of, store))
+    match_by_solution(first, log_odds, everyone, stars, sky_of, origin, settings)
     match_by_neighbors(first, log_odds, everyone, lists, settings)
     match_by_catalogue(first, log_odds, stars, lists, origin, settings)
-    sky_of = partial(_sky_of, store)
+    match_by_neighbors(first, log_odds, everyone, lists, settings)
     match_by_solution(first, log_odds, everyone, stars, sky_of, origin, settings)
+    match_thoroughly(first, log_odds, everyone, lists, origin, settings)
     centers = np.array([[(m.shape[1] - 1) / 2, (m.shape[0] - 1) / 2] for m in everyone])
     joint = joint_pass(first, stars, [m.group for m in everyone], centers, reference=origin, model=settings.model)
     transforms, n = joint.transforms, len(members)

@@ -1,4 +1,4 @@
-"""Match: each sub against the reference, a task per batch of subs.
+"""Match: each sub against the reference, a task per batch of subs; the usual cases only (for others see second_chance).
 
 The reference may be one of the subs, or an image that the user gave: a Sub whose star list lies in the store as an
 array of its own (`stars_at`).
@@ -54,6 +54,7 @@ def match_batch(*, store_url: str, members: tuple[Sub, ...], reference: Sub, set
             sigma_px=SIGMA_PX,
             accept=settings.accept_log_odds,
             same_camera=member.geometry == reference.geometry,
+            quick=True,
         )
         found.append(
             None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,10 @@ from lerar_dask.settings import Register
 from lerar_dask.stages.register.lists import MATCH_STARS, SIGMA_PX
 from lerar_dask.sub import Sub
 
-__all__ = ["match_by_catalogue", "match_by_neighbors"]
+__all__ = ["match_by_catalogue", "match_by_neighbors", "match_thoroughly"]
+
+_THOROUGH = 3
+"""Subs of a group that are searched for without success before the group is given up: such a search takes long."""
 
 
 def match_by_neighbors(
@@ -37,6 +41,37 @@ def match_by_neighbors(
                     first[i], log_odds[i] = compose(match.transform, first[j]), match.log_odds
                     gained = True
                     break
+
+
+def match_thoroughly(
+    first: np.ndarray,
+    log_odds: np.ndarray,
+    members: Sequence[Sub],
+    lists: Sequence[StarList],
+    origin: int,
+    settings: Register,
+) -> None:
+    """Match subs of what is left of each group to the reference by all means: of the first found the others are neighbors."""
+    failed: Counter[str] = Counter()
+    tried = set()
+    while True:
+        left = [i for i in _lost(first, lists) if i not in tried and failed[members[i].group] < _THOROUGH]
+        if not left:
+            return
+        i = max(left, key=lambda k: (len(lists[k].xy), -k))
+        tried.add(i)
+        match = match_stars(
+            lists[origin],
+            lists[i],
+            sigma_px=SIGMA_PX,
+            accept=settings.accept_log_odds,
+            same_camera=members[i].geometry == members[origin].geometry,
+        )
+        if match is None:
+            failed[members[i].group] += 1
+            continue
+        first[i], log_odds[i] = match.transform, match.log_odds
+        match_by_neighbors(first, log_odds, members, lists, settings)
 
 
 def match_by_catalogue(
