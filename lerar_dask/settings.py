@@ -29,6 +29,7 @@ __all__ = [
     "Register",
     "Run",
     "Settings",
+    "Slurm",
     "field_texts",
     "from_toml",
     "places_from_toml",
@@ -72,6 +73,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "chroma_layers": (0, 7),
     "green_amount": (0, 1),
     "threads": (0, 4096),
+    "jobs": (1, 10_000),
+    "job_cores": (1, 1024),
 }
 """Least and largest value of every setting that is a number."""
 _COSMETIC = {"only": {"cosmetic": (True,)}}
@@ -296,13 +299,37 @@ class Run:
     threads: int = 0
     """Threads; 0 takes all cores this process may use."""
     scheduler: str = "threads"
-    """threads, processes, or the address of a dask scheduler (tcp://host:port, tls://host:port)."""
+    """threads, processes, slurm, srun, or the address of a dask scheduler (tcp://host:port, tls://host:port)."""
     store: str = ""
     """Where the store lies; default OUT/store.zarr."""
     codec: Literal["none", "lz4"] = "none"
     """How raw pixels are packed in the store."""
     resolve: bool = False
     """Choose reference, grid origin and links afresh, although subs were measured before."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slurm:
+    """Jobs of `--scheduler slurm`: where the tasks run, never part of a result's identity."""
+
+    queue: str = ""
+    """Partition; empty: the site's default."""
+    account: str = ""
+    """Account that is charged; empty: your default."""
+    jobs: int = 4
+    """Jobs that run at the same time; one that is lost is replaced."""
+    job_cores: int = 8
+    """Cores of a job: it runs one worker of as many threads."""
+    job_memory: str = "16GiB"
+    """Memory of a job."""
+    walltime: str = "08:00:00"
+    """How long a job may take, as Slurm writes it; its worker leaves some minutes before."""
+    interface: str = ""
+    """Network interface by which jobs reach this machine, as ib0; empty: that of its host name."""
+    prologue: str = ""
+    """Shell commands at the start of each job, as `module load python`; several with ;."""
+    sbatch_options: str = ""
+    """More options of sbatch, as `--constraint=fast --exclusive`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +346,7 @@ class Settings:
     products: Products = field(default_factory=Products)
     picture: Picture = field(default_factory=Picture)
     run: Run = field(default_factory=Run)
+    slurm: Slurm = field(default_factory=Slurm)
 
     @classmethod
     def of(cls, **values: Any) -> Settings:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["print_summary", "stack", "tell_of_compiling"]
 
-_STAGES = ("Run", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Drizzle", "Products")
+_STAGES = ("Run", "Slurm", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Drizzle", "Products")
 _GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(_STAGES)}
 """Panels of the help, in the order of the stages."""
 
@@ -45,6 +45,7 @@ def stack(
     drizzle: Annotated[s.Drizzle, Parameter(name="*", group=_GROUPS["Drizzle"])] = s.Drizzle(),  # noqa: B008
     products: Annotated[s.Products, Parameter(name="*", group=_GROUPS["Products"])] = s.Products(),  # noqa: B008
     run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
+    slurm: Annotated[s.Slurm, Parameter(name="*", group=_GROUPS["Slurm"])] = s.Slurm(),  # noqa: B008
 ) -> int:
     """Stack folders of raw frames into masters, pictures and a report.
 
@@ -63,7 +64,7 @@ def stack(
         Show what would be done (groups, links, bytes, memory, tasks, time), and do nothing.
     """
     check_address_space()
-    settings = settings_of([link, masters, ingest, register, normalize, integrate, drizzle, products, run])
+    settings = settings_of([link, masters, ingest, register, normalize, integrate, drizzle, products, run, slurm])
     nights, target = _places(nights, out, config)
     _check_image(settings.normalize.ln_reference)
     if settings.run.memory:

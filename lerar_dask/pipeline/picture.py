@@ -65,7 +65,7 @@ def make_pictures(
     else:
         store, state = Store.open(store_of(out)), Run.open(out).state
     open_store.cache_clear()
-    executor = make_executor(settings.run)
+    executor = make_executor(settings.run, settings.slurm, out, [])
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
     try:
         with store.lock(), memory.PeakSampler() as sampler:

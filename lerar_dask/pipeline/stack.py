@@ -85,7 +85,7 @@ def stack_night(night: Night, nights: Sequence[Path], out: Path, settings: Setti
         raise LerarError(f"{out} cannot be written ({error.strerror})") from error
     open_store.cache_clear()
     bus.subscribe(preload_modules)
-    executor = make_executor(settings.run)
+    executor = make_executor(settings.run, settings.slurm, out, [*([] if "://" in url else [Path(url)]), *nights])
     try:
         night = within_memory(night, executor.budget_bytes, settings)
     except LerarError:

@@ -12,11 +12,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import lru_cache
 from importlib import metadata
 from itertools import islice
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -25,13 +26,13 @@ from lerar_dask.runtime.guard import guarded
 from lerar_dask.runtime.memory import RESERVED_BYTES
 from lerar_dask.tasks import Record, Task
 
-__all__ = ["Cluster", "shares_of_processes", "shares_of_workers"]
+__all__ = ["ENVIRONMENT", "Cluster", "check_shared", "shares_of_processes", "shares_of_workers"]
 
 CONNECT_S = 5.0
 """How long an address may take to answer."""
 WORKERS_S = 30.0
 """How long to wait for the first worker of a scheduler that has none yet."""
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -52,9 +53,17 @@ class Cluster:
     slots : tasks at the same time; 0 takes what the workers of an address have
     budget_bytes : memory of all processes of this machine, or of an address's workers that have no limit of their own
     worker_bytes : memory of one worker of an address at most, 0 for what it says itself
+    shared : paths that the workers of an address must see as this process does
     """
 
-    def __init__(self, address: str | None, slots: int, budget_bytes: int, worker_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        address: str | None,
+        slots: int,
+        budget_bytes: int,
+        worker_bytes: int = 0,
+        shared: Sequence[Path] = (),
+    ) -> None:
         _configure()
         self._cluster: Any = None
         self._loop: Any = None
@@ -72,6 +81,7 @@ class Cluster:
         if address is not None:
             try:
                 workers = _workers(self._client, address)
+                check_shared(self._client, shared)
                 have, self.budget_bytes = shares_of_workers(workers, budget_bytes, worker_bytes)
             except BaseException:
                 self.close()
@@ -245,7 +255,7 @@ def _processes(slots: int, budget_bytes: int, loop: Any, scratch: str) -> tuple[
         memory_limit=limit,
         dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # dask serves its health there all the same
-        env=_ENVIRONMENT,
+        env=ENVIRONMENT,
         preload=[__name__],
         local_directory=scratch,
     )
@@ -344,6 +354,40 @@ def _workers(client: Any, address: str) -> Mapping[str, Mapping[str, Any]]:
         if version != here:
             raise LerarError(f"the worker {name} has lerar {version}, here is {here}", "install one version everywhere")
     return client.scheduler_info(n_workers=-1)["workers"]
+
+
+def check_shared(client: Any, shared: Sequence[Path]) -> None:
+    """Make sure that workers see folders as this process does.
+
+    Raises
+    ------
+    LerarError
+        with the first that one does not.
+    """
+    here = {str(path): identity_of(str(path)) for path in shared}
+    for name, seen in client.run(_identities, list(here), on_error="return").items():
+        if isinstance(seen, BaseException):
+            raise LerarError(f"the worker {name} does not answer ({_short(seen)})")
+        for path, own in here.items():
+            if seen[path] != own:
+                what = "does not see" if seen[path] is None else "sees another folder than this machine at"
+                raise LerarError(
+                    f"the worker {name} {what} {path}", "put it where all nodes see it under the same path"
+                )
+
+
+def identity_of(path: str) -> list[str] | None:
+    """What tells a folder from others under its path on another machine: the first names in it; None: it is not there."""
+    try:
+        return sorted(name for name in os.listdir(path) if not name.startswith("."))[:20]
+    except NotADirectoryError:
+        return [str(os.stat(path).st_size)]
+    except OSError:
+        return None
+
+
+def _identities(paths: list[str]) -> dict[str, list[str] | None]:
+    return {path: identity_of(path) for path in paths}
 
 
 def _version() -> str:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from lerar_dask.errors import UsageError
 from lerar_dask.runtime.local import Threads
 from lerar_dask.runtime.memory import budget_bytes, cpu_count, parse_bytes
 from lerar_dask.runtime.run import Executor
-from lerar_dask.settings import Run
+from lerar_dask.settings import Run, Slurm
 
 __all__ = ["make_executor"]
 
 
-def make_executor(settings: Run) -> Executor:
-    """Threads of this process, processes of this machine, or the workers of a dask scheduler.
+def make_executor(settings: Run, slurm: Slurm, out: Path, shared: Sequence[Path]) -> Executor:
+    """Threads of this process, processes of this machine, jobs of Slurm, or the workers of a dask scheduler.
+
+    Parameters
+    ----------
+    out : folder of the results, which workers elsewhere must see
+    shared : other paths that they must see
 
     Raises
     ------
@@ -33,5 +41,9 @@ def make_executor(settings: Run) -> Executor:
 
         # Elsewhere, --memory is what one worker may take, and --threads at most how many tasks run at once.
         worker = parse_bytes(settings.memory) if settings.memory else 0
-        return Cluster(name, settings.threads, budget, worker)
-    raise UsageError(f"no scheduler is called {name!r}", "threads, processes, or an address as tcp://host:port")
+        return Cluster(name, settings.threads, budget, worker, shared=[out, *shared])
+    if name == "slurm":
+        from lerar_dask.runtime.slurm import SlurmCluster
+
+        return SlurmCluster(slurm, out, [out, *shared])
+    raise UsageError(f"no scheduler is called {name!r}", "threads, processes, slurm, or an address as tcp://host:port")

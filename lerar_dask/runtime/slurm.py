@@ -1,0 +1,284 @@
+"""The same tasks in jobs of Slurm (`--scheduler slurm`), or on the ranks of one allocation (`--scheduler srun`).
+
+The scheduler of dask lives in this process; each job runs one worker, which speaks TLS with certificates made for this
+run. A job that ends is replaced, and what it was doing is done again. dask-jobqueue has the same plan; we submit the jobs
+ourselves, since with its release 0.9 a path with a space breaks the job script, the private key is written into the
+current folder, a lost job is replaced only by `adapt`, and importing it takes Ctrl-C away.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+from lerar_dask.errors import LerarError, SpaceError, UsageError
+from lerar_dask.runtime import cluster
+from lerar_dask.runtime.memory import RESERVED_BYTES, parse_bytes
+from lerar_dask.settings import Slurm
+from lerar_dask.tasks import Record, Task
+
+__all__ = ["SlurmCluster", "job_script", "sbatch_words", "sweep_folders"]
+
+_log = logging.getLogger("lerar_dask.run")
+_FOLDER = ".cluster-"
+_EVERY_S = 2.0
+_TOLD_EVERY_S = 60.0
+_TRIES = 3
+"""Submissions in a row that may fail."""
+_LIFETIME_SHARE = 0.92
+"""Share of the wall time after which a worker leaves: Slurm ends a job up to half a minute late, never early."""
+_NANNY_BYTES = 100 << 20
+"""Of the process beside each worker that starts it again."""
+
+
+class SlurmCluster(cluster.Cluster):
+    """Executor on workers in jobs of Slurm.
+
+    Parameters
+    ----------
+    settings : the jobs
+    out : folder that all nodes see: certificates and the jobs' logs go into a private folder in it, for as long as this runs
+    shared : paths that workers must see as this process does
+    """
+
+    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path]) -> None:
+        worker_bytes = parse_bytes(settings.job_memory)
+        if worker_bytes <= RESERVED_BYTES:
+            raise UsageError(f"--job-memory {settings.job_memory} is too little for a worker")
+        if shutil.which("sbatch") is None:
+            raise LerarError("there is no sbatch here", "--scheduler slurm works on a machine that can submit jobs")
+        cluster._configure()
+        self._where = "of this run"
+        self._scratch = None
+        self._loop = cluster._loop_without_interrupts()
+        out.mkdir(parents=True, exist_ok=True)
+        sweep_folders(out)
+        self.folder = Path(mkdtemp(prefix=_FOLDER, dir=out))
+        (self.folder / "driver").write_text(f"{socket.gethostname()} {os.getpid()}")
+        self._cluster, files = _scheduler(settings.interface, self._loop.loop, self.folder)
+        self._client = cluster._client(self._cluster, self._where)
+        self.slots = settings.jobs * settings.job_cores
+        self.budget_bytes = RESERVED_BYTES + settings.jobs * (int(0.9 * worker_bytes) - RESERVED_BYTES)
+        script = job_script(settings, self._cluster.scheduler_address, files, self.folder, worker_bytes)
+        self._jobs = _Jobs(sbatch_words(settings, self.folder), script, settings.jobs)
+        try:
+            self._wait(shared)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
+        """Run tasks; when no job can be started any more, say why."""
+        for record in super().run(tasks, slots):
+            if self._jobs.problem and not self._client.scheduler_info()["workers"]:
+                raise LerarError(self._jobs.problem, "what is done stays; call again when it is mended")
+            yield record
+
+    def close(self) -> None:
+        """End the jobs and remove what was written for them."""
+        self._jobs.end()
+        super().close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _wait(self, shared: Sequence[Path]) -> None:
+        """Until the first worker is here; what the queue says in the meantime goes to the log."""
+        told = time.monotonic()
+        while not self._client.scheduler_info()["workers"]:
+            if self._jobs.problem:
+                raise LerarError(self._jobs.problem, "the options are those of [slurm] in the settings")
+            if time.monotonic() - told > _TOLD_EVERY_S:
+                told = time.monotonic()
+                _log.warning("waiting for the first job: %s", self._jobs.states() or "none is in the queue")
+            time.sleep(0.2)
+        cluster.check_shared(self._client, shared)
+
+
+def sweep_folders(out: Path) -> None:
+    """Remove certificates and logs of runs of this machine that were killed."""
+    for folder in out.glob(f"{_FOLDER}*"):
+        try:
+            host, pid = (folder / "driver").read_text().split()
+        except (OSError, ValueError):
+            continue
+        if host == socket.gethostname() and not _is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def job_script(settings: Slurm, address: str, files: dict[str, Path], folder: Path, worker_bytes: int) -> str:
+    """The job: one worker that ends when its scheduler is gone, or in time before the walltime."""
+    lifetime_s = int(_LIFETIME_SHARE * seconds_of(settings.walltime))
+    worker = [
+        *(sys.executable, "-m", "distributed.cli.dask_worker", address, "--nanny", "--no-dashboard"),
+        *("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]),
+        *("--nthreads", settings.job_cores, "--memory-limit", worker_bytes, "--death-timeout", 60),
+        *("--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{int(0.05 * lifetime_s)}s"),
+        *("--preload", "lerar_dask.runtime.cluster"),
+    ]
+    lines = ["#!/bin/bash", *(line.strip() for line in settings.prologue.split(";") if line.strip())]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in cluster.ENVIRONMENT.items()]
+    lines += ["export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False"]
+    lines += ["export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False"]
+    if "PYTHONPATH" in os.environ:
+        lines.append(f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}")
+    lines += ['scratch=$(mktemp -d "${TMPDIR:-/tmp}/lerar-XXXXXX")', "trap 'rm -rf \"$scratch\"' EXIT"]
+    lines.append(f'{shlex.join(map(str, worker))} --local-directory "$scratch"')
+    return "\n".join(lines) + "\n"
+
+
+def sbatch_words(settings: Slurm, folder: Path) -> list[str]:
+    """Command that submits a job, whose script comes on its input; all options as words, so that spaces do no harm."""
+    mib = -(-(int(1.15 * parse_bytes(settings.job_memory)) + _NANNY_BYTES) // (1 << 20))
+    words = ["sbatch", "--parsable", "--job-name=lerar", "--nodes=1", "--ntasks=1"]
+    words += [f"--cpus-per-task={settings.job_cores}", f"--mem={mib}M", f"--time={settings.walltime}"]
+    words += [f"--output={folder}/job-%j.log", "--open-mode=append"]
+    words += [f"--partition={settings.queue}"] if settings.queue else []
+    words += [f"--account={settings.account}"] if settings.account else []
+    return words + shlex.split(settings.sbatch_options)
+
+
+def seconds_of(walltime: str) -> int:
+    """Seconds of a time as Slurm writes it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+
+    Raises
+    ------
+    UsageError
+        for another form.
+    """
+    days, dash, clock = walltime.rpartition("-")
+    parts = clock.split(":")
+    if not all(p.isdigit() for p in [*parts, days or "0"]) or len(parts) > 3:
+        raise UsageError(f"--walltime {walltime!r} is no time", "as 08:00:00, or 2-00:00:00 for two days")
+    n = [int(p) for p in parts]
+    if dash:
+        hours, minutes, seconds = [*n, 0, 0][:3]
+    else:
+        hours, minutes, seconds = {1: [0, *n, 0], 2: [0, *n], 3: n}[len(n)]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _scheduler(interface: str, loop: Any, folder: Path) -> tuple[Any, dict[str, Path]]:
+    """A scheduler in this process, and the files by which workers prove that they are ours."""
+    from distributed import LocalCluster, Security
+
+    security = Security.temporary()
+    files = {}
+    for name, attribute in (("ca", "tls_ca_file"), ("cert", "tls_worker_cert"), ("key", "tls_worker_key")):
+        files[name] = folder / f"{name}.pem"
+        descriptor = os.open(files[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w") as file:
+            file.write(getattr(security, attribute))
+    made = LocalCluster(
+        loop=loop,
+        n_workers=0,
+        processes=False,
+        host=_address_of(interface),
+        protocol="tls://",
+        security=security,
+        dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    )
+    return made, files
+
+
+def _address_of(interface: str) -> str:
+    """Address of this machine that jobs reach."""
+    if not interface:
+        return socket.gethostbyname(socket.gethostname())
+    import psutil
+
+    there = psutil.net_if_addrs()
+    if interface not in there:
+        raise UsageError(f"there is no network interface {interface!r}", ", ".join(sorted(there)))
+    for address in there[interface]:
+        if address.family == socket.AF_INET:
+            return str(address.address)
+    raise UsageError(f"the network interface {interface!r} has no IPv4 address")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+class _Jobs:
+    """Jobs of this run: so many are kept in the queue or running until `end`."""
+
+    def __init__(self, submit: Sequence[str], script: str, n: int) -> None:
+        self._submit, self._script, self._n = submit, script, n
+        self._ids: list[str] = []
+        self._failed = 0
+        self.problem = ""
+        """Why no more jobs are submitted."""
+        self._ended = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="slurm jobs", daemon=True)
+        self._watcher.start()
+
+    def states(self) -> str:
+        """What the queue says of the jobs: state and reason."""
+        told = _call("squeue", "-h", "-o", "%A %T (%r)", "-j", ",".join(self._ids)) if self._ids else ""
+        return ", ".join(told.splitlines())
+
+    def end(self) -> None:
+        """Cancel the jobs, and submit no more."""
+        self._ended.set()
+        self._watcher.join(30)
+        if self._ids:
+            _call("scancel", *self._ids)
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            here = self._here()
+            if here is not None:
+                self._ids = here
+                while len(self._ids) < self._n and not self.problem and not self._ended.is_set():
+                    if not self._submit_one():
+                        break
+            self._ended.wait(_EVERY_S)
+
+    def _here(self) -> list[str] | None:
+        """Jobs that wait or run; None when the queue does not answer."""
+        if not self._ids:
+            return []
+        told = subprocess.run(
+            ["squeue", "-h", "-o", "%A %t", "-j", ",".join(self._ids)], capture_output=True, text=True
+        )
+        if told.returncode and "Invalid job id" not in told.stderr:
+            return None
+        rows = [line.split() for line in told.stdout.splitlines()]
+        return [row[0] for row in rows if row[1] in ("PD", "R", "CF", "S", "RQ")]
+
+    def _submit_one(self) -> bool:
+        done = subprocess.run(self._submit, input=self._script, capture_output=True, text=True)
+        if done.returncode == 0:
+            self._ids.append(done.stdout.strip().split(";")[0])
+            self._failed = 0
+            return True
+        self._failed += 1
+        words = " ".join((done.stderr or done.stdout).split())[:300]
+        _log.warning("sbatch: %s", words)
+        if self._failed >= _TRIES:
+            self.problem = f"Slurm takes no job: {words}"
+        return False
+
+
+def _call(*words: str) -> str:
+    try:
+        return subprocess.run(words, capture_output=True, text=True, timeout=60).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
