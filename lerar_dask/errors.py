@@ -31,6 +31,7 @@ __all__ = [
     "SpaceError",
     "StoreError",
     "UsageError",
+    "WaitingError",
     "damaged_part",
     "space_error",
     "unreadable_part",
@@ -95,6 +96,10 @@ class DamagedError(StoreError):
 
 class MemoryBudgetError(LerarError):
     """The work does not fit into the memory given."""
+
+
+class WaitingError(LerarError):
+    """Tasks lie ready for other jobs, and what follows waits for them."""
 
 
 class SpaceError(LerarError):

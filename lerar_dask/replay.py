@@ -14,7 +14,10 @@ from lerar_dask.errors import StoreError
 from lerar_dask.store.access import Store
 from lerar_dask.tasks import Step, name_of, step_from_plain
 
-__all__ = ["known_names", "steps_of"]
+__all__ = ["LEFT", "known_names", "steps_of"]
+
+LEFT = "left.json"
+"""Steps that a run has left to other jobs."""
 
 
 @lru_cache(maxsize=1)
@@ -48,8 +51,12 @@ def known_names() -> dict[str, Any]:
     return {name_of(thing): thing for row in (*tasks, *arguments) for thing in row}
 
 
-def steps_of(store: Store) -> list[Step]:
+def steps_of(store: Store, name: str = "steps.json") -> list[Step]:
     """Steps of the run that left this store.
+
+    Parameters
+    ----------
+    name : the file; `LEFT` for those that are left to other jobs
 
     Raises
     ------
@@ -57,11 +64,11 @@ def steps_of(store: Store) -> list[Step]:
         when there are none, or what is there is not what lerar writes.
     """
     try:
-        plain = store.read_json("steps.json")
+        plain = store.read_json(name)
         if not isinstance(plain, list):
             raise TypeError("no list of steps")
         return [step_from_plain(step, known=known_names(), bound={"store_url": store.url}) for step in plain]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
-            f"{store.url}/steps.json is not what lerar writes ({error})", "lerar stack makes it again; it is not run"
+            f"{store.url}/{name} is not what lerar writes ({error})", "lerar stack makes it again; it is not run"
         ) from error

@@ -53,6 +53,7 @@ _COMMANDS = {
     "simulate": ("DIR", "Make a night with known truth."),
     "mosaic": ("MASTERS... -o OUT", "Join masters that were made apart to a mosaic without seams."),
     "picture": ("OUT", "Make a color picture of the masters of a run."),
+    "stage": ("STAGE OUT", "Do one stage of a run, or a part of it: for job arrays of any batch system."),
     "info": ("OUT", "Show what is in a run: frames, fates and reasons, masters, settings, sizes, damage."),
 }
 _STEPS = {

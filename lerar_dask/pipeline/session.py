@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lerar_dask.errors import DamagedError, LerarError
+from lerar_dask.errors import DamagedError, LerarError, WaitingError
 from lerar_dask.pipeline.preload import Compiler
+from lerar_dask.replay import LEFT
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
-from lerar_dask.tasks import Record, Step, Task
+from lerar_dask.tasks import Record, Step, Task, step_to_plain
 
 __all__ = ["Session", "stop_on_failure"]
 
@@ -38,6 +39,7 @@ class Session:
         bus: events.Bus,
         executor: Any,
         compiler: Compiler | None = None,
+        apart: Collection[str] = (),
     ) -> None:
         self.store = store
         self.out = out
@@ -47,6 +49,10 @@ class Session:
         self.executor = executor
         self.compiler = compiler
         """Of kernels, beside the tasks, while it is busy."""
+        self.apart = apart
+        """Names of steps whose tasks are left to other jobs."""
+        self.left: list[Step] = []
+        """What is left to them, not done yet."""
         self.steps: list[Step] = []
         """Every step on the way to the masters, done before or now."""
         self.healed: list[str] = []
@@ -76,7 +82,7 @@ class Session:
 
     def begin(self) -> None:
         """Start over with the stages; what is known stays known."""
-        self.steps, self._waiting = [], []
+        self.steps, self.left, self._waiting = [], [], []
 
     def is_done(self, task: Task) -> bool:
         """Whether the ledger has a result of exactly this task."""
@@ -93,10 +99,15 @@ class Session:
         ------
         DamagedError
             after the step, when tasks met damaged parts of the store.
+        WaitingError
+            when the step is left to other jobs and not done.
         """
         if step.tasks:
             self.steps.append(step)
         todo = self._todo(step)
+        if todo and step.name in self.apart:
+            self.left.append(dataclasses.replace(step, tasks=todo))
+            raise WaitingError(f"{step.name}: {len(todo)} tasks are not done", f"lerar stage {step.name} does them")
         if todo:
             in_background = self._waiting[: _SHORT * max(0, self.executor.slots - len(todo))]
             self._waiting = self._waiting[len(in_background) :]
@@ -155,6 +166,10 @@ class Session:
     def resident_bytes(self, tables: int) -> int:
         """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""
         return memory.RESERVED_BYTES + tables
+
+    def keep_left(self) -> None:
+        """Write the tasks that are left to other jobs into the store."""
+        self.store.write_json(LEFT, [step_to_plain(step) for step in self.left])
 
     def note(self, key: str, digest: str, reason: str = "", result: Mapping[str, Any] | None = None) -> None:
         """Remember something that the driver itself has done."""

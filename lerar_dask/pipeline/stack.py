@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lerar_dask.errors import LerarError, StoreError, space_error
+from lerar_dask.errors import LerarError, StoreError, WaitingError, space_error
 from lerar_dask.pipeline import calibrate
 from lerar_dask.pipeline.corners import corner_notes
 from lerar_dask.pipeline.doubt import doubtful
@@ -63,18 +63,29 @@ def stack(
     return stack_night(night, nights, out, settings, bus=bus)
 
 
-def stack_night(night: Night, nights: Sequence[Path], out: Path, settings: Settings, *, bus: events.Bus) -> Summary:
+def stack_night(
+    night: Night,
+    nights: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    bus: events.Bus,
+    apart: Collection[str] = (),
+) -> Summary:
     """Stack frames that are known and linked.
 
     Parameters
     ----------
     nights : folders that they come from
     out : an absolute path
+    apart : names of steps whose tasks are left to other jobs
 
     Raises
     ------
     LerarError
         as `stack`.
+    WaitingError
+        when tasks of steps `apart` are not done: they lie in the store.
     """
     start = time.monotonic()
     url = _store_url(out, settings)
@@ -99,10 +110,14 @@ def stack_night(night: Night, nights: Sequence[Path], out: Path, settings: Setti
             precompiling(executor, settings.run.scheduler) as compiler,
         ):
             _sweep(store, out)
-            session = Session(store, out, settings, bus, executor, compiler)
+            session = Session(store, out, settings, bus, executor, compiler, apart)
             with session.writing():
                 mend_nodes(session)
-                summary = until_whole(session, lambda: _run(session, night, nights, out))
+                try:
+                    summary = until_whole(session, lambda: _run(session, night, nights, out))
+                finally:
+                    if apart:
+                        session.keep_left()
             if session.n_run and settings.run.scheduler != "threads":
                 _sweep(store, out)  # a worker that was killed could not
     except OSError as error:
@@ -146,7 +161,14 @@ def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> S
     )
     from lerar_dask.pipeline.target import solve_target  # loaded ahead
 
-    solved = [solve_target(session, name, members) for name, members in sorted(targets.items())]
+    solved, waiting = [], None
+    for name, members in sorted(targets.items()):
+        try:
+            solved.append(solve_target(session, name, members))
+        except WaitingError as error:
+            waiting = error
+    if waiting:
+        raise waiting
     groups = {name: group.state for s in solved for name, group in s.groups.items()}
     problems = {name: reason for s in solved for name, reason in s.problems.items()}
     set_aside |= {path: reason for s in solved for path, reason in s.set_aside.items()}

@@ -6,7 +6,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from lerar_dask.errors import LerarError
+from lerar_dask.errors import LerarError, WaitingError
 from lerar_dask.pipeline.group import GROUP_STAGES
 from lerar_dask.pipeline.ln_reference import find_reference
 from lerar_dask.pipeline.session import Session
@@ -61,7 +61,7 @@ def _place_ln_reference(session: Session, target: TargetWork) -> TargetWork:
 
 def _solve_groups(session: Session, target: TargetWork) -> TargetWork:
     """A master for each group, or the reason why it has none."""
-    groups, problems = {}, {}
+    groups, problems, waiting = {}, {}, None
     for name in sorted({sub.group for sub in target.subs}):
         own = [i for i, sub in enumerate(target.subs) if sub.group == name]
         members = [i for i in own if not target.reasons[i]]
@@ -71,10 +71,14 @@ def _solve_groups(session: Session, target: TargetWork) -> TargetWork:
         group = GroupWork(target=target, name=name, members=members, canvas=target.canvas)
         try:
             groups[name] = through(GROUP_STAGES, session, group)
+        except WaitingError as error:
+            waiting = error
         except LerarError as error:
             if type(error) is not LerarError:
                 raise
             problems[name] = error.message
+    if waiting:
+        raise waiting
     return dataclasses.replace(target, groups=groups, problems=problems)
 
 

@@ -91,9 +91,9 @@ class Store:
         return cls(str(url))
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the store for one run."""
-        with self.root.storage.lock("lock"):
+    def lock(self, *, shared: bool = False) -> Iterator[None]:
+        """Hold the store for one run; shared: for one of several jobs that do tasks of a run."""
+        with self.root.storage.lock("lock", shared=shared):
             yield
 
     def sweep(self) -> int:

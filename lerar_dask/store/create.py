@@ -21,7 +21,7 @@ __all__ = ["array_node", "check_store", "create_store", "make_group", "raw_node"
 
 _LITTLE = {"name": "bytes", "configuration": {"endian": "little"}}
 _CRC = {"name": "crc32c"}
-_OURS = {NODE, "lock", "ledger", "run.json", "steps.json", "pictures.json"} | {
+_OURS = {NODE, "lock", "ledger", "run.json", "steps.json", "left.json", "pictures.json"} | {
     spec.path.partition("/")[0] for spec in ARRAYS
 }
 """What lies in the folder of a store."""

@@ -138,9 +138,9 @@ class LocalStorage:
         return len(stale)
 
     @contextmanager
-    def lock(self, path: str) -> Iterator[None]:
+    def lock(self, path: str, *, shared: bool = False) -> Iterator[None]:
         """An advisory lock of the system on a file."""
-        with locked(self._file(path)):
+        with locked(self._file(path), shared=shared):
             yield
 
     def for_zarr(self, path: str) -> str:

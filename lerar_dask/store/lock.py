@@ -18,8 +18,12 @@ __all__ = ["locked"]
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the lock file while the block runs.
+
+    Parameters
+    ----------
+    shared : others may hold it so at the same time, and nobody alone
 
     Raises
     ------
@@ -36,11 +40,14 @@ def locked(path: Path) -> Iterator[None]:
         raise
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             raise LockedError(
                 f"another run works in {path.parent}{_holder(path)}", "wait until it is done, or stop it"
             ) from error
+        if shared:
+            yield
+            return
         os.ftruncate(descriptor, 0)
         holder = {"host": platform.node(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.write(descriptor, json.dumps(holder).encode())

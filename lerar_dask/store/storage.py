@@ -97,7 +97,7 @@ class Storage(Protocol):
     def sweep(self) -> int:
         """Remove what killed writers left behind; number of things removed."""
 
-    def lock(self, path: str) -> AbstractContextManager[None]:
+    def lock(self, path: str, *, shared: bool = False) -> AbstractContextManager[None]:
         """Hold a lock while the block runs, which a killed process cannot leave behind; LockedError names who holds it."""
 
     def for_zarr(self, path: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from scipy.stats import poisson
 
 from lerar_dask.constants import MAD_TO_SIGMA
 
@@ -17,6 +18,8 @@ _LINE_SHADE = 0.05
 """A bad column or row differs at least by this from those around it."""
 _DARKEST = 0.05
 """Pixels of a flat (mean 1) below this get no light."""
+_FALSE = 1e-3
+"""Pixels of a sensor on which detections may meet by chance."""
 _SAMPLE_PX = 200_000
 """Pixels that tell the spread."""
 
@@ -49,24 +52,44 @@ def defects_from_subs(
     ----------
     spikes : per sub (m, 3) float64 x, y, height
     places : (n, 2) float64     pointing of each sub on the sky, in pixels: shift of its center
-    least : int                 subs of different pointing (more than 2 px apart) in which it must be seen
+    least : int                 subs of different pointing (more than 2 px apart) in which it must be seen, or more where
+        there are so many detections that chance alone lets some meet
     """
-    seen: dict[int, list[int]] = {}
+    rows = []
     for k, table in enumerate(spikes):
-        ys, xs = np.rint(table[:, 1]).astype(int), np.rint(table[:, 0]).astype(int)
+        ys, xs = np.rint(table[:, 1]).astype(np.int64), np.rint(table[:, 0]).astype(np.int64)
         inside = (ys >= 0) & (xs >= 0) & (ys < shape[0]) & (xs < shape[1])
-        for index in set((ys[inside] * shape[1] + xs[inside]).tolist()):
-            seen.setdefault(index, []).append(k)
-    return np.array(sorted(i for i, subs in seen.items() if _different(places[subs]) >= least), np.int32)
+        pixels = np.unique(ys[inside] * shape[1] + xs[inside])
+        rows.append(np.column_stack([pixels, np.full(len(pixels), k)]))
+    seen = np.concatenate(rows) if rows else np.zeros((0, 2), np.int64)
+    seen = seen[np.argsort(seen[:, 0], kind="stable")]
+    by_chance = len(seen) / (shape[0] * shape[1])
+    least = max(least, int(poisson.isf(_FALSE / (shape[0] * shape[1]), by_chance)) + 1)
+    return _staying(seen[:, 0], np.ascontiguousarray(places, np.float64)[seen[:, 1]], least).astype(np.int32)
 
 
-def _different(places: np.ndarray) -> int:
-    """Number of places that are more than 2 px from all before them."""
-    kept: list[np.ndarray] = []
-    for place in places:
-        if all(np.hypot(*(place - other)) > 2.0 for other in kept):
-            kept.append(place)
-    return len(kept)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _staying(pixels, places, least):  # pragma: no cover
+    """Pixels that at least so many detections show whose places are more than 2 px apart, of rows sorted by pixel."""
+    found = np.empty(len(pixels), np.int64)
+    kept = np.empty((least, 2))
+    n_found, i = 0, 0
+    while i < len(pixels):
+        pixel, n = pixels[i], 0
+        while i < len(pixels) and pixels[i] == pixel:
+            apart = n < least
+            for k in range(n if apart else 0):
+                if (places[i, 0] - kept[k, 0]) ** 2 + (places[i, 1] - kept[k, 1]) ** 2 <= 4.0:
+                    apart = False
+                    break
+            if apart:
+                kept[n, 0], kept[n, 1] = places[i, 0], places[i, 1]
+                n += 1
+            i += 1
+        if n == least:
+            found[n_found] = pixel
+            n_found += 1
+    return found[:n_found].copy()
 
 
 def _bad_lines(flat: np.ndarray, step: int) -> np.ndarray:

@@ -65,3 +65,14 @@ def test_without_dithers_nothing_can_be_told(night):
     subs, places = night
     assert len(defects_from_subs(subs, np.zeros_like(places), shape=SHAPE)) == 0
     assert len(defects_from_subs(subs[:2], places[:2], shape=SHAPE)) == 0
+
+
+def test_of_many_subs_only_what_stays_is_bad_and_not_what_meets_by_chance():
+    rng = np.random.default_rng(8)
+    places = rng.uniform(-400, 400, (600, 2))
+    hot = rng.choice(120 * 160, 25, replace=False)
+    subs = []
+    for _ in places:
+        there = np.concatenate([hot[rng.random(25) < 0.7], rng.integers(0, 120 * 160, 60)])
+        subs.append(np.column_stack([there % 160, there // 160, np.ones(len(there))]).astype(float))
+    assert defects_from_subs(subs, places, shape=(120, 160)).tolist() == sorted(hot.tolist())

@@ -1,0 +1,148 @@
+"""`lerar stage STAGE OUT`: the stages of a run one by one, as plain job arrays of any batch system take them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from lerar_dask.cli import log
+from lerar_dask.cli.display import Display, print_table, progress
+from lerar_dask.cli.stack import print_summary, tell_of_compiling
+from lerar_dask.cli.text import say
+from lerar_dask.errors import UsageError
+from lerar_dask.settings import Settings, from_toml
+
+__all__ = ["stage"]
+
+Stage = Literal["begin", "list", "sbatch", "masters", "ingest", "solve", "integrate", "drizzle", "products"]
+
+
+def stage(
+    what: Annotated[Stage, Parameter(name="STAGE")],
+    out: Annotated[Path, Parameter(name="OUT")],
+    /,
+    *,
+    night: Annotated[list[Path], Parameter(negative="")] = [],  # noqa: B006
+    config: Path | None = None,
+    part: str = "1/1",
+    display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
+) -> int:
+    """Do one stage of a run in a job of its own; the bits are those of `lerar stack`.
+
+    begin keeps folders and settings in OUT/lerar.toml; masters, solve and products are one job each; ingest, integrate and
+    drizzle are shared by as many jobs as --part says, each on any node; list shows what waits; sbatch prints a script that
+    submits all of them to Slurm, each after the one before.
+
+    Parameters
+    ----------
+    what
+        begin, list, sbatch, masters, ingest, solve, integrate, drizzle or products.
+    out
+        Folder for the results, which all nodes see.
+    night
+        With begin: a folder of raw frames; several by several --night.
+    config
+        With begin: settings as TOML, as OUT/lerar.toml of another run.
+    part
+        Which share of the tasks this job does, as 3/40; for sbatch, the jobs of a shared stage, as 1/40.
+    """
+    number, of = _part(part)
+    if what == "begin":
+        return _begin(night, out, config)
+    if what == "list":
+        return _list(out)
+    if what == "sbatch":
+        return _sbatch(out, of)
+    return _do(what, out, number, of, display)
+
+
+def _begin(nights: list[Path], out: Path, config: Path | None) -> int:
+    from lerar_dask.pipeline.parts import begin
+
+    if not nights:
+        raise UsageError("which frames? No folder was given", "lerar stage begin OUT --night NIGHT")
+    begin(nights, out, from_toml(config) if config else Settings())
+    say(f"settings are in {out / 'lerar.toml'}; next: lerar stage masters {out}")
+    return 0
+
+
+def _list(out: Path) -> int:
+    from lerar_dask.pipeline.parts import DRIVERS, chain, left_of
+
+    waiting: dict[str, int] = {}
+    for step in left_of(out):
+        waiting[step.name] = waiting.get(step.name, 0) + len(step.tasks)
+    rows = [
+        (name, "one job" if name in DRIVERS else "any number of jobs", str(waiting.get(name, "")))
+        for name, _ in chain(out, 1)
+    ]
+    print_table(("stage", "done by", "tasks left by the last job"), rows)
+    return 0
+
+
+def _sbatch(out: Path, n_parts: int) -> int:
+    """Print a shell script: one sbatch per stage, each after the one before has ended well."""
+    from lerar_dask.pipeline.parts import chain
+
+    jobs = from_toml(out.absolute() / "lerar.toml").slurm
+    stages = chain(out, n_parts)
+    common = ["--parsable", "--nodes=1", "--ntasks=1", f"--cpus-per-task={jobs.job_cores}", f"--time={jobs.walltime}"]
+    common += [f"--mem={jobs.job_memory.replace('iB', '')}"]
+    common += [f"--partition={jobs.queue}"] if jobs.queue else []
+    common += [f"--account={jobs.account}"] if jobs.account else []
+    common += shlex.split(jobs.sbatch_options)
+    prologue = "".join(f"{line.strip()}; " for line in jobs.prologue.split(";") if line.strip())
+    lines = [
+        "#!/bin/bash",
+        "# Submits a run of lerar: each stage waits for the one before.",
+        "set -euo pipefail",
+        "job=",
+    ]
+    for name, shared in stages:
+        own = [f"--job-name=lerar-{name}", f"--output={out.absolute()}/{name}-%A_%a.out"]
+        own += [f"--array=1-{n_parts}"] if shared else []
+        call = shlex.join([sys.executable, "-m", "lerar_dask", "stage", name, str(out.absolute())])
+        call += f' --part "$SLURM_ARRAY_TASK_ID/{n_parts}"' if shared else ""
+        words = shlex.join([*common, *own])
+        lines.append(
+            f"job=$(sbatch {words} ${{job:+--dependency=afterok:$job}} --wrap {shlex.quote(prologue + call)} | cut -d';' -f1)"
+        )
+    lines.append('echo "the last job is $job"')
+    print("\n".join(lines))
+    return 0
+
+
+def _do(what: str, out: Path, number: int, of: int, display: Display) -> int:
+    from lerar_dask.pipeline.parts import DRIVERS, go_on, run_part
+    from lerar_dask.runtime.events import Bus
+
+    display.log_to_screen()
+    log.log_to(out / f"lerar-{what}-{number}.log" if of > 1 else out / "lerar.log")
+    bus = Bus()
+    with progress(display) as show:
+        bus.subscribe(log.log_event)
+        bus.subscribe(show)
+        tell_of_compiling(bus)
+        if what not in DRIVERS:
+            done = run_part(out, what, number, of, bus=bus)
+            say(f"{what} {number}/{of}: {done.n_done} done, {done.n_aside} aside, {done.n_failed} failed")
+            return int(done.n_failed > 0)
+        if of > 1:
+            raise UsageError(f"{what} is one job", "leave --part away")
+        summary = go_on(out, what, bus=bus)
+    if summary is None:
+        return _list(out)
+    print_summary(summary)
+    return summary.exit_code
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(f"--part {text!r} is no share", "as 3/40: the third of forty jobs")
+    return int(match[1]), int(match[2])
