@@ -69,6 +69,12 @@ def stack(
     _check_image(settings.normalize.ln_reference)
     if settings.run.memory:
         parse_bytes(settings.run.memory)  # what is no size is said before the night is read
+    if settings.run.scheduler == "srun" and not dry_run:
+        from lerar_dask.runtime.executors import rank_bytes
+        from lerar_dask.runtime.slurm import is_worker_rank, serve_rank
+
+        if is_worker_rank():
+            return serve_rank(target.absolute(), rank_bytes(settings.run))
     display.log_to_screen()
     log.log_to(target / "lerar.log")
     return _run(nights, target, settings, display, dry_run=dry_run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from lerar_dask.runtime.memory import budget_bytes, cpu_count, parse_bytes
 from lerar_dask.runtime.run import Executor
 from lerar_dask.settings import Run, Slurm
 
-__all__ = ["make_executor"]
+__all__ = ["make_executor", "rank_bytes"]
 
 
 def make_executor(settings: Run, slurm: Slurm, out: Path, shared: Sequence[Path]) -> Executor:
@@ -46,4 +47,16 @@ def make_executor(settings: Run, slurm: Slurm, out: Path, shared: Sequence[Path]
         from lerar_dask.runtime.slurm import SlurmCluster
 
         return SlurmCluster(slurm, out, [out, *shared])
-    raise UsageError(f"no scheduler is called {name!r}", "threads, processes, slurm, or an address as tcp://host:port")
+    if name == "srun":
+        from lerar_dask.runtime.slurm import SrunCluster
+
+        return SrunCluster(slurm, out, [out, *shared], rank_bytes(settings))
+    raise UsageError(f"no scheduler is called {name!r}", "threads, processes, slurm, srun, or tcp://host:port")
+
+
+def rank_bytes(settings: Run) -> int:
+    """Memory of a rank of `srun`: as asked for, else its share of what the node gives."""
+    if settings.memory:
+        return parse_bytes(settings.memory)
+    on_node = int(os.environ.get("SLURM_TASKS_PER_NODE", "1").partition("(")[0].partition(",")[0] or 1)
+    return budget_bytes("") // on_node

@@ -8,6 +8,7 @@ current folder, a lost job is replaced only by `adapt`, and importing it takes C
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shlex
@@ -17,9 +18,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 from lerar_dask.errors import LerarError, SpaceError, UsageError
@@ -28,7 +29,7 @@ from lerar_dask.runtime.memory import RESERVED_BYTES, parse_bytes
 from lerar_dask.settings import Slurm
 from lerar_dask.tasks import Record, Task
 
-__all__ = ["SlurmCluster", "job_script", "sbatch_words", "sweep_folders"]
+__all__ = ["SlurmCluster", "SrunCluster", "is_worker_rank", "job_script", "sbatch_words", "seconds_of", "serve_rank"]
 
 _log = logging.getLogger("lerar_dask.run")
 _FOLDER = ".cluster-"
@@ -38,26 +39,27 @@ _TRIES = 3
 """Submissions in a row that may fail."""
 _LIFETIME_SHARE = 0.92
 """Share of the wall time after which a worker leaves: Slurm ends a job up to half a minute late, never early."""
+_USED = 0.9
+"""Share of a worker's memory that we plan with: its nanny ends it a little above."""
+_RANKS_S = 180.0
+"""How long the ranks of an allocation wait for one another."""
 _NANNY_BYTES = 100 << 20
 """Of the process beside each worker that starts it again."""
 
 
-class SlurmCluster(cluster.Cluster):
-    """Executor on workers in jobs of Slurm.
+class _OwnScheduler(cluster.Cluster):
+    """Executor on workers of this run's own scheduler, which come from other machines.
 
     Parameters
     ----------
-    settings : the jobs
-    out : folder that all nodes see: certificates and the jobs' logs go into a private folder in it, for as long as this runs
-    shared : paths that workers must see as this process does
+    out : folder that all nodes see: certificates go into a private folder in it, for as long as this runs
+    interface : network interface by which the nodes reach this machine
+    n, threads, worker_bytes : workers that are expected, threads and memory of each
     """
 
-    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path]) -> None:
-        worker_bytes = parse_bytes(settings.job_memory)
+    def __init__(self, out: Path, interface: str, n: int, threads: int, worker_bytes: int) -> None:
         if worker_bytes <= RESERVED_BYTES:
-            raise UsageError(f"--job-memory {settings.job_memory} is too little for a worker")
-        if shutil.which("sbatch") is None:
-            raise LerarError("there is no sbatch here", "--scheduler slurm works on a machine that can submit jobs")
+            raise UsageError(f"{worker_bytes >> 20} MiB are too little for a worker", "give it more memory")
         cluster._configure()
         self._where = "of this run"
         self._scratch = None
@@ -66,11 +68,37 @@ class SlurmCluster(cluster.Cluster):
         sweep_folders(out)
         self.folder = Path(mkdtemp(prefix=_FOLDER, dir=out))
         (self.folder / "driver").write_text(f"{socket.gethostname()} {os.getpid()}")
-        self._cluster, files = _scheduler(settings.interface, self._loop.loop, self.folder)
+        self._cluster, self.files = _scheduler(interface, self._loop.loop, self.folder)
         self._client = cluster._client(self._cluster, self._where)
-        self.slots = settings.jobs * settings.job_cores
-        self.budget_bytes = RESERVED_BYTES + settings.jobs * (int(0.9 * worker_bytes) - RESERVED_BYTES)
-        script = job_script(settings, self._cluster.scheduler_address, files, self.folder, worker_bytes)
+        self.slots = n * threads
+        self.budget_bytes = RESERVED_BYTES + n * (int(_USED * worker_bytes) - RESERVED_BYTES)
+
+    def close(self) -> None:
+        """End the workers and remove what was written for them."""
+        super().close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _n_workers(self) -> int:
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+
+class SlurmCluster(_OwnScheduler):
+    """Executor on workers in jobs of Slurm.
+
+    Parameters
+    ----------
+    settings : the jobs
+    out : folder that all nodes see
+    shared : paths that workers must see as this process does
+    """
+
+    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path]) -> None:
+        if shutil.which("sbatch") is None:
+            raise LerarError("there is no sbatch here", "--scheduler slurm works on a machine that can submit jobs")
+        worker_bytes = parse_bytes(settings.job_memory)
+        seconds_of(settings.walltime)
+        super().__init__(out, settings.interface, settings.jobs, settings.job_cores, worker_bytes)
+        script = job_script(settings, self._cluster.scheduler_address, self.files, worker_bytes)
         self._jobs = _Jobs(sbatch_words(settings, self.folder), script, settings.jobs)
         try:
             self._wait(shared)
@@ -81,7 +109,7 @@ class SlurmCluster(cluster.Cluster):
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks; when no job can be started any more, say why."""
         for record in super().run(tasks, slots):
-            if self._jobs.problem and not self._client.scheduler_info()["workers"]:
+            if self._jobs.problem and not self._n_workers():
                 raise LerarError(self._jobs.problem, "what is done stays; call again when it is mended")
             yield record
 
@@ -89,12 +117,11 @@ class SlurmCluster(cluster.Cluster):
         """End the jobs and remove what was written for them."""
         self._jobs.end()
         super().close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _wait(self, shared: Sequence[Path]) -> None:
         """Until the first worker is here; what the queue says in the meantime goes to the log."""
         told = time.monotonic()
-        while not self._client.scheduler_info()["workers"]:
+        while not self._n_workers():
             if self._jobs.problem:
                 raise LerarError(self._jobs.problem, "the options are those of [slurm] in the settings")
             if time.monotonic() - told > _TOLD_EVERY_S:
@@ -104,8 +131,89 @@ class SlurmCluster(cluster.Cluster):
         cluster.check_shared(self._client, shared)
 
 
+class SrunCluster(_OwnScheduler):
+    """Executor on the other ranks of an `srun` of this very command.
+
+    Parameters
+    ----------
+    worker_bytes : memory of each rank
+    """
+
+    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path], worker_bytes: int) -> None:
+        n = _rank()[1] - 1
+        if n < 1:
+            raise LerarError(
+                "--scheduler srun has one rank alone", "srun -n 9 lerar stack ... --scheduler srun: one leads, 8 work"
+            )
+        super().__init__(out, settings.interface, n, _rank_threads(), worker_bytes)
+        try:
+            told = {"address": self._cluster.scheduler_address, "folder": str(self.folder)}
+            _meeting(out).write_text(json.dumps(told))
+            self._client.wait_for_workers(1, timeout=_RANKS_S)
+            cluster.check_shared(self._client, shared)
+        except TimeoutError as error:
+            self.close()
+            raise LerarError("no other rank has come", f"all ranks must see {out}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Send the other ranks home."""
+        _meeting(self.folder.parent).unlink(missing_ok=True)
+        super().close()
+
+
+def is_worker_rank() -> bool:
+    """Whether this process is a rank of an `srun` that works for another one."""
+    return _rank()[0] > 0
+
+
+def serve_rank(out: Path, worker_bytes: int) -> int:
+    """Work for the rank that leads, until it has ended; the exit code."""
+    meeting, until = _meeting(out), time.monotonic() + _RANKS_S
+    while not meeting.exists():
+        if time.monotonic() > until:
+            raise LerarError(
+                f"rank 0 has not left its address in {out}", "all ranks must see the folder of the results"
+            )
+        time.sleep(0.2)
+    time.sleep(0.2)  # it is small, and written at once
+    told = json.loads(meeting.read_text())
+    files = {name: Path(told["folder"]) / f"{name}.pem" for name in ("ca", "cert", "key")}
+    words = worker_words(told["address"], files, _rank_threads(), worker_bytes)
+    with TemporaryDirectory(prefix="lerar-", ignore_cleanup_errors=True) as scratch:
+        log = (Path(told["folder"]) / f"rank-{_rank()[0]}.log").open("w")
+        subprocess.run(
+            [*words, "--local-directory", scratch],
+            env={**os.environ, **cluster.ENVIRONMENT},
+            stdout=log,
+            stderr=log,
+            check=False,
+        )
+    return 0
+
+
+def _rank() -> tuple[int, int]:
+    """Number of this rank, and how many there are."""
+    return int(os.environ.get("SLURM_PROCID", "0")), int(os.environ.get("SLURM_NTASKS", "1"))
+
+
+def _rank_threads() -> int:
+    return int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+
+
+def _meeting(out: Path) -> Path:
+    """Where rank 0 leaves its address: another one for each step of a job, and each time that it is started again."""
+    parts = [os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
+    return out / f"{_FOLDER}{'-'.join(parts)}.json"
+
+
 def sweep_folders(out: Path) -> None:
-    """Remove certificates and logs of runs of this machine that were killed."""
+    """Remove certificates, logs and addresses of runs of this machine that were killed."""
+    for meeting in out.glob(f"{_FOLDER}*.json"):
+        if meeting != _meeting(out):
+            meeting.unlink(missing_ok=True)
     for folder in out.glob(f"{_FOLDER}*"):
         try:
             host, pid = (folder / "driver").read_text().split()
@@ -115,24 +223,28 @@ def sweep_folders(out: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def job_script(settings: Slurm, address: str, files: dict[str, Path], folder: Path, worker_bytes: int) -> str:
-    """The job: one worker that ends when its scheduler is gone, or in time before the walltime."""
-    lifetime_s = int(_LIFETIME_SHARE * seconds_of(settings.walltime))
-    worker = [
+def worker_words(address: str, files: Mapping[str, Path], threads: int, worker_bytes: int) -> list[str]:
+    """Command of a worker that ends when its scheduler is gone."""
+    words = [
         *(sys.executable, "-m", "distributed.cli.dask_worker", address, "--nanny", "--no-dashboard"),
         *("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]),
-        *("--nthreads", settings.job_cores, "--memory-limit", worker_bytes, "--death-timeout", 60),
-        *("--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{int(0.05 * lifetime_s)}s"),
+        *("--nthreads", threads, "--memory-limit", worker_bytes, "--death-timeout", 60),
         *("--preload", "lerar_dask.runtime.cluster"),
     ]
+    return [str(word) for word in words]
+
+
+def job_script(settings: Slurm, address: str, files: Mapping[str, Path], worker_bytes: int) -> str:
+    """The job: one worker that leaves in time before the walltime."""
+    lifetime_s = int(_LIFETIME_SHARE * seconds_of(settings.walltime))
+    worker = worker_words(address, files, settings.job_cores, worker_bytes)
+    worker += ["--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{int(0.05 * lifetime_s)}s"]
     lines = ["#!/bin/bash", *(line.strip() for line in settings.prologue.split(";") if line.strip())]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in cluster.ENVIRONMENT.items()]
-    lines += ["export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=False DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=False"]
-    lines += ["export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=False"]
     if "PYTHONPATH" in os.environ:
         lines.append(f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}")
     lines += ['scratch=$(mktemp -d "${TMPDIR:-/tmp}/lerar-XXXXXX")', "trap 'rm -rf \"$scratch\"' EXIT"]
-    lines.append(f'{shlex.join(map(str, worker))} --local-directory "$scratch"')
+    lines.append(f'{shlex.join(worker)} --local-directory "$scratch"')
     return "\n".join(lines) + "\n"
 
 
@@ -157,7 +269,7 @@ def seconds_of(walltime: str) -> int:
     """
     days, dash, clock = walltime.rpartition("-")
     parts = clock.split(":")
-    if not all(p.isdigit() for p in [*parts, days or "0"]) or len(parts) > 3:
+    if not all(p.isdigit() for p in [*parts, days if dash else "0"]) or len(parts) > 3:
         raise UsageError(f"--walltime {walltime!r} is no time", "as 08:00:00, or 2-00:00:00 for two days")
     n = [int(p) for p in parts]
     if dash:

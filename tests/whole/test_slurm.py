@@ -1,0 +1,141 @@
+"""A real Slurm on this machine: the bits of one run from jobs over TLS, from ranks of srun, from a job array; jobs killed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lerar_dask.errors import LerarError
+from lerar_dask.pipeline import stack
+from lerar_dask.runtime.events import Bus, TaskFinished
+from lerar_dask.settings import Settings
+from lerar_dask.simulate import simulate
+from tests.whole.test_schedulers import fingerprint
+
+TESTBED = Path(__file__).parents[2] / "scripts" / "slurm-testbed"
+JOBS = {"scheduler": "slurm", "jobs": 2, "job_cores": 1, "job_memory": "2GiB", "walltime": "10", "interface": "lo"}
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("sbatch") is None,
+    reason="needs root and Debian's slurmctld, slurmd, slurm-client, munge",
+)
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slurm") / "bed"
+    started = subprocess.run([sys.executable, TESTBED, "start", folder], capture_output=True, text=True)
+    assert started.returncode == 0, started.stderr
+    before = os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    yield
+    subprocess.run([sys.executable, TESTBED, "stop", folder], check=True)
+    if before is None:
+        del os.environ["SLURM_CONF"]
+    else:
+        os.environ["SLURM_CONF"] = before
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("night") / "a night"
+    simulate(folder, n=12, shape=(300, 420), seed=5, n_darks=3, n_flats=3, n_bias=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(night, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    stack([night], out, Settings.of(report=False), bus=Bus())
+    return fingerprint(out)
+
+
+def jobs_here() -> list[str]:
+    told = subprocess.run(["squeue", "-h", "-o", "%A", "-t", "R"], capture_output=True, text=True)
+    return told.stdout.split()
+
+
+def workers_here() -> list[int]:
+    """Processes that are workers under a nanny."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes()
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            above = Path(f"/proc/{parent}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"spawn_main" in words and b"dask_worker" in above:
+            found.append(int(folder.name))
+    return found
+
+
+def test_the_same_bits_though_a_job_and_a_worker_are_killed(slurm, night, whole, tmp_path):
+    killed = []
+
+    def kill(event):
+        if not isinstance(event, TaskFinished) or event.step != "ingest":
+            return
+        if not killed:
+            killed.append(jobs_here()[0])
+            subprocess.run(["scancel", killed[0]], check=True)
+        elif len(killed) == 1 and (workers := workers_here()):
+            killed.append(workers[-1])
+            os.kill(workers[-1], signal.SIGKILL)
+
+    out = tmp_path / "out here"
+    summary = stack([night], out, Settings.of(report=False, **JOBS), bus=Bus([kill]))
+    assert killed
+    assert (summary.exit_code, summary.n_failed) == (0, 0)
+    assert fingerprint(out) == whole
+    assert not jobs_here()
+    assert not list(out.glob(".cluster-*")), "certificates and logs are gone"
+    assert not list(out.rglob("*.partial"))
+
+
+def test_a_job_that_slurm_does_not_take_is_said(slurm, night, tmp_path):
+    with pytest.raises(LerarError, match=r"Slurm takes no job: .*invalid partition"):
+        stack([night], tmp_path / "out", Settings.of(report=False, **JOBS, queue="nowhere"), bus=Bus())
+    assert not list((tmp_path / "out").glob(".cluster-*"))
+
+
+def test_ranks_of_srun(slurm, night, whole, tmp_path):
+    words = ["srun", "-n", "3", "--overcommit", "--mem=6000M", sys.executable, "-m", "lerar_dask", "stack", str(night)]
+    words += [
+        "-o",
+        str(tmp_path / "out"),
+        "--scheduler",
+        "srun",
+        "--interface",
+        "lo",
+        "--memory",
+        "2GiB",
+        "--no-report",
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert "distributed" not in done.stdout + done.stderr
+    assert fingerprint(tmp_path / "out") == whole
+    assert not list((tmp_path / "out").glob(".cluster-*"))
+
+
+def test_a_chain_of_job_arrays(slurm, night, whole, tmp_path):
+    settings, out = tmp_path / "s.toml", tmp_path / "out here"
+    settings.write_text('[products]\nreport = false\n[slurm]\njob_cores = 1\njob_memory = "2GiB"\nwalltime = "10"\n')
+    stage = [sys.executable, "-m", "lerar_dask", "stage"]
+    subprocess.run([*stage, "begin", out, "--night", night, "--config", settings], check=True, capture_output=True)
+    script = subprocess.run([*stage, "sbatch", out, "--part", "1/2"], check=True, capture_output=True, text=True).stdout
+    (tmp_path / "chain.sh").write_text(script.replace("sbatch ", "sbatch --wait-all-nodes=1 "))
+    told = subprocess.run(["bash", tmp_path / "chain.sh"], check=True, capture_output=True, text=True).stdout
+    last = told.split()[-1]
+    waited = ["srun", f"--dependency=afterany:{last}", "-n", "1", "true"]
+    subprocess.run(waited, check=True, capture_output=True, timeout=300)
+    logs = {file.name: file.read_text() for file in out.glob("*.out")}
+    assert (out / "Sim_L.fits").exists(), logs
+    assert fingerprint(out) == whole
