@@ -17,7 +17,7 @@ from lerar_dask.runtime import cluster
 from lerar_dask.runtime.cluster import Cluster, shares_of_processes, shares_of_workers
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.memory import RESERVED_BYTES
-from lerar_dask.settings import Run
+from lerar_dask.settings import Run, Slurm
 from lerar_dask.tasks import Task
 
 MIB = 1 << 20
@@ -137,8 +137,8 @@ def test_no_more_at_once_than_memory_allows(executor, slots, most):
     assert max(_most) <= most
 
 
-def test_threads_of_the_settings_bound_an_address(scheduler):
-    made = make_executor(Run(scheduler=scheduler.scheduler_address, threads=1, memory="700MiB"))
+def test_threads_of_the_settings_bound_an_address(scheduler, tmp_path):
+    made = make_executor(Run(scheduler=scheduler.scheduler_address, threads=1, memory="700MiB"), Slurm(), tmp_path, [])
     try:
         assert made.slots == 1
         assert made.budget_bytes == RESERVED + 4 * ((700 * MIB - RESERVED) // 2)
@@ -196,9 +196,9 @@ def test_a_worker_is_no_scheduler(scheduler):
 
 
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1:8786", "tcp:/127.0.0.1"])
-def test_wrong_words(address):
+def test_wrong_words(address, tmp_path):
     with pytest.raises(UsageError, match="scheduler"):
-        make_executor(Run(scheduler=address))
+        make_executor(Run(scheduler=address), Slurm(), tmp_path, [])
 
 
 def test_a_scheduler_without_workers(monkeypatch):

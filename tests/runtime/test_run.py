@@ -13,7 +13,7 @@ from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.local import Threads
 from lerar_dask.runtime.memory import RESERVED_BYTES
 from lerar_dask.runtime.run import check_memory, run_step
-from lerar_dask.settings import Run
+from lerar_dask.settings import Run, Slurm
 from lerar_dask.tasks import Step, Task
 
 ROOM = RESERVED_BYTES + (100 << 20)
@@ -129,9 +129,9 @@ def test_step_without_tasks():
     assert seen[-1].n_done == 0
 
 
-def test_executor_of_the_settings():
-    made = make_executor(Run(threads=3, memory="600MiB"))
+def test_executor_of_the_settings(tmp_path):
+    made = make_executor(Run(threads=3, memory="600MiB"), Slurm(), tmp_path, [])
     assert isinstance(made, Threads)
     assert made.slots == 3
     with pytest.raises(UsageError, match="sheduler"):
-        make_executor(Run(scheduler="sheduler"))
+        make_executor(Run(scheduler="sheduler"), Slurm(), tmp_path, [])
