@@ -54,6 +54,8 @@ _COMMANDS = {
     "mosaic": ("MASTERS... -o OUT", "Join masters that were made apart to a mosaic without seams."),
     "picture": ("OUT", "Make a color picture of the masters of a run."),
     "stage": ("STAGE OUT", "Do one stage of a run, or a part of it: for job arrays of any batch system."),
+    "check": ("OUT", "Verify the store of a run, and say what would be made again."),
+    "clean": ("OUT", "Free what a store holds of earlier settings and frames."),
     "info": ("OUT", "Show what is in a run: frames, fates and reasons, masters, settings, sizes, damage."),
 }
 _STEPS = {
@@ -67,8 +69,9 @@ _STEPS = {
     "chroma": ("IMAGE.fits -o OUT.fits", "Smooth the color of dark parts; stretched."),
 }
 """Steps of a picture on files, all in one module."""
+_MODULES = dict.fromkeys(_STEPS, "steps") | {"check": "keep", "clean": "keep"}
 for _name, (_arguments, _help) in (_COMMANDS | _STEPS).items():
-    _module = "steps" if _name in _STEPS else _name
+    _module = _MODULES.get(_name, _name)
     _usage = f"Usage: lerar {_name} {_arguments} [OPTIONS]"
     app.command(f"lerar_dask.cli.{_module}:{_name}", name=_name, help=_help, usage=_usage, help_format="markdown")
 
