@@ -34,6 +34,7 @@ def stack(
     *,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     config: Path | None = None,
+    watch: Annotated[bool, Parameter(negative="")] = False,
     dry_run: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
     link: Annotated[s.Link, Parameter(name="*", group=_GROUPS["Link"])] = s.Link(),  # noqa: B008
@@ -60,6 +61,8 @@ def stack(
         Folder for the results; made if missing.
     config
         Settings as TOML, as OUT/lerar.toml of an earlier run; flags and environment go before it.
+    watch
+        Go on watching the folders, and refresh master and report whenever frames have come, until Ctrl-C.
     dry_run
         Show what would be done (groups, links, bytes, memory, tasks, time), and do nothing.
     """
@@ -77,6 +80,8 @@ def stack(
             return serve_rank(target.absolute(), rank_bytes(settings.run))
     display.log_to_screen()
     log.log_to(target / "lerar.log")
+    if watch and not dry_run:
+        return _watch(nights, target, settings, display)
     return _run(nights, target, settings, display, dry_run=dry_run)
 
 
@@ -100,6 +105,23 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
     elif not display.quiet:
         print_summary(result)
     return 0 if dry_run else int(result.exit_code)
+
+
+def _watch(nights: list[Path], out: Path, settings: s.Settings, display: Display) -> int:
+    from lerar_dask.pipeline.watch import watch
+    from lerar_dask.runtime.events import Bus
+
+    bus = Bus()
+    with progress(display) as show:
+        bus.subscribe(log.log_event)
+        bus.subscribe(show)
+        tell_of_compiling(bus)
+        for summary in watch(nights, out, settings, bus=bus):
+            if display.json:
+                print_json("summary", result=summary)
+            elif not display.quiet:
+                print_summary(summary)
+    return 0
 
 
 def tell_of_compiling(bus: Bus) -> None:
