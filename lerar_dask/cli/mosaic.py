@@ -17,7 +17,9 @@ from lerar_dask.runtime.memory import check_address_space, parse_bytes
 
 __all__ = ["mosaic"]
 
-_GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(("Register", "Normalize", "Products", "Run"))}
+_GROUPS = {
+    name: Group(name, sort_key=i) for i, name in enumerate(("Register", "Normalize", "Products", "Run", "Slurm"))
+}
 
 
 def mosaic(
@@ -32,6 +34,7 @@ def mosaic(
     normalize: Annotated[s.Normalize, Parameter(name="*", group=_GROUPS["Normalize"])] = s.Normalize(),  # noqa: B008
     products: Annotated[s.Products, Parameter(name="*", group=_GROUPS["Products"])] = s.Products(),  # noqa: B008
     run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
+    slurm: Annotated[s.Slurm, Parameter(name="*", group=_GROUPS["Slurm"])] = s.Slurm(),  # noqa: B008
 ) -> int:
     """Join masters that were made apart, of any program, to a mosaic without seams: one for each filter, on one grid.
 
@@ -56,7 +59,7 @@ def mosaic(
         raise UsageError("which masters? No file was given", "lerar mosaic PANEL1.fits PANEL2.fits -o OUT")
     if out is None:
         raise UsageError("where should the results go? No folder was given", "lerar mosaic MASTERS -o OUT")
-    settings = settings_of([register, normalize, products, run])
+    settings = settings_of([register, normalize, products, run, slurm])
     if settings.run.memory:
         parse_bytes(settings.run.memory)  # what is no size is said before a file is read
     from lerar_dask.pipeline.mosaic import make_mosaic

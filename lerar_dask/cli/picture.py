@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["picture"]
 
-_GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(("Picture", "Run"))}
+_GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(("Picture", "Run", "Slurm"))}
 
 
 def picture(
@@ -40,6 +40,7 @@ def picture(
     display: Annotated[Display, Parameter(name="*")] = Display(),  # noqa: B008
     picture: Annotated[s.Picture, Parameter(name="*", group=_GROUPS["Picture"])] = s.Picture(),  # noqa: B008
     run: Annotated[s.Run, Parameter(name="*", group=_GROUPS["Run"])] = s.Run(),  # noqa: B008
+    slurm: Annotated[s.Slurm, Parameter(name="*", group=_GROUPS["Slurm"])] = s.Slurm(),  # noqa: B008
 ) -> int:
     """Make a color picture of the masters that `lerar stack` left, or of FITS masters of any program.
 
@@ -76,7 +77,7 @@ def picture(
     from lerar_dask.pipeline.picture import make_pictures
     from lerar_dask.runtime.events import Bus
 
-    settings = settings_of([picture, run])
+    settings = settings_of([picture, run, slurm])
     display.log_to_screen()
     if files:
         from lerar_dask.pipeline.picture import check_out

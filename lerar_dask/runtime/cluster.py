@@ -8,10 +8,12 @@ before a client is made: what is wrong there (nobody answers, certificates, no w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
 import sys
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from functools import lru_cache
@@ -53,7 +55,7 @@ class Cluster:
     slots : tasks at the same time; 0 takes what the workers of an address have
     budget_bytes : memory of all processes of this machine, or of an address's workers that have no limit of their own
     worker_bytes : memory of one worker of an address at most, 0 for what it says itself
-    shared : paths that the workers of an address must see as this process does
+    shared : folder of the results and other paths, which the workers of an address must see as this process does
     """
 
     def __init__(
@@ -81,7 +83,8 @@ class Cluster:
         if address is not None:
             try:
                 workers = _workers(self._client, address)
-                check_shared(self._client, shared)
+                if shared:
+                    check_shared(self._client, shared[0], shared[1:])
                 have, self.budget_bytes = shares_of_workers(workers, budget_bytes, worker_bytes)
             except BaseException:
                 self.close()
@@ -356,38 +359,41 @@ def _workers(client: Any, address: str) -> Mapping[str, Mapping[str, Any]]:
     return client.scheduler_info(n_workers=-1)["workers"]
 
 
-def check_shared(client: Any, shared: Sequence[Path]) -> None:
-    """Make sure that workers see folders as this process does.
+def check_shared(client: Any, out: Path, others: Sequence[Path]) -> None:
+    """Make sure that workers see the folder of the results as this process does, and other paths at all.
 
     Raises
     ------
     LerarError
         with the first that one does not.
     """
-    here = {str(path): identity_of(str(path)) for path in shared}
-    for name, seen in client.run(_identities, list(here), on_error="return").items():
-        if isinstance(seen, BaseException):
-            raise LerarError(f"the worker {name} does not answer ({_short(seen)})")
-        for path, own in here.items():
-            if seen[path] != own:
-                what = "does not see" if seen[path] is None else "sees another folder than this machine at"
+    out.mkdir(parents=True, exist_ok=True)
+    token = out / f".seen-{uuid.uuid4().hex}"
+    token.touch()
+    paths = [str(path) for path in (token, *others)]
+    try:
+        seen = client.run(_are_there, paths, on_error="return")
+    finally:
+        token.unlink(missing_ok=True)
+    for name, found in seen.items():
+        if isinstance(found, BaseException):
+            raise LerarError(f"the worker {name} does not answer ({_short(found)})")
+        for path, is_there in zip((out, *others), found, strict=True):
+            if not is_there:
                 raise LerarError(
-                    f"the worker {name} {what} {path}", "put it where all nodes see it under the same path"
+                    f"the worker {name} does not see {path}, or another folder under that path",
+                    "put it where all nodes see it under the same path",
                 )
 
 
-def identity_of(path: str) -> list[str] | None:
-    """What tells a folder from others under its path on another machine: the first names in it; None: it is not there."""
-    try:
-        return sorted(name for name in os.listdir(path) if not name.startswith("."))[:20]
-    except NotADirectoryError:
-        return [str(os.stat(path).st_size)]
-    except OSError:
-        return None
-
-
-def _identities(paths: list[str]) -> dict[str, list[str] | None]:
-    return {path: identity_of(path) for path in paths}
+def _are_there(paths: list[str]) -> list[bool]:
+    """Which of some paths are there; folders are looked into first, as network disks show new files late."""
+    found = []
+    for path in paths:
+        with contextlib.suppress(OSError):
+            os.listdir(os.path.dirname(path))
+        found.append(os.path.exists(path))
+    return found
 
 
 def _version() -> str:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -78,9 +78,6 @@ class _OwnScheduler(cluster.Cluster):
         super().close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _n_workers(self) -> int:
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
-
 
 class SlurmCluster(_OwnScheduler):
     """Executor on workers in jobs of Slurm.
@@ -89,7 +86,7 @@ class SlurmCluster(_OwnScheduler):
     ----------
     settings : the jobs
     out : folder that all nodes see
-    shared : paths that workers must see as this process does
+    shared : folder of the results and other paths, which workers must see as this process does
     """
 
     def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path]) -> None:
@@ -99,7 +96,7 @@ class SlurmCluster(_OwnScheduler):
         seconds_of(settings.walltime)
         super().__init__(out, settings.interface, settings.jobs, settings.job_cores, worker_bytes)
         script = job_script(settings, self._cluster.scheduler_address, self.files, worker_bytes)
-        self._jobs = _Jobs(sbatch_words(settings, self.folder), script, settings.jobs)
+        self._jobs = _Jobs(sbatch_words(settings, self.folder), script, settings.jobs, self._give_up)
         try:
             self._wait(shared)
         except BaseException:
@@ -108,27 +105,36 @@ class SlurmCluster(_OwnScheduler):
 
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks; when no job can be started any more, say why."""
-        for record in super().run(tasks, slots):
-            if self._jobs.problem and not self._n_workers():
-                raise LerarError(self._jobs.problem, "what is done stays; call again when it is mended")
-            yield record
+        try:
+            yield from super().run(tasks, slots)
+        except LerarError as error:
+            if not self._jobs.problem:
+                raise
+            raise LerarError(self._jobs.problem, "what is done stays; call again when it is mended") from error
 
     def close(self) -> None:
         """End the jobs and remove what was written for them."""
         self._jobs.end()
         super().close()
 
+    def _give_up(self) -> bool:
+        """Let go of all tasks when no worker is left that could do them; whether that is so."""
+        if self._cluster.scheduler.workers:
+            return False
+        self._client.close(timeout=2)
+        return True
+
     def _wait(self, shared: Sequence[Path]) -> None:
         """Until the first worker is here; what the queue says in the meantime goes to the log."""
         told = time.monotonic()
-        while not self._n_workers():
+        while not self._cluster.scheduler.workers:
             if self._jobs.problem:
                 raise LerarError(self._jobs.problem, "the options are those of [slurm] in the settings")
             if time.monotonic() - told > _TOLD_EVERY_S:
                 told = time.monotonic()
                 _log.warning("waiting for the first job: %s", self._jobs.states() or "none is in the queue")
             time.sleep(0.2)
-        cluster.check_shared(self._client, shared)
+        cluster.check_shared(self._client, shared[0], shared[1:])
 
 
 class SrunCluster(_OwnScheduler):
@@ -150,7 +156,7 @@ class SrunCluster(_OwnScheduler):
             told = {"address": self._cluster.scheduler_address, "folder": str(self.folder)}
             _meeting(out).write_text(json.dumps(told))
             self._client.wait_for_workers(1, timeout=_RANKS_S)
-            cluster.check_shared(self._client, shared)
+            cluster.check_shared(self._client, shared[0], shared[1:])
         except TimeoutError as error:
             self.close()
             raise LerarError("no other rank has come", f"all ranks must see {out}") from error
@@ -306,7 +312,8 @@ def _scheduler(interface: str, loop: Any, folder: Path) -> tuple[Any, dict[str, 
 def _address_of(interface: str) -> str:
     """Address of this machine that jobs reach."""
     if not interface:
-        return socket.gethostbyname(socket.gethostname())
+        own = socket.gethostbyname(socket.gethostname())
+        return _outward() if own.startswith("127.") else own
     import psutil
 
     there = psutil.net_if_addrs()
@@ -316,6 +323,16 @@ def _address_of(interface: str) -> str:
         if address.family == socket.AF_INET:
             return str(address.address)
     raise UsageError(f"the network interface {interface!r} has no IPv4 address")
+
+
+def _outward() -> str:
+    """Address that this machine would send from; nothing is sent. Names of login nodes often mean loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # an address of no machine (RFC 5737)
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
 
 
 def _is_alive(pid: int) -> bool:
@@ -329,9 +346,15 @@ def _is_alive(pid: int) -> bool:
 
 
 class _Jobs:
-    """Jobs of this run: so many are kept in the queue or running until `end`."""
+    """Jobs of this run: so many are kept in the queue or running until `end`.
 
-    def __init__(self, submit: Sequence[str], script: str, n: int) -> None:
+    Parameters
+    ----------
+    give_up : called when Slurm takes no more jobs, until it returns True
+    """
+
+    def __init__(self, submit: Sequence[str], script: str, n: int, give_up: Callable[[], bool]) -> None:
+        self._give_up = give_up
         self._submit, self._script, self._n = submit, script, n
         self._ids: list[str] = []
         self._failed = 0
@@ -361,6 +384,8 @@ class _Jobs:
                 while len(self._ids) < self._n and not self.problem and not self._ended.is_set():
                     if not self._submit_one():
                         break
+            if self.problem and self._give_up():
+                return
             self._ended.wait(_EVERY_S)
 
     def _here(self) -> list[str] | None:

@@ -139,3 +139,22 @@ def test_a_chain_of_job_arrays(slurm, night, whole, tmp_path):
     logs = {file.name: file.read_text() for file in out.glob("*.out")}
     assert (out / "Sim_L.fits").exists(), logs
     assert fingerprint(out) == whole
+
+
+def test_when_slurm_takes_no_more_jobs_the_run_ends_with_its_words(slurm, night, whole, tmp_path, monkeypatch):
+    """And goes on from there when it does again."""
+    tool = tmp_path / "bin" / "sbatch"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho 'sbatch: error: the account has no hours left' >&2\nexit 1\n")
+    tool.chmod(0o755)
+
+    def end(event):
+        if isinstance(event, TaskFinished) and event.step == "ingest" and str(tool.parent) not in os.environ["PATH"]:
+            monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+            subprocess.run(["scancel", *jobs_here()], check=True)
+
+    with pytest.raises(LerarError, match="Slurm takes no job: sbatch: error: the account has no hours left"):
+        stack([night], tmp_path / "out", Settings.of(report=False, **JOBS), bus=Bus([end]))
+    monkeypatch.undo()
+    assert stack([night], tmp_path / "out", Settings.of(report=False), bus=Bus()).exit_code == 0
+    assert fingerprint(tmp_path / "out") == whole
