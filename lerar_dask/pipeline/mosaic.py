@@ -16,6 +16,7 @@ from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.frame import Frame
 from lerar_dask.frames.header import Header
 from lerar_dask.frames.picture import Picture, open_picture
+from lerar_dask.frames.reader import cards_of
 from lerar_dask.frames.scan import probe
 from lerar_dask.identity import digest
 from lerar_dask.link.groups import safe_name
@@ -24,6 +25,8 @@ from lerar_dask.pipeline.prepare import survey_frames
 from lerar_dask.pipeline.stack import check_out, stack_night
 from lerar_dask.pipeline.summary import Summary
 from lerar_dask.products.panels import write_panel
+from lerar_dask.products.picture_files import STATE_CARD
+from lerar_dask.run import Run
 from lerar_dask.runtime import events
 from lerar_dask.settings import Settings
 
@@ -72,7 +75,7 @@ def _for_panels(settings: Settings) -> Settings:
 
 
 def _files_of(masters: Sequence[Path], out: Path) -> list[Path]:
-    """Files that are given, and those in folders that are given.
+    """Files that are given, and those in folders that are given; of a folder of ours the masters alone.
 
     Raises
     ------
@@ -81,7 +84,9 @@ def _files_of(masters: Sequence[Path], out: Path) -> list[Path]:
     """
     files: list[Path] = []
     for given in masters:
-        if given.is_dir():
+        if (given / "lerar.toml").is_file():
+            files += [given / f"{name}.fits" for name in Run.open(given).state.groups]
+        elif given.is_dir():
             files += sorted(p for p in given.iterdir() if p.suffix.lower() in _FITS and not p.name.startswith("."))
         elif given.exists():
             files.append(given)
@@ -98,11 +103,19 @@ def _opened(files: Sequence[Path]) -> tuple[list[Picture], list[Frame]]:
     pictures, troubles = [], []
     for path in files:
         try:
-            pictures.append(open_picture(path))
+            picture = open_picture(path)
+            if _is_stretched(picture.frame):
+                raise FrameError("it is stretched: a mosaic is made of linear masters, and stretched last")
+            pictures.append(picture)
         except FrameError as error:
             frame = probe(path)
             troubles.append(dataclasses.replace(frame, problem=error.message))
     return pictures, troubles
+
+
+def _is_stretched(frame: Frame) -> bool:
+    """Whether the header says so, as pictures of ours do."""
+    return any(card.startswith(f"{STATE_CARD:8}=") and "stretched" in card[:40] for card in cards_of(frame))
 
 
 def _name_of(names: Sequence[str]) -> str:

@@ -11,8 +11,10 @@ from astropy.wcs import WCS
 
 from lerar_dask.errors import UsageError
 from lerar_dask.pipeline.mosaic import _name_of, make_mosaic
+from lerar_dask.pipeline.picture import make_pictures
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
+from tests.whole.nights import Night, adu, run, stamp
 
 SCALE_DEG = 2 / 3600
 SHAPE = (300, 400)
@@ -191,3 +193,33 @@ def test_what_makes_no_mosaic_is_said(tmp_path):
 )
 def test_name_of_panels(names, target):
     assert _name_of(names) == target
+
+
+def test_masters_of_runs_are_taken_from_their_folders_and_pictures_are_not(tmp_path):
+    """Two runs of neighboring panels, of which one has a picture beside its master."""
+    for k, x in enumerate((0, 300)):
+        night = Night(tmp_path / f"night{k}", 17)
+        rng = np.random.default_rng(3)
+        night.stars = np.column_stack(
+            [rng.uniform(-60, 900, 400), rng.uniform(-60, 380, 400), 10 ** rng.uniform(1.5, 3.6, 400)]
+        )
+        for i in range(3):
+            shift = (-x + night.rng.uniform(-5, 5), night.rng.uniform(-5, 5))
+            night.put(
+                "light", f"l{i}.fits", adu(night.light(shift=shift)), EXPTIME=60.0, DATE_OBS=stamp(i), OBJECT=f"X P{k}"
+            )
+        night.darks(3)
+        run(night, tmp_path / f"out{k}")
+    make_pictures(tmp_path / "out0", Settings(), bus=Bus())
+    extra = sorted(path.name for path in (tmp_path / "out0").glob("*.fits"))
+    assert len(extra) > 1
+    summary = mosaic([tmp_path / "out0", tmp_path / "out1"], tmp_path / "mosaic")
+    (group,) = summary.groups
+    assert (group.n_used, group.n_aside) == (2, 0)
+    assert fits.getdata(group.master).shape[1] > 700
+    pictures = [
+        path for path in (tmp_path / "out0").glob("*.fits") if "LRGB" in path.name or "gray" in path.name.lower()
+    ]
+    for picture in pictures:
+        with pytest.raises(UsageError, match="stretched"):
+            mosaic([picture], tmp_path / "other")
