@@ -53,7 +53,7 @@ def defects_from_subs(
     spikes : per sub (m, 3) float64 x, y, height
     places : (n, 2) float64     pointing of each sub on the sky, in pixels: shift of its center
     least : int                 subs of different pointing (more than 2 px apart) in which it must be seen, or more where
-        there are so many detections that chance alone lets some meet
+        there are so many detections that chance alone lets some meet; half of the subs is always enough
     """
     rows = []
     for k, table in enumerate(spikes):
@@ -63,8 +63,11 @@ def defects_from_subs(
         rows.append(np.column_stack([pixels, np.full(len(pixels), k)]))
     seen = np.concatenate(rows) if rows else np.zeros((0, 2), np.int64)
     seen = seen[np.argsort(seen[:, 0], kind="stable")]
-    by_chance = len(seen) / (shape[0] * shape[1])
-    least = max(least, int(poisson.isf(_FALSE / (shape[0] * shape[1]), by_chance)) + 1)
+    # by how many pixels were ever seen, of which few are defects, not by how often: defects are seen again and again
+    n_pixels = shape[0] * shape[1]
+    by_chance = -np.log1p(-min(len(np.unique(seen[:, 0])) / n_pixels, 0.99))
+    beyond_chance = int(poisson.isf(_FALSE / n_pixels, by_chance)) + 1
+    least = max(least, min(beyond_chance, -(-len(spikes) // 2)))
     return _staying(seen[:, 0], np.ascontiguousarray(places, np.float64)[seen[:, 1]], least).astype(np.int32)
 
 

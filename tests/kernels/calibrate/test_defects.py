@@ -76,3 +76,10 @@ def test_of_many_subs_only_what_stays_is_bad_and_not_what_meets_by_chance():
         there = np.concatenate([hot[rng.random(25) < 0.7], rng.integers(0, 120 * 160, 60)])
         subs.append(np.column_stack([there % 160, there // 160, np.ones(len(there))]).astype(float))
     assert defects_from_subs(subs, places, shape=(120, 160)).tolist() == sorted(hot.tolist())
+
+
+def test_of_few_subs_on_a_sensor_full_of_hot_pixels_all_are_found():
+    rng = np.random.default_rng(9)
+    hot = np.sort(rng.choice(120 * 160, 600, replace=False))
+    subs = [np.column_stack([hot % 160, hot // 160, np.ones(600)]).astype(float)] * 3
+    assert defects_from_subs(subs, np.array([[0.0, 0], [9, 0], [0, 9]]), shape=(120, 160)).tolist() == hot.tolist()
