@@ -74,7 +74,7 @@ def stack(
         parse_bytes(settings.run.memory)  # what is no size is said before the night is read
     if settings.run.scheduler == "srun" and not dry_run:
         from lerar_dask.runtime.executors import rank_bytes
-        from lerar_dask.runtime.slurm import is_worker_rank, serve_rank
+        from lerar_dask.runtime.ranks import is_worker_rank, serve_rank
 
         if is_worker_rank():
             return serve_rank(target.absolute(), rank_bytes(settings.run))

@@ -48,7 +48,7 @@ def make_executor(settings: Run, slurm: Slurm, out: Path, shared: Sequence[Path]
 
         return SlurmCluster(slurm, out, [out, *shared])
     if name == "srun":
-        from lerar_dask.runtime.slurm import SrunCluster
+        from lerar_dask.runtime.ranks import SrunCluster
 
         return SrunCluster(slurm, out, [out, *shared], rank_bytes(settings))
     raise UsageError(f"no scheduler is called {name!r}", "threads, processes, slurm, srun, or tcp://host:port")

@@ -1,85 +1,44 @@
-"""The same tasks in jobs of Slurm (`--scheduler slurm`), or on the ranks of one allocation (`--scheduler srun`).
+"""The same tasks in jobs of Slurm (`--scheduler slurm`).
 
-The scheduler of dask lives in this process; each job runs one worker, which speaks TLS with certificates made for this
-run. A job that ends is replaced, and what it was doing is done again. dask-jobqueue has the same plan; we submit the jobs
-ourselves, since with its release 0.9 a path with a space breaks the job script, the private key is written into the
-current folder, a lost job is replaced only by `adapt`, and importing it takes Ctrl-C away.
+Each job runs one worker. A job that ends is replaced, and what it was doing is done again. dask-jobqueue has the same plan;
+we submit the jobs ourselves, since with its release 0.9 a path with a space breaks the job script, the private key is
+written into the current folder, a lost job is replaced only by `adapt`, and importing it takes Ctrl-C away.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
 import shutil
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
-from typing import Any
 
 from lerar_dask.errors import LerarError, SpaceError, UsageError
 from lerar_dask.runtime import cluster
-from lerar_dask.runtime.memory import RESERVED_BYTES, parse_bytes
+from lerar_dask.runtime.address import check_shared
+from lerar_dask.runtime.memory import parse_bytes
+from lerar_dask.runtime.own_scheduler import OwnScheduler, worker_words
 from lerar_dask.settings import Slurm
 from lerar_dask.tasks import Record, Task
 
-__all__ = ["SlurmCluster", "SrunCluster", "is_worker_rank", "job_script", "sbatch_words", "seconds_of", "serve_rank"]
+__all__ = ["SlurmCluster", "job_script", "sbatch_words", "seconds_of"]
 
 _log = logging.getLogger("lerar_dask.run")
-_FOLDER = ".cluster-"
 _EVERY_S = 2.0
 _TOLD_EVERY_S = 60.0
 _TRIES = 3
 """Submissions in a row that may fail."""
 _LIFETIME_SHARE = 0.92
 """Share of the wall time after which a worker leaves: Slurm ends a job up to half a minute late, never early."""
-_USED = 0.9
-"""Share of a worker's memory that we plan with: its nanny ends it a little above."""
-_RANKS_S = 180.0
-"""How long the ranks of an allocation wait for one another."""
 _NANNY_BYTES = 100 << 20
 """Of the process beside each worker that starts it again."""
 
 
-class _OwnScheduler(cluster.Cluster):
-    """Executor on workers of this run's own scheduler, which come from other machines.
-
-    Parameters
-    ----------
-    out : folder that all nodes see: certificates go into a private folder in it, for as long as this runs
-    interface : network interface by which the nodes reach this machine
-    n, threads, worker_bytes : workers that are expected, threads and memory of each
-    """
-
-    def __init__(self, out: Path, interface: str, n: int, threads: int, worker_bytes: int) -> None:
-        if worker_bytes <= RESERVED_BYTES:
-            raise UsageError(f"{worker_bytes >> 20} MiB are too little for a worker", "give it more memory")
-        cluster._configure()
-        self._where = "of this run"
-        self._scratch = None
-        self._loop = cluster._loop_without_interrupts()
-        out.mkdir(parents=True, exist_ok=True)
-        sweep_folders(out)
-        self.folder = Path(mkdtemp(prefix=_FOLDER, dir=out))
-        (self.folder / "driver").write_text(f"{socket.gethostname()} {os.getpid()}")
-        self._cluster, self.files = _scheduler(interface, self._loop.loop, self.folder)
-        self._client = cluster._client(self._cluster, self._where)
-        self.slots = n * threads
-        self.budget_bytes = RESERVED_BYTES + n * (int(_USED * worker_bytes) - RESERVED_BYTES)
-
-    def close(self) -> None:
-        """End the workers and remove what was written for them."""
-        super().close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-class SlurmCluster(_OwnScheduler):
+class SlurmCluster(OwnScheduler):
     """Executor on workers in jobs of Slurm.
 
     Parameters
@@ -134,110 +93,7 @@ class SlurmCluster(_OwnScheduler):
                 told = time.monotonic()
                 _log.warning("waiting for the first job: %s", self._jobs.states() or "none is in the queue")
             time.sleep(0.2)
-        cluster.check_shared(self._client, shared[0], shared[1:])
-
-
-class SrunCluster(_OwnScheduler):
-    """Executor on the other ranks of an `srun` of this very command.
-
-    Parameters
-    ----------
-    worker_bytes : memory of each rank
-    """
-
-    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path], worker_bytes: int) -> None:
-        n = _rank()[1] - 1
-        if n < 1:
-            raise LerarError(
-                "--scheduler srun has one rank alone", "srun -n 9 lerar stack ... --scheduler srun: one leads, 8 work"
-            )
-        super().__init__(out, settings.interface, n, _rank_threads(), worker_bytes)
-        try:
-            told = {"address": self._cluster.scheduler_address, "folder": str(self.folder)}
-            _meeting(out).write_text(json.dumps(told))
-            self._client.wait_for_workers(1, timeout=_RANKS_S)
-            cluster.check_shared(self._client, shared[0], shared[1:])
-        except TimeoutError as error:
-            self.close()
-            raise LerarError("no other rank has come", f"all ranks must see {out}") from error
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        """Send the other ranks home."""
-        _meeting(self.folder.parent).unlink(missing_ok=True)
-        super().close()
-
-
-def is_worker_rank() -> bool:
-    """Whether this process is a rank of an `srun` that works for another one."""
-    return _rank()[0] > 0
-
-
-def serve_rank(out: Path, worker_bytes: int) -> int:
-    """Work for the rank that leads, until it has ended; the exit code."""
-    meeting, until = _meeting(out), time.monotonic() + _RANKS_S
-    while not meeting.exists():
-        if time.monotonic() > until:
-            raise LerarError(
-                f"rank 0 has not left its address in {out}", "all ranks must see the folder of the results"
-            )
-        time.sleep(0.2)
-    time.sleep(0.2)  # it is small, and written at once
-    told = json.loads(meeting.read_text())
-    files = {name: Path(told["folder"]) / f"{name}.pem" for name in ("ca", "cert", "key")}
-    words = worker_words(told["address"], files, _rank_threads(), worker_bytes)
-    with TemporaryDirectory(prefix="lerar-", ignore_cleanup_errors=True) as scratch:
-        log = (Path(told["folder"]) / f"rank-{_rank()[0]}.log").open("w")
-        subprocess.run(
-            [*words, "--local-directory", scratch],
-            env={**os.environ, **cluster.ENVIRONMENT},
-            stdout=log,
-            stderr=log,
-            check=False,
-        )
-    return 0
-
-
-def _rank() -> tuple[int, int]:
-    """Number of this rank, and how many there are."""
-    return int(os.environ.get("SLURM_PROCID", "0")), int(os.environ.get("SLURM_NTASKS", "1"))
-
-
-def _rank_threads() -> int:
-    return int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-
-
-def _meeting(out: Path) -> Path:
-    """Where rank 0 leaves its address: another one for each step of a job, and each time that it is started again."""
-    parts = [os.environ.get(f"SLURM_{name}", "0") for name in ("JOB_ID", "STEP_ID", "RESTART_COUNT")]
-    return out / f"{_FOLDER}{'-'.join(parts)}.json"
-
-
-def sweep_folders(out: Path) -> None:
-    """Remove certificates, logs and addresses of runs of this machine that were killed."""
-    for meeting in out.glob(f"{_FOLDER}*.json"):
-        if meeting != _meeting(out):
-            meeting.unlink(missing_ok=True)
-    for folder in out.glob(f"{_FOLDER}*"):
-        try:
-            host, pid = (folder / "driver").read_text().split()
-        except (OSError, ValueError):
-            continue
-        if host == socket.gethostname() and not _is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def worker_words(address: str, files: Mapping[str, Path], threads: int, worker_bytes: int) -> list[str]:
-    """Command of a worker that ends when its scheduler is gone."""
-    words = [
-        *(sys.executable, "-m", "distributed.cli.dask_worker", address, "--nanny", "--no-dashboard"),
-        *("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]),
-        *("--nthreads", threads, "--memory-limit", worker_bytes, "--death-timeout", 60),
-        *("--preload", "lerar_dask.runtime.cluster"),
-    ]
-    return [str(word) for word in words]
+        check_shared(self._client, shared[0], shared[1:])
 
 
 def job_script(settings: Slurm, address: str, files: Mapping[str, Path], worker_bytes: int) -> str:
@@ -283,66 +139,6 @@ def seconds_of(walltime: str) -> int:
     else:
         hours, minutes, seconds = {1: [0, *n, 0], 2: [0, *n], 3: n}[len(n)]
     return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
-
-
-def _scheduler(interface: str, loop: Any, folder: Path) -> tuple[Any, dict[str, Path]]:
-    """A scheduler in this process, and the files by which workers prove that they are ours."""
-    from distributed import LocalCluster, Security
-
-    security = Security.temporary()
-    files = {}
-    for name, attribute in (("ca", "tls_ca_file"), ("cert", "tls_worker_cert"), ("key", "tls_worker_key")):
-        files[name] = folder / f"{name}.pem"
-        descriptor = os.open(files[name], os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w") as file:
-            file.write(getattr(security, attribute))
-    made = LocalCluster(
-        loop=loop,
-        n_workers=0,
-        processes=False,
-        host=_address_of(interface),
-        protocol="tls://",
-        security=security,
-        dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
-    )
-    return made, files
-
-
-def _address_of(interface: str) -> str:
-    """Address of this machine that jobs reach."""
-    if not interface:
-        own = socket.gethostbyname(socket.gethostname())
-        return _outward() if own.startswith("127.") else own
-    import psutil
-
-    there = psutil.net_if_addrs()
-    if interface not in there:
-        raise UsageError(f"there is no network interface {interface!r}", ", ".join(sorted(there)))
-    for address in there[interface]:
-        if address.family == socket.AF_INET:
-            return str(address.address)
-    raise UsageError(f"the network interface {interface!r} has no IPv4 address")
-
-
-def _outward() -> str:
-    """Address that this machine would send from; nothing is sent. Names of login nodes often mean loopback."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # an address of no machine (RFC 5737)
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 class _Jobs:

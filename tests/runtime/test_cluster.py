@@ -13,7 +13,7 @@ import pytest
 from distributed import LocalCluster
 
 from lerar_dask.errors import FrameError, LerarError, SpaceError, UsageError
-from lerar_dask.runtime import cluster
+from lerar_dask.runtime import address
 from lerar_dask.runtime.cluster import Cluster, shares_of_processes, shares_of_workers
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.memory import RESERVED_BYTES
@@ -162,7 +162,7 @@ def test_a_task_that_ends_its_worker_is_told_and_harms_no_other():
 
 
 def test_nobody_answers(monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_S", 2.0)
+    monkeypatch.setattr(address, "CONNECT_S", 2.0)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -173,7 +173,7 @@ def test_nobody_answers(monkeypatch):
 
 
 def test_something_else_answers(monkeypatch):
-    monkeypatch.setattr(cluster, "CONNECT_S", 0.5)
+    monkeypatch.setattr(address, "CONNECT_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=_talk_nonsense, args=(server,), daemon=True).start()
         with pytest.raises(LerarError, match="no dask scheduler answers"):
@@ -202,7 +202,7 @@ def test_wrong_words(address, tmp_path):
 
 
 def test_a_scheduler_without_workers(monkeypatch):
-    monkeypatch.setattr(cluster, "WORKERS_S", 0.3)
+    monkeypatch.setattr(address, "WORKERS_S", 0.3)
     with (
         LocalCluster(n_workers=0, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=":0") as bare,
         pytest.raises(LerarError, match="has no workers") as caught,
@@ -213,7 +213,7 @@ def test_a_scheduler_without_workers(monkeypatch):
 
 def test_another_version_on_a_worker(scheduler, monkeypatch):
     versions = iter(["0.0.1"])  # the first that asks is the driver
-    monkeypatch.setattr(cluster.metadata, "version", lambda _: next(versions, "0.0.2"))
+    monkeypatch.setattr(address.metadata, "version", lambda _: next(versions, "0.0.2"))
     with pytest.raises(LerarError, match=r"has lerar 0\.0\.2, here is 0\.0\.1"):
         Cluster(scheduler.scheduler_address, 0, 1 << 30)
 

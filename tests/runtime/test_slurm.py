@@ -8,7 +8,8 @@ import subprocess
 import pytest
 
 from lerar_dask.errors import LerarError, UsageError
-from lerar_dask.runtime.slurm import SlurmCluster, job_script, sbatch_words, seconds_of, sweep_folders
+from lerar_dask.runtime.own_scheduler import sweep_folders
+from lerar_dask.runtime.slurm import SlurmCluster, job_script, sbatch_words, seconds_of
 from lerar_dask.settings import Slurm
 
 

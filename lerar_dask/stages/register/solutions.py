@@ -19,7 +19,7 @@ from lerar_dask.kernels.register.joint import joint_pass, mean_catalogue
 from lerar_dask.kernels.register.log_odds import MIN_PAIRS
 from lerar_dask.kernels.register.near import match_near
 from lerar_dask.kernels.register.sphere import gnomonic
-from lerar_dask.kernels.register.transform import apply, compose, fit, invert
+from lerar_dask.kernels.register.transform import apply, compose, fit, invert, robust_fit
 from lerar_dask.settings import Register
 from lerar_dask.stages.register.lists import MATCH_STARS, SIGMA_PX
 from lerar_dask.stages.register.second_chance import match_by_neighbors
@@ -152,7 +152,8 @@ def _plane_of_sky(
     center = tied[nearest][1][int(np.argmin(away[nearest])), 2:]
     points, there = np.concatenate([gnomonic(sky[:, 2:], center) for _, sky in tied]), np.concatenate(plane)
     seen = np.isfinite(points).all(axis=1)
-    found = fit(points[seen], there[seen], np.ones(int(seen.sum())), model="affine")
+    # robust: a solution that points elsewhere, as of a mount that lost its way, must not draw the others along
+    found, _ = robust_fit(points[seen], there[seen], np.ones(int(seen.sum())), model="affine")
     return (center, found) if np.isfinite(found).all() else None
 
 
