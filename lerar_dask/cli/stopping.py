@@ -16,11 +16,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 from typing import NoReturn
 
 __all__ = ["exit_at_once", "interrupted", "signals"]
 
 _PATIENCE_S = 1.5
+_AGAIN_S = 0.02
+"""A signal that came where no exception can be raised comes again after this."""
 _received: list[int] = []
 
 
@@ -67,10 +70,25 @@ def exit_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _raise(number: int, _frame: object) -> None:
+def _raise(number: int, frame: FrameType | None) -> None:
     if not _received:
         _received.append(number)
+    if _is_deaf(frame):
+        again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     raise KeyboardInterrupt
+
+
+def _is_deaf(frame: FrameType | None) -> bool:
+    """Whether what is running lets no exception out, but prints it: finalizers, and a callback of the import system."""
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "__del__" or (code.co_name == "cb" and code.co_filename.startswith("<frozen importlib")):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _watch(reader: socket.socket) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dask
+import distributed  # noqa: F401  its defaults before settings are tried on it
 import numpy as np
 import pytest
 from astropy.io import fits
