@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from lerar_dask.cli.display import Display, print_json, print_pairs, print_table
+from lerar_dask.cli.places import needs_folder
 from lerar_dask.cli.text import say
-from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 
 __all__ = ["info"]
@@ -43,8 +43,7 @@ def info(
     verify
         Read the raw pixels too when looking for damage; without it, everything else.
     """
-    if not out.is_dir():
-        raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
+    needs_folder(out)
     from lerar_dask.run import Run, store_of
     from lerar_dask.store.access import Store
     from lerar_dask.store.repair import damaged_parts
@@ -127,13 +126,9 @@ def _print_settings(settings: Any) -> None:
 
 def _sizes(out: Path) -> dict[str, int]:
     """Bytes of each thing in the folder."""
-    return {entry.name: _bytes(Path(entry.path)) for entry in sorted(os.scandir(out), key=lambda e: e.name)}
+    from lerar_dask.pipeline.clean import bytes_below
 
-
-def _bytes(path: Path) -> int:
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)
+    return {entry.name: bytes_below(Path(entry.path)) for entry in sorted(os.scandir(out), key=lambda e: e.name)}
 
 
 def _short(value: Any) -> str:

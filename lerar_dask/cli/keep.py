@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from lerar_dask.cli.display import Display, print_json, print_table
+from lerar_dask.cli.places import needs_folder
 from lerar_dask.cli.text import say
-from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import size
 
 __all__ = ["check", "clean"]
@@ -36,7 +36,7 @@ def check(
     deep
         Read the raw pixels too; without it, everything else.
     """
-    _is_folder(out)
+    needs_folder(out)
     from lerar_dask.run import store_of
     from lerar_dask.store.access import Store
     from lerar_dask.store.repair import damaged_parts, taken_with
@@ -46,6 +46,8 @@ def check(
     again = sorted({path for part in damaged for path in taken_with(part)})
     if display.json:
         print_json("check", damaged=damaged, again=again, deep=deep)
+        return int(bool(damaged))
+    if display.quiet:
         return int(bool(damaged))
     looked = "every file" if deep else "every file but the raw pixels (--deep reads them)"
     if not damaged:
@@ -78,7 +80,7 @@ def clean(
     dry_run
         Show what would be freed, and free nothing.
     """
-    _is_folder(out)
+    needs_folder(out)
     from lerar_dask.pipeline.clean import clean as free
 
     spare = free(out, raw=raw, dry_run=dry_run)
@@ -87,15 +89,12 @@ def clean(
         rows = [{"what": item.words, "bytes": item.n_bytes, "paths": item.paths} for item in spare]
         print_json("clean", spare=rows, freed=not dry_run, bytes=total)
         return 0
+    if display.quiet:
+        return 0
     if spare:
         print_table(("what", "number", "size"), [(i.words, len(i.paths), size(i.n_bytes)) for i in spare])
     say(f"{size(total)} {'can be' if dry_run else 'are'} freed" if spare else "nothing is there that no run needs")
     return 0
-
-
-def _is_folder(out: Path) -> None:
-    if not out.is_dir():
-        raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
 
 
 def _made_from(path: str) -> str:

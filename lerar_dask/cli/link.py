@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from lerar_dask import settings as s
 from lerar_dask.cli.display import Display, print_aside, print_json
+from lerar_dask.cli.places import needs_folder
 from lerar_dask.cli.sources import settings_of
 from lerar_dask.cli.text import say
-from lerar_dask.errors import UsageError
 
 __all__ = ["link"]
 
@@ -35,8 +35,7 @@ def link(
         Settings as TOML.
     """
     for night in nights:
-        if not night.is_dir():
-            raise UsageError(f"{night}: " + ("not a folder" if night.exists() else "no such folder"))
+        needs_folder(night)
     from lerar_dask.pipeline import link as link_nights
 
     display.log_to_screen()

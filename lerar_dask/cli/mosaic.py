@@ -9,9 +9,9 @@ from cyclopts import Group, Parameter
 
 from lerar_dask import settings as s
 from lerar_dask.cli import log
-from lerar_dask.cli.display import Display, print_json, progress
+from lerar_dask.cli.display import Display, progress
 from lerar_dask.cli.sources import settings_of
-from lerar_dask.cli.stack import print_summary, tell_of_compiling
+from lerar_dask.cli.stack import tell_of_compiling, tell_summary
 from lerar_dask.errors import UsageError
 from lerar_dask.runtime.memory import check_address_space, parse_bytes
 
@@ -73,8 +73,5 @@ def mosaic(
         bus.subscribe(show)
         tell_of_compiling(bus)
         summary = make_mosaic(masters, out, settings, bus=bus, name=name)
-    if display.json:
-        print_json("summary", result=summary)
-    elif not display.quiet:
-        print_summary(summary)
+    tell_summary(summary, display)
     return summary.exit_code

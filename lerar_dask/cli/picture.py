@@ -11,9 +11,9 @@ from cyclopts import Group, Parameter
 from lerar_dask import settings as s
 from lerar_dask.cli import log
 from lerar_dask.cli.display import Display, print_json, print_pairs, progress
+from lerar_dask.cli.places import needs_folder
 from lerar_dask.cli.sources import settings_of
 from lerar_dask.cli.text import say
-from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def picture(
     """
     given = {"L": l, "R": r, "G": g, "B": b, "Ha": ha, "OIII": oiii, "SII": sii, "RGB": rgb}
     files = {role: path for role, path in given.items() if path is not None}
-    if not files and not out.is_dir():
-        raise UsageError(f"{out}: " + ("not a folder" if out.exists() else "no such folder"))
+    if not files:
+        needs_folder(out)
     from lerar_dask.pipeline.picture import make_pictures
     from lerar_dask.runtime.events import Bus
 

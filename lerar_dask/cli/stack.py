@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 from lerar_dask import settings as s
 from lerar_dask.cli import log
 from lerar_dask.cli.display import Display, print_aside, print_json, print_pairs, print_table, progress
+from lerar_dask.cli.places import needs_folder
 from lerar_dask.cli.sources import settings_of, unknown_variables
 from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lerar_dask.pipeline.summary import DryRun, Summary
     from lerar_dask.runtime.events import Bus
 
-__all__ = ["print_summary", "stack", "tell_of_compiling"]
+__all__ = ["stack", "tell_of_compiling", "tell_summary"]
 
 _STAGES = ("Run", "Slurm", "Link", "Masters", "Ingest", "Register", "Normalize", "Integrate", "Drizzle", "Products")
 _GROUPS = {name: Group(name, sort_key=i) for i, name in enumerate(_STAGES)}
@@ -98,13 +99,14 @@ def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, 
             bus.subscribe(show)
             tell_of_compiling(bus)
         result: Any = run_stages(nights, out, settings, bus=bus, dry_run=dry_run)
+    if not dry_run:
+        tell_summary(result, display)
+        return int(result.exit_code)
     if display.json:
-        print_json("dry_run" if dry_run else "summary", result=result)
-    elif dry_run:
+        print_json("dry_run", result=result)
+    else:
         _print_plan(result)
-    elif not display.quiet:
-        print_summary(result)
-    return 0 if dry_run else int(result.exit_code)
+    return 0
 
 
 def _watch(nights: list[Path], out: Path, settings: s.Settings, display: Display) -> int:
@@ -117,11 +119,8 @@ def _watch(nights: list[Path], out: Path, settings: s.Settings, display: Display
         bus.subscribe(show)
         tell_of_compiling(bus)
         for summary in watch(nights, out, settings, bus=bus):
-            if display.json:
-                print_json("summary", result=summary)
-            elif not display.quiet:
-                print_summary(summary)
-    return 0
+            tell_summary(summary, display)
+    return 0  # not reached: it watches until it is stopped
 
 
 def tell_of_compiling(bus: Bus) -> None:
@@ -152,8 +151,7 @@ def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[
     if out is None:
         raise UsageError("where should the results go? No folder was given", "lerar stack NIGHT -o OUT")
     for night in nights:
-        if not night.is_dir():
-            raise UsageError(f"{night}: " + ("not a folder" if night.exists() else "no such folder"))
+        needs_folder(night)
     return nights, out
 
 
@@ -192,8 +190,15 @@ def _print_plan(plan: DryRun) -> None:
     )
 
 
-def print_summary(summary: Summary) -> None:
-    """Print what was stacked, what was set aside, and where the results lie."""
+def tell_summary(summary: Summary, display: Display) -> None:
+    """Tell what was stacked, what was set aside, and where the results lie, as far as the display wants it."""
+    if display.json:
+        print_json("summary", result=summary)
+    elif not display.quiet:
+        _print_summary(summary)
+
+
+def _print_summary(summary: Summary) -> None:
     if summary.did_nothing:
         say("nothing to do: all is there already")
     rows = [

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
 from lerar_dask.cli import log
-from lerar_dask.cli.display import Display, print_table, progress
-from lerar_dask.cli.stack import print_summary, tell_of_compiling
+from lerar_dask.cli.display import Display, print_json, print_table, progress
+from lerar_dask.cli.places import needs_folder
+from lerar_dask.cli.stack import tell_of_compiling, tell_summary
 from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 from lerar_dask.settings import Settings, from_toml
@@ -53,67 +54,55 @@ def stage(
     """
     number, of = _part(part)
     if what == "begin":
-        return _begin(night, out, config)
+        return _begin(night, out, config, display)
     if what == "list":
-        return _list(out)
+        return _list(out, display)
     if what == "sbatch":
         return _sbatch(out, of)
     return _do(what, out, number, of, display)
 
 
-def _begin(nights: list[Path], out: Path, config: Path | None) -> int:
+def _begin(nights: list[Path], out: Path, config: Path | None, display: Display) -> int:
     from lerar_dask.pipeline.parts import begin
 
     if not nights:
         raise UsageError("which frames? No folder was given", "lerar stage begin OUT --night NIGHT")
+    for night in nights:
+        needs_folder(night)
     begin(nights, out, from_toml(config) if config else Settings())
-    say(f"settings are in {out / 'lerar.toml'}; next: lerar stage masters {out}")
+    if not display.quiet:
+        say(f"settings are in {out / 'lerar.toml'}; next: lerar stage masters {out}")
     return 0
 
 
-def _list(out: Path) -> int:
+def _list(out: Path, display: Display) -> int:
+    """Tell what waits."""
     from lerar_dask.pipeline.parts import DRIVERS, chain, left_of
 
-    waiting: dict[str, int] = {}
+    waiting: Counter[str] = Counter()
     for step in left_of(out):
-        waiting[step.name] = waiting.get(step.name, 0) + len(step.tasks)
-    rows = [
-        (name, "one job" if name in DRIVERS else "any number of jobs", str(waiting.get(name, "")))
-        for name, _ in chain(out, 1)
-    ]
-    print_table(("stage", "done by", "tasks left by the last job"), rows)
+        waiting[step.name] += len(step.tasks)
+    if display.json:
+        print_json("stage", chain=chain(out), left=waiting)
+    elif not display.quiet:
+        rows = [
+            (name, "one job" if name in DRIVERS else "any number of jobs", str(waiting[name] or ""))
+            for name in chain(out)
+        ]
+        print_table(("stage", "done by", "tasks left by the last job"), rows)
     return 0
 
 
-def _sbatch(out: Path, n_parts: int) -> int:
-    """Print a shell script: one sbatch per stage, each after the one before has ended well."""
-    from lerar_dask.pipeline.parts import chain
+def _sbatch(out: Path, n_jobs: int) -> int:
+    from lerar_dask.pipeline.parts import SHARED, chain
+    from lerar_dask.runtime.slurm import chain_script
 
-    jobs = from_toml(out.absolute() / "lerar.toml").slurm
-    stages = chain(out, n_parts)
-    common = ["--parsable", "--nodes=1", "--ntasks=1", f"--cpus-per-task={jobs.job_cores}", f"--time={jobs.walltime}"]
-    common += [f"--mem={jobs.job_memory.replace('iB', '')}"]
-    common += [f"--partition={jobs.queue}"] if jobs.queue else []
-    common += [f"--account={jobs.account}"] if jobs.account else []
-    common += shlex.split(jobs.sbatch_options)
-    prologue = "".join(f"{line.strip()}; " for line in jobs.prologue.split(";") if line.strip())
-    lines = [
-        "#!/bin/bash",
-        "# Submits a run of lerar: each stage waits for the one before.",
-        "set -euo pipefail",
-        "job=",
-    ]
-    for name, shared in stages:
-        own = [f"--job-name=lerar-{name}", f"--output={out.absolute()}/{name}-%A_%a.out"]
-        own += [f"--array=1-{n_parts}"] if shared else []
-        call = shlex.join([sys.executable, "-m", "lerar_dask", "stage", name, str(out.absolute())])
-        call += f' --part "$SLURM_ARRAY_TASK_ID/{n_parts}"' if shared else ""
-        words = shlex.join([*common, *own])
-        lines.append(
-            f"job=$(sbatch {words} ${{job:+--dependency=afterok:$job}} --wrap {shlex.quote(prologue + call)} | cut -d';' -f1)"
-        )
-    lines.append('echo "the last job is $job"')
-    print("\n".join(lines))
+    stages, place = chain(out), out.absolute()
+
+    def call(stage: str) -> list[str]:
+        return [sys.executable, "-m", "lerar_dask", "stage", stage, str(place)]
+
+    print(chain_script(from_toml(place / "lerar.toml").slurm, stages, SHARED, n_jobs, call, place), end="")
     return 0
 
 
@@ -121,23 +110,28 @@ def _do(what: str, out: Path, number: int, of: int, display: Display) -> int:
     from lerar_dask.pipeline.parts import DRIVERS, go_on, run_part
     from lerar_dask.runtime.events import Bus
 
+    if what in DRIVERS and of > 1:
+        raise UsageError(f"{what} is one job", "leave --part away")
     display.log_to_screen()
     log.log_to(out / f"lerar-{what}-{number}.log" if of > 1 else out / "lerar.log")
-    bus = Bus()
+    bus, done, summary = Bus(), None, None
     with progress(display) as show:
         bus.subscribe(log.log_event)
         bus.subscribe(show)
         tell_of_compiling(bus)
-        if what not in DRIVERS:
+        if what in DRIVERS:
+            summary = go_on(out, what, bus=bus)
+        else:
             done = run_part(out, what, number, of, bus=bus)
+    if done is not None:
+        if display.json:
+            print_json("part", result=done)
+        elif not display.quiet:
             say(f"{what} {number}/{of}: {done.n_done} done, {done.n_aside} aside, {done.n_failed} failed")
-            return int(done.n_failed > 0)
-        if of > 1:
-            raise UsageError(f"{what} is one job", "leave --part away")
-        summary = go_on(out, what, bus=bus)
+        return int(done.n_failed > 0)
     if summary is None:
-        return _list(out)
-    print_summary(summary)
+        return _list(out, display)
+    tell_summary(summary, display)
     return summary.exit_code
 
 

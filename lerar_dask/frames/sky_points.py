@@ -8,13 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["points_of"]
+__all__ = ["is_of_solution", "points_of"]
 
 _WORDS = re.compile(
     r"C(TYPE|RVAL|RPIX|DELT|ROTA|UNIT)[12]|(CD|PC|PV)[12]_\d+|[AB]P?_(ORDER|\d_\d)|L(ON|AT)POLE|RADESYS|EQUINOX|WCSAXES"
 )
 _GRID = 9
 """Points along each side of a sub."""
+
+
+def is_of_solution(word: str) -> bool:
+    """Whether a header word belongs to a plate solution, its distortion included."""
+    return _WORDS.fullmatch(word) is not None
 
 
 def points_of(cards: Sequence[str], shape: tuple[int, int], transform: np.ndarray) -> np.ndarray | None:
@@ -54,6 +59,6 @@ def _of_solution(cards: Sequence[str]) -> list[str]:
     found: dict[str, str] = {}
     for card in cards:
         word = card[:8].strip()
-        if _WORDS.fullmatch(word):
+        if is_of_solution(word):
             found.setdefault(word, card.ljust(80)[:80])
     return list(found.values())

@@ -13,7 +13,7 @@ from lerar_dask.grid import CHUNK_SHAPE
 from lerar_dask.image.blocks import by_chunks
 from lerar_dask.image.state import Image, needs
 from lerar_dask.products import picture_files as files
-from lerar_dask.products.panels import is_carried
+from lerar_dask.products.carried import is_carried
 from lerar_dask.products.picture_files import STATE_CARD
 
 __all__ = ["open_image", "save_image"]

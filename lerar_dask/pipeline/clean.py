@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lerar_dask.errors import StoreError
 from lerar_dask.frames.scan import probe
 from lerar_dask.run import Run, RunState, store_of
 from lerar_dask.stages.ingest import raw_digest
 from lerar_dask.store.access import Store
 
-__all__ = ["Spare", "clean"]
+__all__ = ["Spare", "bytes_below", "clean"]
 
 _WORDS = {
     "registration": "registrations of earlier frames or settings",
@@ -58,25 +57,22 @@ def clean(out: Path, *, raw: bool = False, dry_run: bool = False) -> list[Spare]
     StoreError
         when there is no run, or it has not come to its end.
     """
-    store = Store.open(store_of(out))
+    store = Store.open(str(store_of(out)))
     with store.lock():
         state = Run.open(out).state
-        spare = [item for kind in _WORDS if (item := _spare(store, state, kind, raw=raw)).paths]
-        for item in () if dry_run else spare:
-            for path in item.paths:
-                store.delete(path)
+        found = {kind: tuple(_stale(store, state, kind)) for kind in _WORDS if kind != "raw"}
+        if raw:
+            found["raw"] = tuple(_raw_of_files(store, state))
+        spare = [
+            Spare(kind=kind, paths=paths, n_bytes=sum(bytes_below(Path(store.url) / path) for path in paths))
+            for kind, paths in found.items()
+            if paths
+        ]
         if not dry_run:
-            store.sweep()
+            for item in spare:
+                for path in item.paths:
+                    store.delete(path)
     return sorted(spare, key=lambda item: -item.n_bytes)
-
-
-def _spare(store: Store, state: RunState, kind: str, *, raw: bool) -> Spare:
-    paths = (
-        tuple(_raw_of_files(store, state) if kind == "raw" else _stale(store, state, kind))
-        if raw or kind != "raw"
-        else ()
-    )
-    return Spare(kind=kind, paths=paths, n_bytes=sum(_bytes(store, path) for path in paths))
 
 
 def _stale(store: Store, state: RunState, kind: str) -> Iterator[str]:
@@ -91,10 +87,9 @@ def _stale(store: Store, state: RunState, kind: str) -> Iterator[str]:
     }
     if kind == "measures":
         kept = {(s.geometry, s.measure) for s in subs}
-        for geometry in store.names("measures"):
-            yield from (
-                f"measures/{geometry}/{k}" for k in store.names(f"measures/{geometry}") if (geometry, k) not in kept
-            )
+        for geometry in store.geometries():  # of subs: images given by --ln-reference are measured apart
+            keys = store.names(f"measures/{geometry}")
+            yield from (f"measures/{geometry}/{key}" for key in keys if (geometry, key) not in kept)
         return
     yield from (f"{kind}/{key}" for key in store.names(kind) if key not in used[kind])
 
@@ -106,13 +101,13 @@ def _raw_of_files(store: Store, state: RunState) -> Iterator[str]:
         record = known.get(f"ingest/{sub.path}")
         frame = probe(Path(sub.path))
         if record and not frame.problem and record["result"].get("raw") == raw_digest(frame):
-            yield f"raw/{sub.geometry}/pixels/c/{sub.slot}"
+            path = f"raw/{sub.geometry}/pixels/c/{sub.slot}"
+            if store.place(path).exists():
+                yield path
 
 
-def _bytes(store: Store, path: str) -> int:
-    place = Path(store.url) / path
-    if "://" in store.url:
-        raise StoreError(f"{store.url} is no folder", "lerar clean works on stores on a disk")
-    if place.is_file():
-        return place.stat().st_size
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(place) for name in names)
+def bytes_below(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return path.stat().st_size
+    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from lerar_dask.errors import FrameError, UsageError
@@ -52,16 +52,16 @@ def make_mosaic(masters: Sequence[Path], out: Path, settings: Settings, *, bus: 
     """
     out = Path(out).absolute()
     settings = _for_panels(settings)
-    url = Path(settings.run.store or out / "store.zarr")
     files = _files_of(masters, out)
-    check_out(out, url)
+    check_out(out, settings)
     pictures, troubles = _opened(files)
     if len(pictures) < 2:
         reason = f" ({troubles[0].path.name}: {troubles[0].problem})" if troubles else ""
         raise UsageError(f"a mosaic takes two masters or more; of the files given, {len(pictures)} can be used{reason}")
     name = name or _name_of([picture.frame.header.object or "" for picture in pictures])
-    panels = [_as_panel(probe(path), name, origin) for path, origin in _write_panels(pictures, out / "panels")]
-    night = survey_frames([*panels, *troubles], settings)
+    written, unreadable = _write_panels(pictures, out / "panels")
+    panels = [_as_panel(probe(path), name, origin) for path, origin in written.items()]
+    night = survey_frames([*panels, *troubles, *unreadable], settings)
     return stack_night(night, [out / "panels"], out, settings, bus=bus)
 
 
@@ -131,24 +131,29 @@ def _name_of(names: Sequence[str]) -> str:
     return safe_name(_PANEL.sub("", common)) or "mosaic"
 
 
-def _write_panels(pictures: Sequence[Picture], folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Each plane as a file of one size, unless it is there; its path, and that of the master that it is of."""
+def _write_panels(pictures: Sequence[Picture], folder: Path) -> tuple[dict[Path, Path], list[Frame]]:
+    """Each plane as a file of one size, unless it is there: the master that each is of; and masters that cannot be read."""
     shape = (max(p.frame.shape[0] for p in pictures), max(p.frame.shape[1] for p in pictures))
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = set()
+    written: dict[Path, Path] = {}
+    unreadable = []
     for picture in pictures:
         frame = picture.frame
         of = digest("panel", str(frame.path), frame.size, frame.mtime_ns, shape)[:8]
-        filters = ("R", "G", "B") if picture.n_planes == 3 else (frame.header.filter or "",)
-        for plane, color in enumerate(filters):
-            parts = [frame.path.name.split(".")[0], color if picture.n_planes == 3 else "", of]
-            path = folder / ("_".join(p for p in parts if p) + ".fits")
-            if not path.exists():
-                write_panel(path, picture, plane, shape, color)
-            wanted.add(path)
-            yield path, frame.path
-    for stale in set(folder.glob("*.fits")) - wanted:
+        colors = ("R", "G", "B") if picture.n_planes == 3 else ("",)
+        stem = frame.path.name.split(".")[0]
+        paths = [folder / ("_".join(part for part in (stem, color, of) if part) + ".fits") for color in colors]
+        try:
+            for plane, path in enumerate(paths):
+                if not path.exists():
+                    write_panel(path, picture, plane, shape, colors[plane] or frame.header.filter or "")
+        except FrameError as error:
+            unreadable.append(dataclasses.replace(frame, problem=error.message))
+            continue
+        written |= dict.fromkeys(paths, frame.path)
+    for stale in set(folder.glob("*.fits")) - set(written):
         stale.unlink()
+    return written, unreadable
 
 
 def _as_panel(panel: Frame, name: str, origin: Path) -> Frame:

@@ -7,16 +7,19 @@ every n-th task. `masters`, `solve` and `products` go on from there in one job. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lerar_dask.errors import LerarError, UsageError, WaitingError
-from lerar_dask.pipeline.prepare import survey
+from lerar_dask.errors import UsageError, WaitingError
+from lerar_dask.pipeline.session import is_done
 from lerar_dask.pipeline.settings_file import keep_settings
-from lerar_dask.pipeline.stack import check_out, stack_night
+from lerar_dask.pipeline.stack import check_out, stack
 from lerar_dask.pipeline.summary import Summary
 from lerar_dask.replay import LEFT, steps_of
+from lerar_dask.run import store_of
 from lerar_dask.runtime import events
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.run import run_step
@@ -26,10 +29,10 @@ from lerar_dask.tasks import Step
 
 __all__ = ["DRIVERS", "SHARED", "begin", "chain", "go_on", "left_of", "run_part"]
 
-DRIVERS = {"masters": "ingest", "solve": "integrate", "products": ""}
-"""Stages of one job, and the shared stage that each leads to."""
 SHARED = ("ingest", "integrate", "drizzle")
-"""Stages that several jobs share."""
+"""Stages that several jobs share: names of their steps."""
+DRIVERS: Mapping[str, Sequence[str]] = {"masters": (), "solve": ("ingest",), "products": SHARED}
+"""Stages of one job, and the shared ones that must be done before."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class PartSummary:
 def begin(nights: Sequence[Path], out: Path, settings: Settings) -> None:
     """Keep settings and folders in OUT/lerar.toml, from which all stages take them."""
     out = Path(out).absolute()
-    check_out(out, Path(settings.run.store or out / "store.zarr"))
+    check_out(out, settings)
     for night in nights:
         if not night.is_dir():
             raise UsageError(f"{night}: no such folder")
@@ -61,26 +64,24 @@ def go_on(out: Path, stage: str, *, bus: events.Bus) -> Summary | None:
         when an earlier shared stage is not done.
     """
     out, settings, nights = _kept(out)
-    url = _url(out, settings)
-    night = survey(nights, settings, exclude=[out, Path(url)])
-    if not night.lights:
-        raise LerarError("no lights are there", "lerar link shows what each frame is taken for")
-    apart = SHARED if stage != "products" else ("ingest", "integrate")
     try:
-        return stack_night(night, nights, out, settings, bus=bus, apart=apart)
+        summary = stack(nights, out, settings, bus=bus, apart=SHARED)
     except WaitingError as waiting:
         names = {step.name for step in left_of(out)}
-        if names <= {DRIVERS[stage], "drizzle"} and stage != "products":
+        missing = [name for name in DRIVERS[stage] if name in names]
+        if not missing:
             return None
-        name = next(iter(sorted(names)))
-        raise WaitingError(waiting.message, f"lerar stage {name} OUT --part 1/1 does them") from waiting
+        raise WaitingError(waiting.message, f"lerar stage {missing[0]} {out} does them") from waiting
+    assert isinstance(summary, Summary)
+    return summary
 
 
 def left_of(out: Path) -> list[Step]:
     """Steps whose tasks wait for other jobs; those that are done since are among them."""
-    out, settings, _ = _kept(out)
-    store = Store.open(_url(out, settings))
-    return steps_of(store, LEFT) if store.size(LEFT) is not None else []
+    out, _, _ = _kept(out)
+    place = store_of(out)
+    store = Store.open(str(place)) if place.exists() else None
+    return steps_of(store, LEFT) if store and store.size(LEFT) is not None else []
 
 
 def run_part(out: Path, stage: str, part: int, n_parts: int, *, bus: events.Bus) -> PartSummary:
@@ -92,7 +93,7 @@ def run_part(out: Path, stage: str, part: int, n_parts: int, *, bus: events.Bus)
     """
     out, settings, nights = _kept(out)
     steps = [step for step in left_of(out) if step.name == stage]
-    store = Store.open(_url(out, settings))
+    store = Store.open(str(store_of(out)))
     executor = make_executor(settings.run, settings.slurm, out, nights)
     counts = {"done": 0, "aside": 0, "failed": 0}
     try:
@@ -108,25 +109,18 @@ def run_part(out: Path, stage: str, part: int, n_parts: int, *, bus: events.Bus)
     return PartSummary(*counts.values())
 
 
-def chain(out: Path, n_parts: int) -> list[tuple[str, bool]]:
-    """Stages in their order, and whether each is shared."""
+def chain(out: Path) -> list[str]:
+    """Stages in their order."""
     _, settings, _ = _kept(out)
-    names = ["masters", "ingest", "solve", "integrate"]
-    names += ["solve", "drizzle"] if settings.drizzle.drizzle else []
-    return [(name, name in SHARED and n_parts > 1) for name in [*names, "products"]]
+    drizzle = ["solve", "drizzle"] if settings.drizzle.drizzle else []
+    lnref = ["solve", "integrate"] if settings.products.lnref else []
+    return ["masters", "ingest", "solve", "integrate", *drizzle, *lnref, "products"]
 
 
-def _own(step: Step, part: int, n_parts: int, known: dict[str, dict[str, object]]) -> Step:
+def _own(step: Step, part: int, n_parts: int, known: Mapping[str, Mapping[str, Any]]) -> Step:
     """Tasks of a part that are not done."""
-    import dataclasses
-
     own = step.tasks[part - 1 :: n_parts]
-    todo = [t for t in own if not _is_done(known.get(t.key), t.digest)]
-    return dataclasses.replace(step, tasks=todo)
-
-
-def _is_done(record: dict[str, object] | None, digest: str) -> bool:
-    return record is not None and record["digest"] == digest and record["state"] in ("done", "aside")
+    return dataclasses.replace(step, tasks=[task for task in own if not is_done(known, task)])
 
 
 def _kept(out: Path) -> tuple[Path, Settings, list[Path]]:
@@ -135,7 +129,3 @@ def _kept(out: Path) -> tuple[Path, Settings, list[Path]]:
     if not file.is_file():
         raise UsageError(f"{out} is not begun", "lerar stage begin OUT --night NIGHT")
     return out, from_toml(file), [Path(n) for n in places_from_toml(file)[0]]
-
-
-def _url(out: Path, settings: Settings) -> str:
-    return settings.run.store or str(out / "store.zarr")

@@ -22,7 +22,7 @@ from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
 from lerar_dask.tasks import Record, Step, Task, step_to_plain
 
-__all__ = ["Session", "stop_on_failure"]
+__all__ = ["Session", "is_done", "stop_on_failure"]
 
 _SHORT = 2
 """Tasks beside a step for each core that it leaves idle: they are short."""
@@ -86,8 +86,7 @@ class Session:
 
     def is_done(self, task: Task) -> bool:
         """Whether the ledger has a result of exactly this task."""
-        record = self.known.get(task.key)
-        return record is not None and record["digest"] == task.digest and record["state"] in ("done", "aside")
+        return is_done(self.known, task)
 
     def _is_aside(self, task: Task) -> bool:
         return bool(self.known[task.key]["state"] == "aside")
@@ -176,6 +175,12 @@ class Session:
         plain = dict(vars(Record(key=key, digest=digest, state="done", reason=reason, result=result or {})))
         self._writer.append(plain)
         self.known[key] = plain
+
+
+def is_done(known: Mapping[str, Mapping[str, Any]], task: Task) -> bool:
+    """Whether records of a ledger, by key, have a result of exactly this task."""
+    record = known.get(task.key)
+    return record is not None and record["digest"] == task.digest and record["state"] in ("done", "aside")
 
 
 def stop_on_failure(records: Mapping[str, Mapping[str, Any]]) -> None:

@@ -39,9 +39,19 @@ __all__ = ["check_out", "stack", "stack_night"]
 
 
 def stack(
-    nights: Sequence[Path], out: Path, settings: Settings, *, bus: events.Bus, dry_run: bool = False
+    nights: Sequence[Path],
+    out: Path,
+    settings: Settings,
+    *,
+    bus: events.Bus,
+    dry_run: bool = False,
+    apart: Collection[str] = (),
 ) -> Summary | DryRun:
     """Stack folders of raw frames into OUT, as far as something is left to do.
+
+    Parameters
+    ----------
+    apart : names of steps whose tasks are left to other jobs, see `stack_night`
 
     Raises
     ------
@@ -50,8 +60,7 @@ def stack(
     """
     out = Path(out).absolute()  # workers have folders of their own to start from
     nights = [Path(n).absolute() for n in nights]
-    url = _store_url(out, settings)
-    check_out(out, Path(url))
+    url = check_out(out, settings)
     night = survey(nights, settings, exclude=[out, Path(url)])
     if not night.lights:
         raise LerarError(
@@ -60,7 +69,7 @@ def stack(
     if dry_run:
         night = within_memory(night, memory.budget_bytes(settings.run.memory), settings)
         return make_dry_run(night, out, url, settings)
-    return stack_night(night, nights, out, settings, bus=bus)
+    return stack_night(night, nights, out, settings, bus=bus, apart=apart)
 
 
 def stack_night(
@@ -344,12 +353,19 @@ def _sweep(store: Store, out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_out(out: Path, store: Path) -> None:
-    """OUT must be new, empty, or a run's."""
+def check_out(out: Path, settings: Settings) -> str:
+    """Where the store of a run into OUT lies; OUT must be new, empty, or a run's.
+
+    Raises
+    ------
+    StoreError
+        when it holds something else.
+    """
+    url = _store_url(out, settings)
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out} is a file", "give a folder for the results")
-    if not out.is_dir() or (out / "lerar.toml").exists() or (store / "zarr.json").exists():
-        return
+    if not out.is_dir() or (out / "lerar.toml").exists() or (Path(url) / "zarr.json").exists():
+        return url
     others = [
         p.name
         for p in out.iterdir()
@@ -359,6 +375,7 @@ def check_out(out: Path, store: Path) -> None:
         raise StoreError(
             f"{out} holds something else ({', '.join(sorted(others)[:3])})", "give an empty or a new folder"
         )
+    return url
 
 
 def _no_lights(nights: Sequence[Path], night: Night) -> str:

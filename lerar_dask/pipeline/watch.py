@@ -47,8 +47,7 @@ def watch(
         for what more frames do not mend: wrong usage, a foreign OUT, a full disk.
     """
     out, nights = Path(out).absolute(), [Path(n).absolute() for n in nights]
-    url = Path(settings.run.store or out / "store.zarr").absolute()
-    check_out(out, url)
+    url = Path(check_out(out, settings))
     before: Seen = {}
     stacked: set[tuple[str, int, int]] = set()
     told = ""

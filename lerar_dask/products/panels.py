@@ -6,7 +6,6 @@ panel has none, with the header words that tell filter, time, optics and plate s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,23 +13,12 @@ import numpy as np
 
 from lerar_dask.frames.picture import Picture
 from lerar_dask.frames.reader import band_of, cards_of
+from lerar_dask.products.carried import is_carried
 from lerar_dask.products.hdus import FitsWriter, atomic_path, image_header
 
-__all__ = ["CARRIED", "is_carried", "write_panel"]
+__all__ = ["write_panel"]
 
 _BAND_ROWS = 256
-CARRIED = (
-    *("OBJECT", "DATE-OBS", "TELESCOP", "INSTRUME", "FILTER", "EXPTIME", "ROWORDER"),
-    *("FOCALLEN", "XPIXSZ", "YPIXSZ", "SATURATE"),
-)
-"""Header words that hold for what is made of an image, too."""
-_OF_WCS = re.compile(r"C(TYPE|RVAL|RPIX|DELT|ROTA|UNIT)[12]|(CD|PC)[12]_[12]|[AB]P?_(ORDER|\d_\d)|RADESYS|EQUINOX")
-"""Words of a plate solution, its distortion among them."""
-
-
-def is_carried(word: str) -> bool:
-    """Whether a header word holds for what is made of an image, too."""
-    return word in CARRIED or _OF_WCS.fullmatch(word) is not None
 
 
 def write_panel(path: Path, picture: Picture, plane: int, shape: tuple[int, int], filter_name: str) -> None:
@@ -68,6 +56,6 @@ def _cards(lines: Sequence[str]) -> list[object]:
     found: dict[str, object] = {}
     for line in lines:
         word = line[:8].strip()
-        if is_carried(word):
+        if is_carried(word) or word == "SATURATE":
             found.setdefault(word, fits.Card.fromstring(line))
     return list(found.values())

@@ -25,8 +25,6 @@ __all__ = ["FOLDER", "OwnScheduler", "sweep_folders", "worker_words"]
 
 FOLDER = ".cluster-"
 """Begin of the names of what such a run keeps in OUT."""
-_USED = 0.9
-"""Share of a worker's memory that we plan with: its nanny ends it a little above."""
 _STALE_S = 600.0
 """Addresses older than this wait for nobody."""
 
@@ -44,6 +42,7 @@ class OwnScheduler(cluster.Cluster):
     def __init__(self, out: Path, interface: str, n: int, threads: int, worker_bytes: int) -> None:
         if worker_bytes <= RESERVED_BYTES:
             raise UsageError(f"{worker_bytes >> 20} MiB are too little for a worker", "give it more memory")
+        host = _address_of(interface)
         cluster.configure()
         self._where = "of this run"
         self._scratch = None
@@ -51,11 +50,15 @@ class OwnScheduler(cluster.Cluster):
         out.mkdir(parents=True, exist_ok=True)
         sweep_folders(out)
         self.folder = Path(mkdtemp(prefix=FOLDER, dir=out))
-        (self.folder / "driver").write_text(f"{socket.gethostname()} {os.getpid()}")
-        self._cluster, self.files = _scheduler(interface, self._loop.loop, self.folder)
-        self._client = client_of(self._cluster, self._where)
-        self.slots = n * threads
-        self.budget_bytes = RESERVED_BYTES + n * (int(_USED * worker_bytes) - RESERVED_BYTES)
+        try:
+            (self.folder / "driver").write_text(f"{socket.gethostname()} {os.getpid()}")
+            self._cluster, self.files = _scheduler(host, self._loop.loop, self.folder)
+            self._client = client_of(self._cluster, self._where)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        expected = {str(k): {"nthreads": threads, "memory_limit": worker_bytes} for k in range(n)}
+        self.slots, self.budget_bytes = cluster.shares_of_workers(expected, 0, 0)
 
     def close(self) -> None:
         """End the workers and remove what was written for them."""
@@ -88,7 +91,7 @@ def worker_words(address: str, files: Mapping[str, Path], threads: int, worker_b
     return [str(word) for word in words]
 
 
-def _scheduler(interface: str, loop: Any, folder: Path) -> tuple[Any, dict[str, Path]]:
+def _scheduler(host: str, loop: Any, folder: Path) -> tuple[Any, dict[str, Path]]:
     """A scheduler in this process, and the files by which workers prove that they are ours."""
     from distributed import LocalCluster, Security
 
@@ -103,7 +106,7 @@ def _scheduler(interface: str, loop: Any, folder: Path) -> tuple[Any, dict[str, 
         loop=loop,
         n_workers=0,
         processes=False,
-        host=_address_of(interface),
+        host=host,
         protocol="tls://",
         security=security,
         dashboard_address=None,

@@ -41,8 +41,9 @@ class SrunCluster(OwnScheduler):
             )
         super().__init__(out, settings.interface, n, _rank_threads(), worker_bytes)
         try:
-            told = {"address": self._cluster.scheduler_address, "folder": str(self.folder)}
-            _meeting(out).write_text(json.dumps(told))
+            written = self.folder / "meeting.json"
+            written.write_text(json.dumps({"address": self._cluster.scheduler_address, "folder": str(self.folder)}))
+            os.replace(written, _meeting(out))
             self._client.wait_for_workers(1, timeout=_RANKS_S)
             check_shared(self._client, shared[0], shared[1:])
         except TimeoutError as error:
@@ -72,12 +73,13 @@ def serve_rank(out: Path, worker_bytes: int) -> int:
                 f"rank 0 has not left its address in {out}", "all ranks must see the folder of the results"
             )
         time.sleep(0.2)
-    time.sleep(0.2)  # it is small, and written at once
     told = json.loads(meeting.read_text())
     files = {name: Path(told["folder"]) / f"{name}.pem" for name in ("ca", "cert", "key")}
     words = worker_words(told["address"], files, _rank_threads(), worker_bytes)
-    with TemporaryDirectory(prefix="lerar-", ignore_cleanup_errors=True) as scratch:
-        log = (Path(told["folder"]) / f"rank-{_rank()[0]}.log").open("w")
+    with (
+        TemporaryDirectory(prefix="lerar-", ignore_cleanup_errors=True) as scratch,
+        (Path(told["folder"]) / f"rank-{_rank()[0]}.log").open("w") as log,
+    ):
         subprocess.run(
             [*words, "--local-directory", scratch],
             env={**os.environ, **cluster.ENVIRONMENT},

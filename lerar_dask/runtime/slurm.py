@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lerar_dask.errors import LerarError, SpaceError, UsageError
@@ -25,7 +25,7 @@ from lerar_dask.runtime.own_scheduler import OwnScheduler, worker_words
 from lerar_dask.settings import Slurm
 from lerar_dask.tasks import Record, Task
 
-__all__ = ["SlurmCluster", "job_script", "sbatch_words", "seconds_of"]
+__all__ = ["SlurmCluster", "chain_script", "job_script", "sbatch_words", "seconds_of"]
 
 _log = logging.getLogger("lerar_dask.run")
 _EVERY_S = 2.0
@@ -101,7 +101,7 @@ def job_script(settings: Slurm, address: str, files: Mapping[str, Path], worker_
     lifetime_s = int(_LIFETIME_SHARE * seconds_of(settings.walltime))
     worker = worker_words(address, files, settings.job_cores, worker_bytes)
     worker += ["--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{int(0.05 * lifetime_s)}s"]
-    lines = ["#!/bin/bash", *(line.strip() for line in settings.prologue.split(";") if line.strip())]
+    lines = ["#!/bin/bash", *_prologue(settings)]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in cluster.ENVIRONMENT.items()]
     if "PYTHONPATH" in os.environ:
         lines.append(f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}")
@@ -111,14 +111,61 @@ def job_script(settings: Slurm, address: str, files: Mapping[str, Path], worker_
 
 
 def sbatch_words(settings: Slurm, folder: Path) -> list[str]:
-    """Command that submits a job, whose script comes on its input; all options as words, so that spaces do no harm."""
-    mib = -(-(int(1.15 * parse_bytes(settings.job_memory)) + _NANNY_BYTES) // (1 << 20))
-    words = ["sbatch", "--parsable", "--job-name=lerar", "--nodes=1", "--ntasks=1"]
-    words += [f"--cpus-per-task={settings.job_cores}", f"--mem={mib}M", f"--time={settings.walltime}"]
-    words += [f"--output={folder}/job-%j.log", "--open-mode=append"]
+    """Command that submits a job, whose script comes on its input."""
+    asked = int(1.15 * parse_bytes(settings.job_memory)) + _NANNY_BYTES
+    return [*_words(settings, "lerar", asked), f"--output={folder}/job-%j.log", "--open-mode=append"]
+
+
+def chain_script(
+    settings: Slurm,
+    stages: Sequence[str],
+    shared: Collection[str],
+    n_jobs: int,
+    call: Callable[[str], Sequence[str]],
+    out: Path,
+) -> str:
+    """Shell script that submits stages, each to begin when the one before has ended well.
+
+    Parameters
+    ----------
+    shared : stages that are arrays of `n_jobs` jobs, told their share as `--part`
+    call : command of a stage
+    out : folder for what the jobs print
+    """
+    lines = [
+        "#!/bin/bash",
+        "# Submits a run of lerar: each stage waits for the one before.",
+        "set -euo pipefail",
+        "job=",
+    ]
+    for stage in stages:
+        words = [
+            *_words(settings, f"lerar-{stage}", parse_bytes(settings.job_memory)),
+            f"--output={out}/{stage}-%A_%a.out",
+        ]
+        command = shlex.join(call(stage))
+        if stage in shared and n_jobs > 1:
+            words.append(f"--array=1-{n_jobs}")
+            command += f' --part "$SLURM_ARRAY_TASK_ID/{n_jobs}"'
+        wrapped = shlex.quote("; ".join([*_prologue(settings), command]))
+        after = "${job:+--dependency=afterok:$job}"
+        lines.append(f"job=$({shlex.join(words)} {after} --wrap {wrapped} | cut -d';' -f1)")
+    return "\n".join([*lines, 'echo "the last job is $job"']) + "\n"
+
+
+def _words(settings: Slurm, name: str, asked_bytes: int) -> list[str]:
+    """Command that asks for a job of so much memory; all options as words, so that spaces do no harm."""
+    words = ["sbatch", "--parsable", f"--job-name={name}", "--nodes=1", "--ntasks=1"]
+    words += [f"--cpus-per-task={settings.job_cores}", f"--mem={-(-asked_bytes // (1 << 20))}M"]
+    words += [f"--time={settings.walltime}"]
     words += [f"--partition={settings.queue}"] if settings.queue else []
     words += [f"--account={settings.account}"] if settings.account else []
     return words + shlex.split(settings.sbatch_options)
+
+
+def _prologue(settings: Slurm) -> list[str]:
+    """Commands that a job begins with."""
+    return [line.strip() for line in settings.prologue.split(";") if line.strip()]
 
 
 def seconds_of(walltime: str) -> int:

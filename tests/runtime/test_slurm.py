@@ -9,7 +9,7 @@ import pytest
 
 from lerar_dask.errors import LerarError, UsageError
 from lerar_dask.runtime.own_scheduler import sweep_folders
-from lerar_dask.runtime.slurm import SlurmCluster, job_script, sbatch_words, seconds_of
+from lerar_dask.runtime.slurm import SlurmCluster, chain_script, job_script, sbatch_words, seconds_of
 from lerar_dask.settings import Slurm
 
 
@@ -39,6 +39,17 @@ def test_words_of_sbatch_hold_spaces_together(tmp_path):
     assert f"--output={tmp_path}/a b/job-%j.log" in words
     (memory,) = [int(w[6:-1]) for w in words if w.startswith("--mem=")]
     assert 8192 * 1.15 < memory < 8192 * 1.2, "room for the nanny, and for Slurm's own way to count"
+
+
+def test_a_chain_is_one_script_that_bash_takes(tmp_path):
+    jobs = Slurm(job_memory="1.5GiB", prologue="module load a; module load b")
+    script = chain_script(jobs, ["one", "two"], {"two"}, 4, lambda stage: ["do it", stage], tmp_path / "a b")
+    assert subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True).returncode == 0
+    first, second = (shlex.split(line) for line in script.splitlines() if line.startswith("job=$("))
+    assert "--mem=1536M" in first, "sbatch takes whole numbers only"
+    assert not any(word.startswith("--array") for word in first)
+    assert "--array=1-4" in second
+    assert "module load a; module load b; 'do it' two --part \"$SLURM_ARRAY_TASK_ID/4\"" in second
 
 
 def test_the_script_is_one_that_bash_takes(tmp_path):
@@ -73,6 +84,17 @@ def test_a_machine_without_slurm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LerarError, match="no sbatch here"):
         SlurmCluster(Slurm(), tmp_path, [])
+
+
+def test_an_interface_that_is_not_there_leaves_nothing_behind(tmp_path, monkeypatch):
+    tool = tmp_path / "bin" / "sbatch"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=os.pathsep)
+    with pytest.raises(UsageError, match="no network interface 'nowhere9'"):
+        SlurmCluster(Slurm(interface="nowhere9"), tmp_path / "out", [])
+    assert not (tmp_path / "out").exists()
 
 
 def test_too_little_memory_is_told(tmp_path, monkeypatch):

@@ -48,6 +48,7 @@ def test_raw_pixels_go_where_their_files_are_there(run):
     away = lights[0].rename(run / "away.fits")
     (spare,) = [item for item in clean(run / "out", raw=True) if item.kind == "raw"]
     assert len(spare.paths) == 5, "the sixth cannot be read again"
+    assert [item.kind for item in clean(run / "out", raw=True)] == [], "what is freed is not freed again"
     away.rename(lights[0])
     summary = again(run)
     assert summary.exit_code == 0

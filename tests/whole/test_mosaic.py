@@ -167,6 +167,18 @@ def test_a_panel_far_away_is_set_aside(tmp_path):
     assert "beside the others" in reason
 
 
+def test_a_panel_whose_pixels_cannot_be_read_is_set_aside(tmp_path):
+    sky = Sky(6)
+    for k in range(3):
+        sky.panel(tmp_path / f"p{k}.fits", 300 * k, 0, FILTER="L")
+    whole = (tmp_path / "p2.fits").read_bytes()
+    (tmp_path / "p2.fits").write_bytes(whole[: len(whole) // 2])
+    summary = mosaic([tmp_path], tmp_path / "out", preview=False)
+    assert summary.n_used == 2
+    ((path, _),) = summary.aside
+    assert path.endswith("p2.fits")
+
+
 def test_what_makes_no_mosaic_is_said(tmp_path):
     sky = Sky(5)
     sky.panel(tmp_path / "a.fits", 0, 0)

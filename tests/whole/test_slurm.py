@@ -15,7 +15,6 @@ from lerar_dask.errors import LerarError
 from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus, TaskFinished
 from lerar_dask.settings import Settings
-from lerar_dask.simulate import simulate
 from tests.whole.test_schedulers import fingerprint
 
 TESTBED = Path(__file__).parents[2] / "scripts" / "slurm-testbed"
@@ -42,20 +41,6 @@ def slurm(tmp_path_factory):
         os.environ["SLURM_CONF"] = before
 
 
-@pytest.fixture(scope="module")
-def night(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("night") / "a night"
-    simulate(folder, n=12, shape=(300, 420), seed=5, n_darks=3, n_flats=3, n_bias=3)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def whole(night, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "out"
-    stack([night], out, Settings.of(report=False), bus=Bus())
-    return fingerprint(out)
-
-
 def jobs_here() -> list[str]:
     told = subprocess.run(["squeue", "-h", "-o", "%A", "-t", "R"], capture_output=True, text=True)
     return told.stdout.split()
@@ -76,7 +61,7 @@ def workers_here() -> list[int]:
     return found
 
 
-def test_the_same_bits_though_a_job_and_a_worker_are_killed(slurm, night, whole, tmp_path):
+def test_the_same_bits_though_a_job_and_a_worker_are_killed(slurm, small_night, small_bits, tmp_path):
     killed = []
 
     def kill(event):
@@ -90,23 +75,34 @@ def test_the_same_bits_though_a_job_and_a_worker_are_killed(slurm, night, whole,
             os.kill(workers[-1], signal.SIGKILL)
 
     out = tmp_path / "out here"
-    summary = stack([night], out, Settings.of(report=False, **JOBS), bus=Bus([kill]))
+    summary = stack([small_night], out, Settings.of(report=False, **JOBS), bus=Bus([kill]))
     assert killed
     assert (summary.exit_code, summary.n_failed) == (0, 0)
-    assert fingerprint(out) == whole
+    assert fingerprint(out) == small_bits
     assert not jobs_here()
     assert not list(out.glob(".cluster-*")), "certificates and logs are gone"
     assert not list(out.rglob("*.partial"))
 
 
-def test_a_job_that_slurm_does_not_take_is_said(slurm, night, tmp_path):
+def test_a_job_that_slurm_does_not_take_is_said(slurm, small_night, tmp_path):
     with pytest.raises(LerarError, match=r"Slurm takes no job: .*invalid partition"):
-        stack([night], tmp_path / "out", Settings.of(report=False, **JOBS, queue="nowhere"), bus=Bus())
+        stack([small_night], tmp_path / "out", Settings.of(report=False, **JOBS, queue="nowhere"), bus=Bus())
     assert not list((tmp_path / "out").glob(".cluster-*"))
 
 
-def test_ranks_of_srun(slurm, night, whole, tmp_path):
-    words = ["srun", "-n", "3", "--overcommit", "--mem=6000M", sys.executable, "-m", "lerar_dask", "stack", str(night)]
+def test_ranks_of_srun(slurm, small_night, small_bits, tmp_path):
+    words = [
+        "srun",
+        "-n",
+        "3",
+        "--overcommit",
+        "--mem=6000M",
+        sys.executable,
+        "-m",
+        "lerar_dask",
+        "stack",
+        str(small_night),
+    ]
     words += [
         "-o",
         str(tmp_path / "out"),
@@ -121,15 +117,17 @@ def test_ranks_of_srun(slurm, night, whole, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert "distributed" not in done.stdout + done.stderr
-    assert fingerprint(tmp_path / "out") == whole
+    assert fingerprint(tmp_path / "out") == small_bits
     assert not list((tmp_path / "out").glob(".cluster-*"))
 
 
-def test_a_chain_of_job_arrays(slurm, night, whole, tmp_path):
+def test_a_chain_of_job_arrays(slurm, small_night, small_bits, tmp_path):
     settings, out = tmp_path / "s.toml", tmp_path / "out here"
     settings.write_text('[products]\nreport = false\n[slurm]\njob_cores = 1\njob_memory = "2GiB"\nwalltime = "10"\n')
     stage = [sys.executable, "-m", "lerar_dask", "stage"]
-    subprocess.run([*stage, "begin", out, "--night", night, "--config", settings], check=True, capture_output=True)
+    subprocess.run(
+        [*stage, "begin", out, "--night", small_night, "--config", settings], check=True, capture_output=True
+    )
     script = subprocess.run([*stage, "sbatch", out, "--part", "1/2"], check=True, capture_output=True, text=True).stdout
     (tmp_path / "chain.sh").write_text(script.replace("sbatch ", "sbatch --wait-all-nodes=1 "))
     told = subprocess.run(["bash", tmp_path / "chain.sh"], check=True, capture_output=True, text=True).stdout
@@ -138,10 +136,12 @@ def test_a_chain_of_job_arrays(slurm, night, whole, tmp_path):
     subprocess.run(waited, check=True, capture_output=True, timeout=300)
     logs = {file.name: file.read_text() for file in out.glob("*.out")}
     assert (out / "Sim_L.fits").exists(), logs
-    assert fingerprint(out) == whole
+    assert fingerprint(out) == small_bits
 
 
-def test_when_slurm_takes_no_more_jobs_the_run_ends_with_its_words(slurm, night, whole, tmp_path, monkeypatch):
+def test_when_slurm_takes_no_more_jobs_the_run_ends_with_its_words(
+    slurm, small_night, small_bits, tmp_path, monkeypatch
+):
     """And goes on from there when it does again."""
     tool = tmp_path / "bin" / "sbatch"
     tool.parent.mkdir()
@@ -154,7 +154,7 @@ def test_when_slurm_takes_no_more_jobs_the_run_ends_with_its_words(slurm, night,
             subprocess.run(["scancel", *jobs_here()], check=True)
 
     with pytest.raises(LerarError, match="Slurm takes no job: sbatch: error: the account has no hours left"):
-        stack([night], tmp_path / "out", Settings.of(report=False, **JOBS), bus=Bus([end]))
+        stack([small_night], tmp_path / "out", Settings.of(report=False, **JOBS), bus=Bus([end]))
     monkeypatch.undo()
-    assert stack([night], tmp_path / "out", Settings.of(report=False), bus=Bus()).exit_code == 0
-    assert fingerprint(tmp_path / "out") == whole
+    assert stack([small_night], tmp_path / "out", Settings.of(report=False), bus=Bus()).exit_code == 0
+    assert fingerprint(tmp_path / "out") == small_bits
