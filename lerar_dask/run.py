@@ -45,6 +45,8 @@ class TargetState:
     """Sorted by start, then id."""
     registration: str
     canvas: Canvas | None
+    wcs: Mapping[str, Any] | None = None
+    """Cards of a plate solution in the reference plane, by `--solve`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +101,7 @@ class RunState:
                 subs=[Sub(**{**s, "shape": tuple(s["shape"])}) for s in t["subs"]],
                 registration=t["registration"],
                 canvas=_canvas_of(t["canvas"]),
+                wcs=t.get("wcs"),
             )
             for name, t in plain["targets"].items()
         }

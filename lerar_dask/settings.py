@@ -224,6 +224,9 @@ class Products:
     """Write report.html."""
     lnref: bool = False
     """Write the LN reference of each group: the mean of its best subs on the sky that all have in common."""
+    solve: str = ""
+    """Plate solution of the masters: a table of stars of yours (CSV, FITS, VOTable with right ascension and declination), or
+    `solve-field`, astrometry.net's program with your index files; empty: as the headers of the subs say."""
 
 
 _SHARPENED = {"only": {"deconvolution": ("richardson-lucy",)}}

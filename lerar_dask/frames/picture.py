@@ -32,20 +32,17 @@ class Picture:
         """Color pattern of the pixels; None for planes of their own and for stacks."""
         return None if self.n_planes > 1 or self.frame.header.is_stack else self.frame.header.cfa
 
-    def planes(self) -> list[np.ndarray]:
-        """Pixels of each plane, (y, x) float32; missing ones NaN.
+    def planes(self, first: int, last: int) -> list[np.ndarray]:
+        """Rows first..last-1 of each plane, (y, x) float32; missing pixels NaN.
 
         Raises
         ------
         FrameError
-            when they cannot be read, or hold nothing.
+            when they cannot be read.
         """
-        rows = self.frame.shape[0]
-        planes = [np.ascontiguousarray(band_of(self.frame, 0, rows, plane=k)) for k in range(self.n_planes)]
+        planes = [np.ascontiguousarray(band_of(self.frame, first, last, plane=k)) for k in range(self.n_planes)]
         for plane in planes:
             plane[~np.isfinite(plane)] = np.nan
-            if np.isnan(plane).all() or np.nanmin(plane) == np.nanmax(plane):
-                raise FrameError("it holds no picture")
         return planes
 
 

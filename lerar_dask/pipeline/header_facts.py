@@ -99,7 +99,9 @@ def _whole(value: float) -> int | None:
 
 
 def _wcs(store: Store, subs: Sequence[Sub], target: Any, group: GroupState) -> dict[str, Any] | None:
-    """WCS of the reference plane by the solutions of the subs, of as many as are needed."""
+    """WCS of the reference plane by `--solve`, or by the solutions of the subs, of as many as are needed."""
+    if target.wcs:
+        return dict(target.wcs)
     registration = load(store.url, target.registration)
     solved = []
     for i, sub in zip(group.subs, subs, strict=True):

@@ -61,6 +61,10 @@ def stack(
     out = Path(out).absolute()  # workers have folders of their own to start from
     nights = [Path(n).absolute() for n in nights]
     url = check_out(out, settings)
+    if settings.products.solve:
+        from lerar_dask.pipeline.plate_solution import check_solver
+
+        check_solver(settings.products.solve)
     night = survey(nights, settings, exclude=[out, Path(url)])
     if not night.lights:
         raise LerarError(

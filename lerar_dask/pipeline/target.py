@@ -82,11 +82,22 @@ def _solve_groups(session: Session, target: TargetWork) -> TargetWork:
     return dataclasses.replace(target, groups=groups, problems=problems)
 
 
+def _solve_plate(session: Session, target: TargetWork) -> TargetWork:
+    """Where the grid lies in the sky, if that is asked for."""
+    if not session.settings.products.solve or not target.groups:
+        return target
+    from lerar_dask.pipeline.plate_solution import plate_solution  # takes astropy's tables, which most runs do not need
+
+    cards, note = plate_solution(session, target)
+    return dataclasses.replace(target, wcs=cards, notes=[*target.notes, *([note] if note else [])])
+
+
 TARGET_STAGES: Sequence[Callable[[Session, TargetWork], TargetWork]] = (
     _register,
     _lay_grid,
     _place_ln_reference,
     _solve_groups,
+    _solve_plate,
 )
 """In their order."""
 

@@ -43,6 +43,8 @@ class TargetWork:
     """Why each sub is set aside; empty: it is not."""
     ln_reference: LnReference | None = None
     """The image that the user gave for scale and sky."""
+    wcs: Mapping[str, Any] | None = None
+    """Cards of a plate solution by `--solve`."""
     notes: Sequence[str] = ()
     groups: Mapping[str, GroupWork] = field(default_factory=dict)
     """Those that have come to a master."""
@@ -52,7 +54,8 @@ class TargetWork:
     @property
     def state(self) -> TargetState:
         """What the run keeps of it."""
-        return TargetState(subs=list(self.subs), registration=self.registration_key, canvas=self.canvas)
+        subs = list(self.subs)
+        return TargetState(subs=subs, registration=self.registration_key, canvas=self.canvas, wcs=self.wcs)
 
     @property
     def transforms(self) -> np.ndarray:

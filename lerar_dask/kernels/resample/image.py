@@ -13,10 +13,11 @@ from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Scratch, Sky, Target
 from lerar_dask.kernels.resample.window import mirror_edges, take_plane
 
-__all__ = ["place_image"]
+__all__ = ["HALO_PX", "place_image"]
 
 _CLAMPING = 0.3
-_PAD = warp.HALO + 2
+HALO_PX = warp.HALO + 2
+"""Pixels around what a window needs that its kernel reaches."""
 
 
 def place_image(image: np.ndarray, matrix: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
@@ -59,13 +60,13 @@ def _needed(
     y0, y1, x0, x1 = window
     corners = np.array([[x, y, 1.0] for y in (y0, y1 - 1) for x in (x0, x1 - 1)]) @ matrix.T
     points = corners[:, :2] / corners[:, 2:]
-    left, top = np.floor(points.min(axis=0)).astype(int) - _PAD
-    right, bottom = np.ceil(points.max(axis=0)).astype(int) + _PAD + 1
+    left, top = np.floor(points.min(axis=0)).astype(int) - HALO_PX
+    right, bottom = np.ceil(points.max(axis=0)).astype(int) + HALO_PX + 1
     if bottom < 0 or right < 0 or top >= shape[0] or left >= shape[1]:
         return None
     return (
-        max(int(top), -_PAD),
-        min(int(bottom), shape[0] + _PAD),
-        max(int(left), -_PAD),
-        min(int(right), shape[1] + _PAD),
+        max(int(top), -HALO_PX),
+        min(int(bottom), shape[0] + HALO_PX),
+        max(int(left), -HALO_PX),
+        min(int(right), shape[1] + HALO_PX),
     )

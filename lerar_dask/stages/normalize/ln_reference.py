@@ -6,24 +6,20 @@ Writes  measures/ln-reference_<size>/<key>: blocks, grid and stars of the image,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lerar_dask.errors import FrameError, UsageError
 from lerar_dask.frames.frame import Frame
-from lerar_dask.frames.picture import Picture, light_of, open_picture
+from lerar_dask.frames.picture import Picture, open_picture
 from lerar_dask.identity import code_of, digest
-from lerar_dask.kernels.calibrate.voids import find_voids
-from lerar_dask.kernels.measure.sub import Measures, measure
 from lerar_dask.settings import Ingest
+from lerar_dask.stages.image_measures import measure_image
 from lerar_dask.store.access import Store
 
 __all__ = ["MeasuredImage", "measure_reference"]
-
-MIN_STARS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +45,7 @@ def measure_reference(store: Store, path: Path, settings: Ingest) -> MeasuredIma
         picture = open_picture(path)
         return _measure(store, picture, path, settings)
     except FrameError as error:
-        raise UsageError(f"--ln-reference {path}: {error.message}") from error
+        raise UsageError(f"{path}: {error.message}") from error
 
 
 def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> MeasuredImage:
@@ -59,40 +55,11 @@ def _measure(store: Store, picture: Picture, path: Path, settings: Ingest) -> Me
     geometry = f"ln-reference_{width}x{height}_{cfa or ('mono' if n_planes == 1 else 'color')}"
     measures = store.measures(geometry, key)
     if not measures.has(0):
-        found = _measured(picture.planes(), cfa, frame, settings)
-        if len(found.stars) < MIN_STARS:
-            raise FrameError(f"it shows too few stars ({len(found.stars)} found, {MIN_STARS} needed)")
+        found = measure_image(picture, settings, blocks=True)
         parts = {"blocks": found.blocks, "grid": found.grid, "stars": found.stars, "spikes": np.zeros((1, 3))}
         measures.create(1, {name: part.shape for name, part in parts.items()})
         measures.write(0, **parts, summary=found.summary)
     return MeasuredImage(geometry=geometry, measure=key, shape=frame.shape, trust=_trust(frame, n_planes))
-
-
-def _measured(planes: Sequence[np.ndarray], cfa: str | None, frame: Frame, settings: Ingest) -> Measures:
-    """Blocks of each plane; stars of their light together, as they are measured on a color sub."""
-    if len(planes) == 1:
-        return _measured_plane(planes[0], cfa, frame, settings)
-    stars = _measured_plane(light_of(planes), cfa, frame, settings)
-    found = [_measured_plane(plane, cfa, frame, settings) for plane in planes]
-    return replace(
-        stars, blocks=np.concatenate([f.blocks for f in found]), grid=np.concatenate([f.grid for f in found])
-    )
-
-
-def _measured_plane(image: np.ndarray, cfa: str | None, frame: Frame, settings: Ingest) -> Measures:
-    return measure(
-        image,
-        image.copy(),
-        cfa=cfa,
-        cell_px=settings.background_cell_px,
-        detection_sigma=settings.detection_sigma,
-        max_stars=settings.max_stars,
-        max_spikes=1,
-        saturated_raw=frame.header.saturation_adu or float("inf"),
-        defects=np.zeros(0, np.int32),
-        voids=find_voids(image),
-        blank=False,
-    )
 
 
 def _trust(frame: Frame, n_planes: int) -> str:
