@@ -26,7 +26,8 @@ _WRITERS: dict[str, Callable[[Path, picture_files.PictureImage], object]] = {
     "tif": picture_files.write_tiff,
     "jpg": picture_files.write_jpeg,
 }
-_ROWS_BYTES = 64 << 20
+_COPIES = 6
+"""Of a band of rows, on its way into a file."""
 
 
 def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Path]]:
@@ -70,7 +71,10 @@ def plan_files(session: Session, work: PictureWork) -> tuple[Step, dict[str, Pat
                 arguments=arguments,
             )
         )
-    return Step(name="picture: files", tasks=tasks, task_bytes=3 * _ROWS_BYTES), {k: v[0] for k, v in chosen.items()}
+    rows = 4 * len(work.recipe.mixes) * picture_files.BAND_ROWS * work.canvas.shape[1]
+    jpeg = 4 * min(picture_files.JPEG_PX, work.canvas.shape[0] * work.canvas.shape[1])
+    step = Step(name="picture: files", tasks=tasks, task_bytes=_COPIES * rows + jpeg)
+    return step, {k: v[0] for k, v in chosen.items()}
 
 
 def write_picture_file(

@@ -21,12 +21,26 @@ from lerar_dask.products.fits import put_cards, put_history
 from lerar_dask.products.hdus import FitsWriter, atomic_path, image_header
 from lerar_dask.products.provenance import program
 
-__all__ = ["STATE_CARD", "PictureImage", "srgb_profile", "write_fits", "write_jpeg", "write_png", "write_tiff"]
+__all__ = [
+    "BAND_ROWS",
+    "JPEG_PX",
+    "STATE_CARD",
+    "PictureImage",
+    "jpeg_factor",
+    "srgb_profile",
+    "write_fits",
+    "write_jpeg",
+    "write_png",
+    "write_tiff",
+]
 
 STATE_CARD = "LERSTATE"
 """Says whether an image is linear or stretched."""
-_BAND_ROWS = 256
-_LARGEST_JPEG = 16_000
+BAND_ROWS = 256
+"""Rows that are written at a time."""
+_LONGEST_JPEG = 16_000
+JPEG_PX = 1 << 26
+"""Pixels of a JPEG at most: it is there to be looked at."""
 _DATE_OF_PROFILE = slice(24, 36)
 ReadRows = Callable[[int, int], np.ndarray]
 
@@ -108,26 +122,37 @@ def write_tiff(path: Path, image: PictureImage) -> None:
             dtype="<u2",
             photometric="rgb" if channels == 3 else "minisblack",
             planarconfig="contig" if channels == 3 else None,
-            rowsperstrip=_BAND_ROWS,
+            rowsperstrip=BAND_ROWS,
             iccprofile=srgb_profile() if channels == 3 else None,
             software=program(),
             metadata=None,
         )
 
 
-def write_jpeg(path: Path, image: PictureImage, *, largest_px: int = _LARGEST_JPEG) -> tuple[int, int]:
-    """Write as JPEG of 8 bits, smaller where a side is longer than JPEG takes; rows and columns written."""
+def write_jpeg(path: Path, image: PictureImage) -> tuple[int, int]:
+    """Write as JPEG of 8 bits, smaller where it would have more than `JPEG_PX` pixels; rows and columns written.
+
+    It is put together in memory, at four bytes a pixel.
+    """
     from PIL import Image
 
-    factor = max(1, -(-max(image.shape[1:]) // largest_px))
-    step = max(factor, _BAND_ROWS // factor * factor)
-    bands = [area_means(np.ascontiguousarray(rows), factor) for _, rows in _bands(image, step=step)]
-    small = np.concatenate(bands, axis=1)
-    bytes_ = np.moveaxis((np.nan_to_num(np.clip(small, 0, 1)) * 255 + 0.5).astype(np.uint8), 0, -1)
-    picture = Image.fromarray(bytes_ if bytes_.shape[-1] == 3 else bytes_[..., 0])
+    channels, height, width = image.shape
+    factor = jpeg_factor(height, width)
+    size = -(-width // factor), -(-height // factor)
+    picture = Image.new("RGB" if channels == 3 else "L", size)
+    for y0, rows in _bands(image, step=max(factor, BAND_ROWS // factor * factor)):
+        small = area_means(np.ascontiguousarray(rows), factor)
+        bytes_ = np.moveaxis((np.nan_to_num(np.clip(small, 0, 1)) * 255 + 0.5).astype(np.uint8), 0, -1)
+        band = np.ascontiguousarray(bytes_ if channels == 3 else bytes_[..., 0])
+        picture.paste(Image.fromarray(band), (0, y0 // factor))
     with atomic_path(path) as partial, open(partial, "xb") as file:
         picture.save(file, format="JPEG", quality=93, subsampling=0, icc_profile=srgb_profile())
-    return small.shape[1], small.shape[2]
+    return size[1], size[0]
+
+
+def jpeg_factor(height: int, width: int) -> int:
+    """By how much a picture is reduced as JPEG."""
+    return max(1, -(-max(height, width) // _LONGEST_JPEG), int(np.ceil(np.sqrt(height * width / JPEG_PX))))
 
 
 @lru_cache(maxsize=1)
@@ -140,7 +165,7 @@ def srgb_profile() -> bytes:
     return bytes(profile)
 
 
-def _bands(image: PictureImage, *, step: int = _BAND_ROWS, order: int = 0) -> Iterator[tuple[int, np.ndarray]]:
+def _bands(image: PictureImage, *, step: int = BAND_ROWS, order: int = 0) -> Iterator[tuple[int, np.ndarray]]:
     """First row and rows of bands, from the top of the picture down; `order` 1: as the array has them."""
     height = image.shape[1]
     upwards = image.bottom_up and not order

@@ -157,3 +157,22 @@ def test_pieces_fit_together():
     difference = part[reach:-reach, reach:-reach] - whole[y0:y1, x0:x1]
     assert np.abs(difference).max() < 0.5 * noise + 0.01 * whole[y0:y1, x0:x1].max()
     assert np.sqrt((difference**2).mean()) < 0.1 * noise
+
+
+def test_faint_stars_keep_their_light():
+    rng = np.random.default_rng(9)
+    noise, psf = 1.0, psf_image(TRUE, 40)
+    image = rng.normal(0, noise, (480, 480)).astype(np.float32)
+    places, light = [(y, x) for y in range(40, 480, 80) for x in range(40, 480, 80)], 40 * noise / psf.max()
+    for y, x in places:
+        image[y - 40 : y + 40, x - 40 : x + 40] += light * psf[:80, :80]
+    sharp, used = deconvolve(image, psf_image(TRUE, psf_radius_px(TRUE.fwhm_px)), noise)
+    assert used > 3
+    away = np.hypot(*np.mgrid[-25:26, -25:26])
+    kept = [
+        sum((picture[y - 25 : y + 26, x - 25 : x + 26] * (away <= 25)).sum() for y, x in places) / (light * len(places))
+        for picture in (image, sharp)
+    ]
+    assert kept[1] == pytest.approx(kept[0], abs=0.01)
+    peaks = [np.mean([picture[y, x] for y, x in places]) for picture in (image, sharp)]
+    assert peaks[1] > 2.5 * peaks[0]
