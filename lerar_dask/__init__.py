@@ -54,16 +54,14 @@ def stack(nights: str | Path | Sequence[str | Path], out: str | Path, **settings
 
     folders = [nights] if isinstance(nights, str | os.PathLike) else nights
     run_stages([Path(night) for night in folders], Path(out), Settings.of(**settings), bus=Bus())
-    return Run.open(Path(out))
+    return Run.open(out)
 
 
 def open(out: str | Path) -> Run:  # noqa: A001
     """Open what `stack` left in `out`."""
-    from pathlib import Path
-
     from lerar_dask.run import Run
 
-    return Run.open(Path(out))
+    return Run.open(out)
 
 
 def __getattr__(name: str) -> Any:

@@ -134,11 +134,10 @@ class Run:
         StoreError
             when there is no run, or it has not come to a master yet.
         """
-        out = Path(out)
         store = Store.open(store_of(out))
         if not store.has_json("run.json"):
             raise StoreError(f"the run in {out} has not come to its end yet", "call lerar stack again: it goes on")
-        return cls(store, RunState.from_json(store.read_json("run.json")), out)
+        return cls(store, RunState.from_json(store.read_json("run.json")), Path(out))
 
     # ------------------------------------------------------------------------------------------------------- tables
 
@@ -322,12 +321,14 @@ class Run:
         return da.map_blocks(make, chunks=chunks, dtype=np.float32, meta=np.empty((0, 0, 0, 0), np.float32))
 
 
-def store_of(out: Path) -> Path:
-    """Store of a run's folder: beside its products, or where its settings say."""
+def store_of(out: str | Path) -> str:
+    """Store of a run's folder: beside its products, or where its settings say; a store is its own."""
+    if "://" in str(out):
+        return str(out)
+    out = Path(out)
     if (out / "zarr.json").exists() or not (out / "lerar.toml").exists():
-        return out if (out / "zarr.json").exists() else out / "store.zarr"
-    elsewhere = from_toml(out / "lerar.toml").run.store
-    return Path(elsewhere) if elsewhere else out / "store.zarr"
+        return str(out if (out / "zarr.json").exists() else out / "store.zarr")
+    return from_toml(out / "lerar.toml").run.store or str(out / "store.zarr")
 
 
 def _axis_chunks(length: int, size: int) -> tuple[int, ...]:

@@ -304,7 +304,7 @@ class Run:
     scheduler: str = "threads"
     """threads, processes, slurm, srun, or the address of a dask scheduler (tcp://host:port, tls://host:port)."""
     store: str = ""
-    """Where the store lies; default OUT/store.zarr."""
+    """Where the store lies, a folder or s3://bucket/folder; default OUT/store.zarr."""
     codec: Literal["none", "lz4"] = "none"
     """How raw pixels are packed in the store."""
     resolve: bool = False
@@ -499,11 +499,11 @@ def _checked(value: Any, hint: Any, name: str, base: Path | None) -> Any:
 
 
 def _check_store(store: str, prefix: str) -> None:
-    """Refuse what is no folder of a file system."""
-    if "://" in store:
+    """Refuse what is neither a folder of a file system nor a bucket."""
+    if "://" in store and not store.startswith("s3://"):
         raise UsageError(
-            f"{prefix}store {_short(store)}: lerar writes its store to a folder of this machine or a shared disk",
-            "give a path without ://",
+            f"{prefix}store {_short(store)}: lerar keeps its store in a folder of this machine, on a shared disk or in a bucket",
+            "give a path without ://, or s3://bucket/folder",
         )
     if any(ord(c) < 32 for c in store):
         raise UsageError(f"{prefix}store {_short(store)}: a folder's name with control characters is not taken")

@@ -48,7 +48,7 @@ def info(
     from lerar_dask.store.access import Store
     from lerar_dask.store.repair import damaged_parts
 
-    damage = list(damaged_parts(Store.open(str(store_of(out))), pixels=verify))
+    damage = list(damaged_parts(Store.open(store_of(out)), pixels=verify))
     if "run.json" in damage:
         _print_damage(damage, verify)
         return 1
@@ -126,9 +126,10 @@ def _print_settings(settings: Any) -> None:
 
 def _sizes(out: Path) -> dict[str, int]:
     """Bytes of each thing in the folder."""
-    from lerar_dask.pipeline.clean import bytes_below
+    from lerar_dask.store.storage import open_storage
 
-    return {entry.name: bytes_below(Path(entry.path)) for entry in sorted(os.scandir(out), key=lambda e: e.name)}
+    folder = open_storage(out)
+    return {name: folder.bytes_below(name) for name in sorted(os.listdir(out))}
 
 
 def _short(value: Any) -> str:

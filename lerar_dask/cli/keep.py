@@ -41,7 +41,7 @@ def check(
     from lerar_dask.store.access import Store
     from lerar_dask.store.repair import damaged_parts, taken_with
 
-    store = Store.open(str(store_of(out)))
+    store = Store.open(store_of(out))
     damaged = list(damaged_parts(store, pixels=deep))
     again = sorted({path for part in damaged for path in taken_with(part)})
     if display.json:

@@ -183,6 +183,7 @@ def _print_plan(plan: DryRun) -> None:
         {
             "to read": size(plan.read_bytes),
             "to write": size(plan.written_bytes),
+            **({"requests": f"about {plan.requests:,} to {plan.store}"} if plan.requests else {}),
             "memory": f"{size(plan.memory_bytes)} of {size(plan.budget_bytes)}, {plan.threads} threads",
             "tasks": ", ".join(f"{n} {name}" for name, n in plan.tasks.items()) or "none: all is done",
             "time": f"about {duration(plan.seconds)}",

@@ -6,7 +6,6 @@ there and have not changed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from lerar_dask.run import Run, RunState, store_of
 from lerar_dask.stages.ingest import raw_digest
 from lerar_dask.store.access import Store
 
-__all__ = ["Spare", "bytes_below", "clean"]
+__all__ = ["Spare", "clean"]
 
 _WORDS = {
     "registration": "registrations of earlier frames or settings",
@@ -57,14 +56,14 @@ def clean(out: Path, *, raw: bool = False, dry_run: bool = False) -> list[Spare]
     StoreError
         when there is no run, or it has not come to its end.
     """
-    store = Store.open(str(store_of(out)))
+    store = Store.open(store_of(out))
     with store.lock():
         state = Run.open(out).state
         found = {kind: tuple(_stale(store, state, kind)) for kind in _WORDS if kind != "raw"}
         if raw:
             found["raw"] = tuple(_raw_of_files(store, state))
         spare = [
-            Spare(kind=kind, paths=paths, n_bytes=sum(bytes_below(Path(store.url) / path) for path in paths))
+            Spare(kind=kind, paths=paths, n_bytes=sum(store.bytes_below(path) for path in paths))
             for kind, paths in found.items()
             if paths
         ]
@@ -104,10 +103,3 @@ def _raw_of_files(store: Store, state: RunState) -> Iterator[str]:
             path = f"raw/{sub.geometry}/pixels/c/{sub.slot}"
             if store.place(path).exists():
                 yield path
-
-
-def bytes_below(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder."""
-    if not path.is_dir():
-        return path.stat().st_size
-    return sum(os.lstat(os.path.join(folder, name)).st_size for folder, _, names in os.walk(path) for name in names)

@@ -9,7 +9,7 @@ import numpy as np
 
 from lerar_dask.constants import PLANES
 from lerar_dask.errors import StoreError
-from lerar_dask.grid import Canvas
+from lerar_dask.grid import CHUNK_SHAPE, Canvas
 from lerar_dask.link.match import LightGroup
 from lerar_dask.pipeline.prepare import Light, Night, items_of
 from lerar_dask.pipeline.summary import DryRun, GroupPlan
@@ -19,6 +19,7 @@ from lerar_dask.stages.calibrate.bands import BAND_ROWS
 from lerar_dask.stages.ingest import ingest_bytes
 from lerar_dask.stages.integrate.tiles import Foretold, fitting_tile, task_bytes
 from lerar_dask.store.access import Store
+from lerar_dask.store.shard import inner_chunk
 
 __all__ = ["dry_run"]
 
@@ -28,6 +29,8 @@ _STARTUP_S = 4.0
 _BLOCKS_BYTES = 0.09
 """Measurements per pixel, packed: three float32 per 8 px block, and what lies beside them."""
 _STAR_BYTES = 50
+_REQUESTS_OF_SUB, _REQUESTS_OF_CHUNK = 30, 6
+"""Of an ingested sub (pixels, measurements, documents, the ledger; read again by the solves), and of a chunk of a master."""
 _PACKED_MAP, _PACKED_MASTER, _PACKED_RAW = 0.62, 0.3, 0.55
 """Size of packed float maps, of all planes of a master, and of raw pixels under lz4, as shares of the plain one."""
 _FITS_BYTES = {True: 4, False: 2}
@@ -77,6 +80,8 @@ def dry_run(night: Night, out: Path, url: str, settings: Settings) -> DryRun:
         tasks=dict(tasks),
         read_bytes=read,
         written_bytes=written,
+        requests=_requests(night, new, settings) if "://" in url else 0,
+        store=url,
         memory_bytes=memory.RESERVED_BYTES + threads * most_bytes,
         budget_bytes=budget,
         seconds=seconds,
@@ -107,6 +112,17 @@ def _written_bytes(night: Night, new: set[str], settings: Settings) -> int:
         as_fits = sum(_FITS_BYTES[plane in ("image", "noise")] for plane in PLANES)
         written += images * channels * height * width * (_PACKED_MASTER * 4 * len(PLANES) + as_fits)
     return int(written)
+
+
+def _requests(night: Night, new: set[str], settings: Settings) -> int:
+    """Requests to a bucket: what a sub writes, and for each chunk of a master the rows of inner chunks of each sub."""
+    total = len(new) * _REQUESTS_OF_SUB
+    for group in night.links.groups:
+        shape = group.frames[0].shape
+        rows = -(-CHUNK_SHAPE[0] // inner_chunk(shape, settings.run.codec)[0]) + 1
+        n_chunks = len(list(Canvas((0, 0), shape).chunks()))
+        total += n_chunks * (len(group.frames) * rows + _REQUESTS_OF_CHUNK)
+    return total
 
 
 def _group_plan(

@@ -25,6 +25,8 @@ from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings, from_toml, places_from_toml
 from lerar_dask.store.access import Store
+from lerar_dask.store.document import NODE
+from lerar_dask.store.storage import Place, open_storage
 from lerar_dask.tasks import Step
 
 __all__ = ["DRIVERS", "SHARED", "begin", "chain", "go_on", "left_of", "run_part"]
@@ -79,9 +81,10 @@ def go_on(out: Path, stage: str, *, bus: events.Bus) -> Summary | None:
 def left_of(out: Path) -> list[Step]:
     """Steps whose tasks wait for other jobs; those that are done since are among them."""
     out, _, _ = _kept(out)
-    place = store_of(out)
-    store = Store.open(str(place)) if place.exists() else None
-    return steps_of(store, LEFT) if store and store.size(LEFT) is not None else []
+    if not Place(open_storage(store_of(out)), NODE).exists():
+        return []
+    store = Store.open(store_of(out))
+    return steps_of(store, LEFT) if store.size(LEFT) is not None else []
 
 
 def run_part(out: Path, stage: str, part: int, n_parts: int, *, bus: events.Bus) -> PartSummary:
@@ -93,7 +96,7 @@ def run_part(out: Path, stage: str, part: int, n_parts: int, *, bus: events.Bus)
     """
     out, settings, nights = _kept(out)
     steps = [step for step in left_of(out) if step.name == stage]
-    store = Store.open(str(store_of(out)))
+    store = Store.open(store_of(out))
     executor = make_executor(settings.run, settings.slurm, out, nights)
     counts = {"done": 0, "aside": 0, "failed": 0}
     try:

@@ -30,6 +30,7 @@ from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings
 from lerar_dask.stages import ingest
 from lerar_dask.store.access import Store, open_store
+from lerar_dask.store.storage import CREDENTIALS
 from lerar_dask.sub import Sub
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def stack(
         from lerar_dask.pipeline.plate_solution import check_solver
 
         check_solver(settings.products.solve)
-    night = survey(nights, settings, exclude=[out, Path(url)])
+    night = survey(nights, settings, exclude=[out, *_folders(url)])
     if not night.lights:
         raise LerarError(
             _no_lights(nights, night), "lights are found by IMAGETYP in the header, or by a folder `lights`"
@@ -106,10 +107,12 @@ def stack_night(
         out.mkdir(parents=True, exist_ok=True)
         store = Store.create(url)
     except OSError as error:
+        if "://" in url and not isinstance(error.filename, str):
+            raise StoreError(f"{url} cannot be used ({error})", CREDENTIALS) from error
         raise LerarError(f"{out} cannot be written ({error.strerror})") from error
     open_store.cache_clear()
     bus.subscribe(preload_modules)
-    executor = make_executor(settings.run, settings.slurm, out, [*([] if "://" in url else [Path(url)]), *nights])
+    executor = make_executor(settings.run, settings.slurm, out, [*_folders(url), *nights])
     try:
         night = within_memory(night, executor.budget_bytes, settings)
     except LerarError:
@@ -147,6 +150,11 @@ def stack_night(
 def _store_url(out: Path, settings: Settings) -> str:
     url = settings.run.store or str(out / "store.zarr")
     return url if "://" in url else str(Path(url).absolute())
+
+
+def _folders(url: str) -> list[Path]:
+    """The folder of a store; a bucket has none."""
+    return [] if "://" in url else [Path(url)]
 
 
 def _run(session: Session, night: Night, nights: Sequence[Path], out: Path) -> Summary:
@@ -368,7 +376,7 @@ def check_out(out: Path, settings: Settings) -> str:
     url = _store_url(out, settings)
     if out.exists() and not out.is_dir():
         raise StoreError(f"{out} is a file", "give a folder for the results")
-    if not out.is_dir() or (out / "lerar.toml").exists() or (Path(url) / "zarr.json").exists():
+    if not out.is_dir() or (out / "lerar.toml").exists() or any((f / "zarr.json").exists() for f in _folders(url)):
         return url
     others = [
         p.name

@@ -83,6 +83,9 @@ class DryRun:
     """Tasks per stage."""
     read_bytes: int = 0
     written_bytes: int = 0
+    requests: int = 0
+    """To a store in a bucket, about."""
+    store: str = ""
     memory_bytes: int = 0
     """Predicted peak."""
     budget_bytes: int = 0

@@ -319,6 +319,10 @@ class Store:
         """Bytes of a document; None where there is none."""
         return self.root.storage.size(self.place(path).path)
 
+    def bytes_below(self, path: str) -> int:
+        """Bytes of an object, or of all in a folder."""
+        return self.root.storage.bytes_below(self.place(path).path)
+
     def write_json(self, path: str, value: Any) -> None:
         """Write plain values, at once or not at all."""
         write_document(self.place(path), value)

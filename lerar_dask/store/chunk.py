@@ -81,12 +81,7 @@ def checked_bytes(place: Place) -> np.ndarray:
         when it is missing or damaged.
     """
     try:
-        ranges = place.storage.open_ranges(place.path)
-        try:
-            data = np.empty(ranges.size, np.uint8)
-            data = data[: ranges.read_into(data, 0)]
-        finally:
-            ranges.close()
+        data = place.storage.get_array(place.path)
     except OSError as error:
         raise unreadable_part(place, error) from error
     if len(data) < _CRC or crc32c(data[:-_CRC]) != int.from_bytes(data[-_CRC:].tobytes(), "little"):

@@ -29,6 +29,8 @@ _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 class LocalStorage:
     """A folder; see `Storage` for what its methods promise."""
 
+    in_vain_bytes = 0
+
     def __init__(self, root: Path) -> None:
         self.root = root
         self.url = str(root)
@@ -40,6 +42,15 @@ class LocalStorage:
     def get(self, path: str) -> bytes:
         """All bytes of a file."""
         return self._file(path).read_bytes()
+
+    def get_array(self, path: str) -> np.ndarray:
+        """All bytes of a file in an array of its own."""
+        ranges = LocalRanges(self._name(path))
+        try:
+            data = np.empty(ranges.size, np.uint8)
+            return data[: ranges.read_into(data, 0)]
+        finally:
+            ranges.close()
 
     def open_ranges(self, path: str) -> LocalRanges:
         """Open a file for reads of its parts."""
@@ -53,6 +64,13 @@ class LocalStorage:
         """Bytes of a plain file; a symbolic link is none."""
         file = self._file(path)
         return file.stat().st_size if file.is_file() and not file.is_symlink() else None
+
+    def bytes_below(self, path: str) -> int:
+        """Bytes of a file, or of all files in a folder; links count as what they are."""
+        name = self._name(path)
+        if not os.path.isdir(name):
+            return os.lstat(name).st_size if os.path.lexists(name) else 0
+        return sum(os.lstat(os.path.join(folder, n)).st_size for folder, _, names in os.walk(name) for n in names)
 
     def has(self, path: str) -> bool:
         """Whether a file or folder is there."""

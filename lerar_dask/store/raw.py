@@ -32,6 +32,11 @@ class RawReader:
         self._described: Hashable = None
         self._describe()
 
+    @property
+    def is_far(self) -> bool:
+        """Whether every read costs a request."""
+        return self._place.storage.in_vain_bytes > 0
+
     def shard(self, slot: int) -> Place:
         """Where the pixels of one sub are kept."""
         return self._place / f"c/{int(slot)}/0/0"

@@ -9,14 +9,15 @@ more.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from google_crc32c import value as crc32c
 from numcodecs import blosc
 
 from lerar_dask.errors import DamagedError, damaged_part, unreadable_part
-from lerar_dask.store.storage import Place, Ranges
+from lerar_dask.store.storage import Place, Ranges, ReplacedError
 
 __all__ = ["Shard", "inner_chunk", "shard_parts"]
 
@@ -103,15 +104,32 @@ class Shard:
                 a, b = max(y0 - cy * height, 0), min(y1 - cy * height, height)
                 to = out[cy * height + a - y0 : cy * height + b - y0]
                 first, last = cy * self.n_columns + x0 // width, cy * self.n_columns + -(-x1 // width)
-                together = self._run(ranges, first, last, a, b) if b - a > _MOST_OF * height else None
+                source = self._ahead(ranges, first, last)
+                together = self._run(source, first, last, a, b) if b - a > _MOST_OF * height else None
                 for chunk in range(first, last):
                     left = (chunk - cy * self.n_columns) * width
                     c, d = max(x0 - left, 0), min(x1 - left, width)
-                    rows = self._rows(ranges, chunk, a, b) if together is None else together[chunk - first]
+                    rows = self._rows(source, chunk, a, b) if together is None else together[chunk - first]
                     to[:, left + c - x0 : left + d - x0] = rows[:, c:d]
+        except ReplacedError:
+            return False
         finally:
             ranges.close()
         return True
+
+    def _ahead(self, ranges: Ranges, first: int, last: int) -> Ranges:
+        """What neighboring chunks are read from: their bytes fetched in one request, where requests are what costs."""
+        most = self.place.storage.in_vain_bytes
+        there = self.offsets[first:last] != _MISSING
+        if not most or not there.all():
+            return ranges
+        start = int(self.offsets[first:last].min())
+        stop = int((self.offsets[first:last] + self.lengths[first:last]).max())
+        if stop - start > int(self.lengths[first:last].sum()) + most:
+            return ranges
+        data = _buffer("ahead", stop - start)
+        self._read(ranges, data, start, first)
+        return _Fetched(data, start, ranges.identity, ranges.size)
 
     def _run(self, ranges: Ranges, first: int, last: int, a: int, b: int) -> np.ndarray | None:
         """Rows a..b-1 of neighboring chunks, (chunk, row, column), in one read; None where they do not allow it."""
@@ -155,6 +173,8 @@ class Shard:
     def _read(self, ranges: Ranges, data: np.ndarray, offset: int, chunk: int) -> None:
         try:
             got = ranges.read_into(data, offset)
+        except ReplacedError:
+            raise
         except OSError as error:
             raise unreadable_part(self.place, error) from error
         if got != len(data):
@@ -198,6 +218,25 @@ class Shard:
 
     def _damaged(self, chunk: int) -> DamagedError:
         return damaged_part(self.place, f"is damaged (inner chunk {divmod(chunk, self.n_columns)})")
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """Bytes of an object in memory."""
+
+    data: np.ndarray
+    start: int
+    identity: Hashable
+    size: int
+
+    def read_into(self, buffer: np.ndarray, offset: int) -> int:
+        """Fill bytes (uint8) from an offset; how many there were."""
+        part = self.data[offset - self.start : offset - self.start + len(buffer)]
+        buffer[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def _buffer(name: str, size: int) -> np.ndarray:

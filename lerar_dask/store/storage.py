@@ -16,10 +16,18 @@ import numpy as np
 
 from lerar_dask.errors import UsageError
 
-__all__ = ["Appender", "Buffers", "Place", "Ranges", "Storage", "open_storage"]
+__all__ = ["CREDENTIALS", "Appender", "Buffers", "Place", "Ranges", "ReplacedError", "Storage", "open_storage"]
 
 Buffers = bytes | bytearray | memoryview | np.ndarray | Iterable
 """One buffer, or buffers one after the other (an iterator may use its buffer again)."""
+
+
+CREDENTIALS = "AWS_ENDPOINT_URL, AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY tell where and who"
+"""What to look at when a bucket cannot be used."""
+
+
+class ReplacedError(OSError):
+    """An object was replaced while it was open."""
 
 
 class Ranges(Protocol):
@@ -34,7 +42,7 @@ class Ranges(Protocol):
         """Bytes of the object."""
 
     def read_into(self, buffer: np.ndarray, offset: int) -> int:
-        """Fill bytes (uint8) from an offset; how many there were."""
+        """Fill bytes (uint8) from an offset; how many there were. ReplacedError: it is another object by now."""
 
     def close(self) -> None:
         """End."""
@@ -57,12 +65,17 @@ class Storage(Protocol):
     """
 
     url: str
+    in_vain_bytes: int
+    """Bytes that are rather read in vain than asked for apart; 0: a read costs next to nothing."""
 
     def shown(self, path: str) -> str:
         """The name of an object in messages."""
 
     def get(self, path: str) -> bytes:
         """All bytes of an object."""
+
+    def get_array(self, path: str) -> np.ndarray:
+        """The same, (n,) uint8 in memory of its own."""
 
     def open_ranges(self, path: str) -> Ranges:
         """Open an object for reads of its parts."""
@@ -72,6 +85,9 @@ class Storage(Protocol):
 
     def size(self, path: str) -> int | None:
         """Bytes of an object; None where there is none."""
+
+    def bytes_below(self, path: str) -> int:
+        """Bytes of an object, or of all in a folder and below it; 0 where nothing is there."""
 
     def has(self, path: str) -> bool:
         """Whether something is there by this name, object or folder."""
@@ -83,7 +99,7 @@ class Storage(Protocol):
         """Keep an object unless one is there by this name; whether it was kept. Of several writers one wins."""
 
     def put_together(self, folder: str, objects: Mapping[str, Buffers]) -> int:
-        """Keep a folder's objects, in place of the folder that is there. Whoever sees the last of them sees all; bytes."""
+        """Keep a folder's objects, in place of the folder that is there; bytes. Whoever sees its zarr.json sees all."""
 
     def append(self, path: str) -> AbstractContextManager[Appender]:
         """A new object that grows while the block runs; it is made with its first record."""
@@ -153,6 +169,10 @@ def open_storage(url: str | Path) -> Storage:
     from lerar_dask.store.local_storage import LocalStorage
 
     kind, mark, _ = str(url).partition("://")
+    if mark and kind == "s3":
+        from lerar_dask.store.bucket_storage import BucketStorage
+
+        return BucketStorage(str(url))
     if mark:
-        raise UsageError(f"{url}: no store is kept at {kind}://", "give a path without ://")
+        raise UsageError(f"{url}: no store is kept at {kind}://", "give a path without ://, or s3://bucket/folder")
     return LocalStorage(Path(url))

@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from lerar_dask.errors import LockedError, SpaceError, UsageError
-from lerar_dask.store.storage import Place, Storage, open_storage
+from lerar_dask.store.bucket_storage import BucketStorage
+from lerar_dask.store.storage import Place, ReplacedError, Storage, open_storage
+from tests.store.buckets import bucket_server, use_server
 
 
-@pytest.fixture(params=["local"])
-def storage(request, tmp_path) -> Storage:
-    return {"local": lambda: open_storage(tmp_path / "store")}[request.param]()
+@pytest.fixture(params=["local", "moto", "localbucket"])
+def storage(request, tmp_path, monkeypatch) -> Storage:
+    if request.param == "local":
+        return open_storage(tmp_path / "store")
+    endpoint, _ = request.getfixturevalue(request.param)
+    use_server(monkeypatch, endpoint)
+    return open_storage(f"s3://nights/{uuid.uuid4().hex}/store.zarr")
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    with bucket_server("moto", tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def localbucket(tmp_path_factory):
+    with bucket_server("localbucket", tmp_path_factory.mktemp("localbucket")) as server:
+        yield server
 
 
 def test_what_is_put_is_there(storage):
@@ -82,13 +101,20 @@ def test_together(storage):
     assert storage.get("a/x/c/0") == b"new"
     assert storage.names("a/x/c") == ([], ["0"])
     with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: storage.put_together("a/y", {"c": b"7" * 1000, "n": b"7"}), range(40)))
+    assert storage.get("a/y/c")[:1] == storage.get("a/y/n")
+    assert storage.names("a") == (["x", "y"], [])
+
+
+def test_of_writers_of_one_folder_one_is_seen_whole(tmp_path):
+    storage = open_storage(tmp_path / "store")  # in a bucket all write the same
+    with ThreadPoolExecutor(8) as pool:
         list(
             pool.map(
                 lambda i: storage.put_together("a/y", {"c": b"%d" % (i % 2) * 1000, "n": b"%d" % (i % 2)}), range(40)
             )
         )
     assert storage.get("a/y/c")[:1] == storage.get("a/y/n")
-    assert storage.names("a") == (["x", "y"], [])
 
 
 def test_records(storage):
@@ -152,5 +178,47 @@ def test_a_folder_in_the_way_and_links(tmp_path):
 
 
 def test_kinds_that_nobody_knows(tmp_path):
-    with pytest.raises(UsageError, match="s3://"):
-        open_storage("s3://bucket/night")
+    with pytest.raises(UsageError, match="ftp://"):
+        open_storage("ftp://server/night")
+
+
+def test_a_replaced_object_is_noticed_by_whoever_reads_it(storage):
+    storage.put("x", bytes(1000))
+    ranges = storage.open_ranges("x")
+    storage.put("x", bytes(range(100)) * 10)
+    buffer = np.zeros(8, np.uint8)
+    if isinstance(storage, BucketStorage):
+        with pytest.raises(ReplacedError):
+            ranges.read_into(buffer, 0)
+    else:
+        assert ranges.identity != storage.identity("x")
+    ranges.close()
+    again = storage.open_ranges("x")
+    assert again.read_into(buffer, 8) == 8
+    assert buffer.tolist() == list(range(8, 16))
+    again.close()
+
+
+def test_many_records(storage):
+    records = [b"%d %s\n" % (i, b"x" * 500) for i in range(300)]
+    with storage.append("l/1.jsonl") as appender:
+        for record in records:
+            appender.append(record)
+    folders, names = storage.names("l")
+    assert not folders
+    assert all(name.endswith(".jsonl") for name in names)
+    kept = b"".join(storage.get(f"l/{name}") for name in names)
+    assert sorted(kept.splitlines(keepends=True)) == sorted(records)
+
+
+def test_shared_locks(storage):
+    storage.put("x", b"")
+    with storage.lock("lock", shared=True):
+        with storage.lock("lock", shared=True):
+            pass
+        with pytest.raises(LockedError), storage.lock("lock"):
+            pass
+    with storage.lock("lock"), pytest.raises(LockedError), storage.lock("lock", shared=True):
+        pass
+    with storage.lock("lock"):
+        pass

@@ -31,6 +31,7 @@ from lerar_dask.stages.integrate.rejected import NO_MARKS, found_in, has_rejecte
 from lerar_dask.stages.integrate.sources import (
     Source,
     calibrated_window,
+    near_sources,
     source_window,
     thread_buffer,
     thread_scratch,
@@ -213,12 +214,22 @@ class _Chunk:
         if len(self.members) == 0:
             out[:, :2], out[:, 2:] = np.nan, 0
             return out
+        with near_sources(self.store_url, self.table, self.members, self.canvas.origin_yx, self._area()):
+            self._all_tiles(out, memory)
+        return out
+
+    def _area(self) -> Window:
+        """The window with its halo, on the canvas; a pixel more, for what rounds differently strip by strip."""
+        w, halo = self.window, self.halo + 1
+        return Window(w.y0 - halo, w.y1 + halo, w.x0 - halo, w.x1 + halo)
+
+    def _all_tiles(self, out: np.ndarray, memory: int) -> None:
+        height, width = self.window.shape
         rows, columns = fitting_tile(self.table, len(self.members), memory, self.settings)
         for x0 in range(0, width, columns):
             for y0 in range(0, height, rows):
                 tile = Window(y0, min(y0 + rows, height), x0, min(x0 + columns, width))
                 out[:, :, tile.y0 : tile.y1, tile.x0 : tile.x1] = self._tile(tile)
-        return out
 
     def one_sub(self, *, normalized: bool) -> np.ndarray:
         """Samples of the only member, (channel, h, w) float32."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,12 +23,15 @@ from lerar_dask.kernels.resample.terms import Lattice, Numbers, Part
 from lerar_dask.kernels.resample.window import calibrate_into, lay_voids, take_plane
 from lerar_dask.stages.integrate.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
+from lerar_dask.store.local_copy import copied
+from lerar_dask.store.raw import RawReader
 
 __all__ = [
     "KEPT_SETS",
     "Source",
     "calibrated_window",
     "mapped",
+    "near_sources",
     "source_window",
     "thread_buffer",
     "thread_scratch",
@@ -60,15 +65,18 @@ def source_window(
     """Calibrated and repaired window of sub `i` around what a tile needs; None when the tile lies outside it."""
     height, width = (int(v) for v in table.shape[i])
     step = 2 if table.patterns[i] else 1
-    box = _box(matrix.tolist(), at, rows, columns, (height, width))
-    if box is None:
+    window = _needed(matrix, at, rows, columns, (height, width), step)
+    if window is None:
         return None
-    pad = (warp.HALO + 1) * step
-    y0, x0, y1, x1 = box[0] - pad, box[1] - pad, box[2] + pad + 1, box[3] + pad + 1
-    inside = Window(y0, y1, x0, x1) & Window(0, height, 0, width)
+    y0, y1, x0, x1 = window.y0, window.y1, window.x0, window.x1
+    inside = window & Window(0, height, 0, width)
     reader = open_store(store_url).raw(table.geometries[table.geometry[i]])
     raw = thread_buffer("raw", inside.shape, reader.dtype)
-    reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
+    copy = getattr(_threads, "copy", None)
+    if copy is not None and i in copy[1]:
+        copy[0].read(copy[1][i], inside, raw)
+    else:
+        reader.window(int(table.slot[i]), inside.y0, inside.y1, inside.x0, inside.x1, raw)
     pixels = thread_buffer("window", (y1 - y0, x1 - x0), np.float32)
     pedestal, gain, defects = _calibration(store_url, table, i)
     numbers = Numbers(*(float(v[i]) for v in (table.scale, table.zero, table.blank, table.saturated_raw)))
@@ -77,6 +85,49 @@ def source_window(
         table.mean_sky[i], Part(pixels, y0, x0),
     )  # fmt: skip
     return Source(pixels, y0, x0, missing, saturated, defects)
+
+
+@contextmanager
+def near_sources(
+    store_url: str, table: StackTable, members: np.ndarray, origin_yx: tuple[int, int], area: Window
+) -> Iterator[None]:
+    """Let this thread's `source_window` read what an area of the canvas needs of its members from this machine.
+
+    Does nothing where the store is a folder.
+    """
+    wanted: list[tuple[RawReader, int, Window]] = []
+    index: dict[int, int] = {}
+    for i in (int(m) for m in members):
+        reader = open_store(store_url).raw(table.geometries[table.geometry[i]])
+        if not reader.is_far:
+            break
+        matrix, _, _ = table.planes(i, origin_yx)
+        height, width = (int(v) for v in table.shape[i])
+        step = 2 if table.patterns[i] else 1
+        window = _needed(matrix, (area.y0, area.x0), *area.shape, (height, width), step)
+        if window is not None:
+            index[i] = len(wanted)
+            wanted.append((reader, int(table.slot[i]), window & Window(0, height, 0, width)))
+    if not wanted:
+        yield
+        return
+    with copied(wanted) as copy:
+        _threads.copy = copy, index
+        try:
+            yield
+        finally:
+            _threads.copy = None
+
+
+def _needed(
+    matrix: np.ndarray, at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int], step: int
+) -> Window | None:
+    """Pixels of a sub around what a canvas rectangle needs, beyond its edges too; None where it lies outside."""
+    box = _box(matrix.tolist(), at, rows, columns, shape)
+    if box is None:
+        return None
+    pad = (warp.HALO + 1) * step
+    return Window(box[0] - pad, box[2] + pad + 1, box[1] - pad, box[3] + pad + 1)
 
 
 def calibrated_window(store_url: str, table: StackTable, i: int, window: Window) -> np.ndarray:
