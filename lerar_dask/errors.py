@@ -5,6 +5,7 @@
     LerarError                    exit 1: the run cannot go on
     ├── UsageError                exit 2: the command or a setting is wrong
     ├── FrameError                one file cannot be used: it is set aside, the night goes on
+    │   └── UnreachableError      it cannot be read now; the next call tries again
     ├── StoreError                the store is not ours, too new, damaged or locked
     │   ├── LockedError           another run holds the store
     │   └── DamagedError          parts of the store are damaged or missing; `lerar stack` makes them again
@@ -30,6 +31,7 @@ __all__ = [
     "MemoryBudgetError",
     "SpaceError",
     "StoreError",
+    "UnreachableError",
     "UsageError",
     "WaitingError",
     "damaged_part",
@@ -68,6 +70,10 @@ class UsageError(LerarError):
 
 class FrameError(LerarError):
     """A file cannot be used as a frame; the message is the reason, without the path."""
+
+
+class UnreachableError(FrameError):
+    """A file cannot be read now: the disk or share that it lies on fails or does not answer."""
 
 
 class StoreError(LerarError):

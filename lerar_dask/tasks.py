@@ -19,6 +19,8 @@ import numpy as np
 
 __all__ = ["Plan", "Record", "Step", "Task", "name_of", "step_from_plain", "step_to_plain"]
 
+AGAIN = "again"
+"""Result of a task whose data could not be reached: the next call does it again."""
 State = Literal["done", "aside", "failed"]
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.formats import format_named
 from lerar_dask.frames.frame import Frame, PixelSource, RawPixels
+from lerar_dask.frames.reach import reached
 from lerar_dask.kernels.calibrate.light import swap_words
 
 __all__ = ["band_of", "cards_of", "fill_band", "has_words", "read_pixels", "read_words"]
@@ -59,18 +60,15 @@ def _read_plain(frame: Frame, parts: Sequence[tuple[int, np.ndarray]]) -> None:
     """Rows of a plain file: (first row, array for it and those behind it), bytes as they are."""
     source = _source(frame)
     row_bytes = frame.shape[1] * np.dtype(source.dtype).itemsize
-    try:
-        with open(frame.path, "rb", buffering=0) as file:
-            _check_unchanged(frame, os.fstat(file.fileno()))
-            for y, out in parts:
-                view, at = memoryview(out).cast("B"), source.offset + y * row_bytes  # type: ignore[arg-type]
-                while len(view):
-                    got = os.preadv(file.fileno(), [view], at)
-                    if not got:
-                        raise FrameError("the file was cut short while it was read")
-                    view, at = view[got:], at + got
-    except OSError as error:
-        raise FrameError(f"it can no longer be read ({error.strerror})") from error
+    with reached(frame.path) as descriptor:
+        _check_unchanged(frame, os.fstat(descriptor))
+        for y, out in parts:
+            view, at = memoryview(out).cast("B"), source.offset + y * row_bytes  # type: ignore[arg-type]
+            while len(view):
+                got = os.preadv(descriptor, [view], at)
+                if not got:
+                    raise FrameError("the file was cut short while it was read")
+                view, at = view[got:], at + got
 
 
 def read_pixels(frame: Frame) -> RawPixels:
@@ -138,10 +136,8 @@ def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1, plane: int = 0
         first = plane * frame.shape[0] + y0
         _read_plain(frame, [(first, rows)] if step == 1 else [(first + i * step, row) for i, row in enumerate(rows)])
     else:
-        try:
-            _check_unchanged(frame, os.stat(frame.path))
-        except OSError as error:
-            raise FrameError(f"it can no longer be read ({error.strerror})") from error
+        with reached(frame.path) as descriptor:
+            _check_unchanged(frame, os.fstat(descriptor))
         rows = format_named(source.format).rows(frame, source, y0, y1, step, plane)
     if source.is_unsigned and source.dtype == ">i2":
         return swap_words(np.asarray(rows).view("=u2"), flip=0x8000)

@@ -20,7 +20,7 @@ from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
-from lerar_dask.tasks import Record, Step, Task, step_to_plain
+from lerar_dask.tasks import AGAIN, Record, Step, Task, step_to_plain
 
 __all__ = ["Session", "is_done", "stop_on_failure"]
 
@@ -180,7 +180,9 @@ class Session:
 def is_done(known: Mapping[str, Mapping[str, Any]], task: Task) -> bool:
     """Whether records of a ledger, by key, have a result of exactly this task."""
     record = known.get(task.key)
-    return record is not None and record["digest"] == task.digest and record["state"] in ("done", "aside")
+    if record is None or record["digest"] != task.digest or record["result"].get(AGAIN):
+        return False
+    return record["state"] in ("done", "aside")
 
 
 def stop_on_failure(records: Mapping[str, Mapping[str, Any]]) -> None:

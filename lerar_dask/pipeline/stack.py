@@ -107,8 +107,8 @@ def stack_night(
         out.mkdir(parents=True, exist_ok=True)
         store = Store.create(url)
     except OSError as error:
-        if "://" in url and not isinstance(error.filename, str):
-            raise StoreError(f"{url} cannot be used ({error})", CREDENTIALS) from error
+        if "://" in url and str(error.filename).startswith(url):
+            raise StoreError(f"{url} cannot be used ({error.strerror})", CREDENTIALS) from error
         raise LerarError(f"{out} cannot be written ({error.strerror})") from error
     open_store.cache_clear()
     bus.subscribe(preload_modules)

@@ -7,8 +7,8 @@ import platform
 import time
 import traceback
 
-from lerar_dask.errors import DamagedError, FrameError, LerarError, SpaceError, space_error
-from lerar_dask.tasks import Record, Task
+from lerar_dask.errors import DamagedError, FrameError, LerarError, SpaceError, UnreachableError, space_error
+from lerar_dask.tasks import AGAIN, Record, Task
 
 __all__ = ["guarded"]
 
@@ -21,6 +21,8 @@ def guarded(task: Task) -> Record | SpaceError:
     state, reason, result = "done", "", {}
     try:
         result = dict(task.function(**task.arguments))
+    except UnreachableError as error:
+        state, reason, result = "aside", error.message, {AGAIN: True}
     except FrameError as error:
         state, reason = "aside", error.message
     except SpaceError as error:

@@ -11,6 +11,7 @@ it wants, so that one that was replaced is noticed without a question before eve
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import urllib.error
@@ -351,7 +352,7 @@ def probe(storage: BucketStorage) -> None:
         finally:
             storage.delete(path)
     except OSError as error:
-        raise StoreError(f"{storage.url} cannot be used ({error})", CREDENTIALS) from error
+        raise StoreError(f"{storage.url} cannot be used ({error.strerror})", CREDENTIALS) from error
     if wrong:
         raise StoreError(f"the server of {storage.url} does not do {wrong} as S3 does", "a store cannot be kept there")
 
@@ -391,13 +392,13 @@ def _as_os_error(what: str) -> Iterator[None]:
     try:
         yield
     except NotFoundError as error:
-        raise FileNotFoundError(f"{what} is not there") from error
+        raise FileNotFoundError(errno.ENOENT, "it is not there", what) from error
     except (AlreadyExistsError, PreconditionError):
         raise
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise PermissionError(f"the server refuses: {_short(error)}") from error
+        raise PermissionError(errno.EACCES, f"the server refuses: {_short(error)}", what) from error
     except BaseError as error:
-        raise OSError(_short(error)) from error
+        raise OSError(errno.EHOSTUNREACH, _short(error), what) from error
 
 
 def _short(error: BaseException) -> str:

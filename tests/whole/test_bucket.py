@@ -108,6 +108,8 @@ def test_damage_in_a_bucket_is_made_again(small_night, small_bits, url, tmp_path
     chunk.put(bytes(data))
     part = next(place for place in root.walk() if place.path.startswith("master/") and "/c/" in place.path)
     part.put(part.get()[:-1])
+    lost = next(place for place in root.walk() if place.path.startswith("measures/") and "/blocks/c/" in place.path)
+    root.storage.delete(lost.path)
     found = subprocess.run([*COMMAND, "check", str(out), "--deep"], capture_output=True, text=True, check=False)
     assert found.returncode == 1
     assert "pixels/c" in found.stdout
