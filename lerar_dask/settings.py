@@ -307,6 +307,10 @@ class Run:
     """Where the store lies, a folder or s3://bucket/folder; default OUT/store.zarr."""
     codec: Literal["none", "lz4"] = "none"
     """How raw pixels are packed in the store."""
+    dashboard: bool = False
+    """Tell the address of the cluster's dashboard (on this machine alone; any scheduler but threads)."""
+    performance_report: Path | None = None
+    """HTML page that dask writes at the end: what each worker did when (any scheduler but threads)."""
     resolve: bool = False
     """Choose reference, grid origin and links afresh, although subs were measured before."""
 

@@ -22,7 +22,7 @@ DEFAULTS = MappingProxyType(
         Register: (None, "auto", 20.7, "union"),
         Normalize: ("local", 128, None),
         Integrate: ("auto", 3.0, 3.0, 1, 1, 0.2, 0.1, "lanczos3", 0.3, "inverse-variance", True),
-        Products: (True, True, False),
+        Products: (True, True, False, ""),
     }
 )
 """Defaults at which a setting stays out of digests. Whoever changes one gives the field metadata `first` with the value

@@ -55,7 +55,10 @@ def find_reference(
     own = [i for i, sub in enumerate(subs) if Path(sub.path).resolve() == path.resolve()]
     if own:
         return _own_sub(subs[own[0]], registration, own[0])
-    image = ln_reference.measure_reference(session.store, path, settings.ingest)
+    try:
+        image = ln_reference.measure_reference(session.store, path, settings.ingest)
+    except UsageError as error:
+        raise UsageError(f"--ln-reference {error.message}", error.hint) from error
     if image.trust:
         session.bus.emit(Note(text=f"--ln-reference {path.name}: {image.trust}"))
     member = Sub(

@@ -67,6 +67,8 @@ def make_pictures(
     open_store.cache_clear()
     executor = make_executor(settings.run, settings.slurm, out, [])
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
+    if executor.dashboard:
+        bus.emit(events.Note(text=f"dashboard: {executor.dashboard}"))
     try:
         with store.lock(), memory.PeakSampler() as sampler:
             session = Session(store, out, settings, bus, executor)

@@ -180,7 +180,7 @@ class Session:
 def is_done(known: Mapping[str, Mapping[str, Any]], task: Task) -> bool:
     """Whether records of a ledger, by key, have a result of exactly this task."""
     record = known.get(task.key)
-    if record is None or record["digest"] != task.digest or record["result"].get(AGAIN):
+    if record is None or record["digest"] != task.digest or (record.get("result") or {}).get(AGAIN):
         return False
     return record["state"] in ("done", "aside")
 

@@ -119,6 +119,8 @@ def stack_night(
         executor.close()
         raise
     bus.emit(events.RunStarted(out=str(out), threads=executor.slots, budget_bytes=executor.budget_bytes))
+    if executor.dashboard:
+        bus.emit(events.Note(text=f"dashboard: {executor.dashboard}"))
     try:
         with (
             store.lock(),

@@ -24,9 +24,18 @@ from lerar_dask.errors import LerarError, SpaceError
 from lerar_dask.runtime.address import check_reachable, check_shared, client_of, workers_of
 from lerar_dask.runtime.guard import guarded
 from lerar_dask.runtime.memory import RESERVED_BYTES
+from lerar_dask.runtime.watching import Watching
 from lerar_dask.tasks import Record, Task
 
-__all__ = ["ENVIRONMENT", "Cluster", "configure", "loop_without_interrupts", "shares_of_processes", "shares_of_workers"]
+__all__ = [
+    "ENVIRONMENT",
+    "Cluster",
+    "configure",
+    "loop_without_interrupts",
+    "scheduler_words",
+    "shares_of_processes",
+    "shares_of_workers",
+]
 
 ENVIRONMENT = {
     "NUMBA_NUM_THREADS": "1",
@@ -50,7 +59,12 @@ class Cluster:
     budget_bytes : memory of all processes of this machine, or of an address's workers that have no limit of their own
     worker_bytes : memory of one worker of an address at most, 0 for what it says itself
     shared : folder of the results and other paths, which the workers of an address must see as this process does
+    dashboard : processes of this machine have one
     """
+
+    _watching: Watching | None = None
+    dashboard = ""
+    """Address of the dashboard, where it is to be told."""
 
     def __init__(
         self,
@@ -59,6 +73,8 @@ class Cluster:
         budget_bytes: int,
         worker_bytes: int = 0,
         shared: Sequence[Path] = (),
+        *,
+        dashboard: bool = False,
     ) -> None:
         configure()
         self._cluster: Any = None
@@ -69,7 +85,7 @@ class Cluster:
             self._loop = loop_without_interrupts()
             self._scratch = _private_folder()
             self._cluster, self.slots, self.budget_bytes = _processes(
-                slots, budget_bytes, self._loop.loop, self._scratch.name
+                slots, budget_bytes, self._loop.loop, self._scratch.name, dashboard
             )
         else:
             check_reachable(address)
@@ -84,6 +100,11 @@ class Cluster:
                 self.close()
                 raise
             self.slots = min(slots, have) if slots else have
+
+    def watch(self, *, dashboard: bool, report: Path | None) -> None:
+        """Let a user look on; see `Watching`."""
+        self._watching = Watching(self._client, dashboard=dashboard, report=report)
+        self.dashboard = self._watching.link
 
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks through a window; records in the order of completion."""
@@ -128,6 +149,8 @@ class Cluster:
 
     def close(self) -> None:
         """Let go of the workers; end those that are ours."""
+        if self._watching is not None:
+            self._watching.close()
         self._client.close(timeout=2)
         if self._cluster is not None:
             self._cluster.close(timeout=5)
@@ -222,6 +245,11 @@ def configure() -> None:
     )
 
 
+def scheduler_words(dashboard: bool) -> dict[str, Any]:
+    """How our schedulers serve what is to be looked at: on this machine alone. Their health is there in any case."""
+    return {"dashboard_address": "127.0.0.1:0", "dashboard": dashboard}
+
+
 def _private_folder() -> TemporaryDirectory[str]:
     """Where the processes keep their things: a name nobody can guess, and open to nobody else.
 
@@ -232,7 +260,7 @@ def _private_folder() -> TemporaryDirectory[str]:
     )
 
 
-def _processes(slots: int, budget_bytes: int, loop: Any, scratch: str) -> tuple[Any, int, int]:
+def _processes(slots: int, budget_bytes: int, loop: Any, scratch: str, dashboard: bool) -> tuple[Any, int, int]:
     """Processes of this machine, how many, and the memory to plan with.
 
     They speak TLS with certificates that are made for this run and never leave memory: whoever can reach the port of a
@@ -251,7 +279,7 @@ def _processes(slots: int, budget_bytes: int, loop: Any, scratch: str) -> tuple[
         security=Security.temporary(),
         memory_limit=limit,
         dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # dask serves its health there all the same
+        scheduler_kwargs=scheduler_words(dashboard),
         env=ENVIRONMENT,
         preload=[__name__],
         local_directory=scratch,

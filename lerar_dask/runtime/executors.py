@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lerar_dask.errors import UsageError
 from lerar_dask.runtime.local import Threads
 from lerar_dask.runtime.memory import budget_bytes, cpu_count, parse_bytes
 from lerar_dask.runtime.run import Executor
 from lerar_dask.settings import Run, Slurm
+
+if TYPE_CHECKING:
+    from lerar_dask.runtime.cluster import Cluster
 
 __all__ = ["make_executor", "rank_bytes"]
 
@@ -32,11 +36,25 @@ def make_executor(settings: Run, slurm: Slurm, out: Path, shared: Sequence[Path]
     budget = budget_bytes(settings.memory)
     name = settings.scheduler
     if name == "threads":
+        if settings.dashboard or settings.performance_report:
+            raise UsageError("threads have no dashboard and no performance report", "--scheduler processes has both")
         return Threads(slots, budget)
+    cluster = _cluster(settings, slurm, slots, budget, out, shared)
+    try:
+        cluster.watch(dashboard=settings.dashboard, report=settings.performance_report)
+    except BaseException:
+        cluster.close()
+        raise
+    return cluster
+
+
+def _cluster(settings: Run, slurm: Slurm, slots: int, budget: int, out: Path, shared: Sequence[Path]) -> Cluster:
+    """What works by dask."""
+    name = settings.scheduler
     if name == "processes":
         from lerar_dask.runtime.cluster import Cluster
 
-        return Cluster(None, slots, budget)
+        return Cluster(None, slots, budget, dashboard=settings.dashboard)
     if "://" in name:
         from lerar_dask.runtime.cluster import Cluster
 
@@ -46,11 +64,11 @@ def make_executor(settings: Run, slurm: Slurm, out: Path, shared: Sequence[Path]
     if name == "slurm":
         from lerar_dask.runtime.slurm import SlurmCluster
 
-        return SlurmCluster(slurm, out, [out, *shared])
+        return SlurmCluster(slurm, out, [out, *shared], dashboard=settings.dashboard)
     if name == "srun":
         from lerar_dask.runtime.ranks import SrunCluster
 
-        return SrunCluster(slurm, out, [out, *shared], rank_bytes(settings))
+        return SrunCluster(slurm, out, [out, *shared], rank_bytes(settings), dashboard=settings.dashboard)
     raise UsageError(f"no scheduler is called {name!r}", "threads, processes, slurm, srun, or tcp://host:port")
 
 

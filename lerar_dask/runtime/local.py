@@ -28,6 +28,8 @@ _SWITCH_S = 2e-4
 class Threads:
     """Executor on threads of this process."""
 
+    dashboard = ""
+
     def __init__(self, slots: int, budget_bytes: int) -> None:
         self.slots, self.budget_bytes = slots, budget_bytes
 

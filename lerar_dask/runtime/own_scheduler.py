@@ -39,7 +39,9 @@ class OwnScheduler(cluster.Cluster):
     n, threads, worker_bytes : workers that are expected, threads and memory of each
     """
 
-    def __init__(self, out: Path, interface: str, n: int, threads: int, worker_bytes: int) -> None:
+    def __init__(
+        self, out: Path, interface: str, n: int, threads: int, worker_bytes: int, *, dashboard: bool = False
+    ) -> None:
         if worker_bytes <= RESERVED_BYTES:
             raise UsageError(f"{worker_bytes >> 20} MiB are too little for a worker", "give it more memory")
         host = _address_of(interface)
@@ -52,7 +54,7 @@ class OwnScheduler(cluster.Cluster):
         self.folder = Path(mkdtemp(prefix=FOLDER, dir=out))
         try:
             (self.folder / "driver").write_text(f"{socket.gethostname()} {os.getpid()}")
-            self._cluster, self.files = _scheduler(host, self._loop.loop, self.folder)
+            self._cluster, self.files = _scheduler(host, self._loop.loop, self.folder, dashboard)
             self._client = client_of(self._cluster, self._where)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -91,7 +93,7 @@ def worker_words(address: str, files: Mapping[str, Path], threads: int, worker_b
     return [str(word) for word in words]
 
 
-def _scheduler(host: str, loop: Any, folder: Path) -> tuple[Any, dict[str, Path]]:
+def _scheduler(host: str, loop: Any, folder: Path, dashboard: bool) -> tuple[Any, dict[str, Path]]:
     """A scheduler in this process, and the files by which workers prove that they are ours."""
     from distributed import LocalCluster, Security
 
@@ -110,7 +112,7 @@ def _scheduler(host: str, loop: Any, folder: Path) -> tuple[Any, dict[str, Path]
         protocol="tls://",
         security=security,
         dashboard_address=None,
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        scheduler_kwargs=cluster.scheduler_words(dashboard),
     )
     return made, files
 

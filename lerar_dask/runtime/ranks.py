@@ -33,13 +33,15 @@ class SrunCluster(OwnScheduler):
     worker_bytes : memory of each rank
     """
 
-    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path], worker_bytes: int) -> None:
+    def __init__(
+        self, settings: Slurm, out: Path, shared: Sequence[Path], worker_bytes: int, *, dashboard: bool = False
+    ) -> None:
         n = _rank()[1] - 1
         if n < 1:
             raise LerarError(
                 "--scheduler srun has one rank alone", "srun -n 9 lerar stack ... --scheduler srun: one leads, 8 work"
             )
-        super().__init__(out, settings.interface, n, _rank_threads(), worker_bytes)
+        super().__init__(out, settings.interface, n, _rank_threads(), worker_bytes, dashboard=dashboard)
         try:
             written = self.folder / "meeting.json"
             written.write_text(json.dumps({"address": self._cluster.scheduler_address, "folder": str(self.folder)}))

@@ -22,6 +22,9 @@ class Executor(Protocol):
     budget_bytes: int
     """Memory for all of them."""
 
+    dashboard: str
+    """Address of a page to look on; empty: there is none."""
+
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks, at most `slots` at a time; results as they come."""
         ...

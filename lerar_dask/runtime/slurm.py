@@ -48,12 +48,12 @@ class SlurmCluster(OwnScheduler):
     shared : folder of the results and other paths, which workers must see as this process does
     """
 
-    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path]) -> None:
+    def __init__(self, settings: Slurm, out: Path, shared: Sequence[Path], *, dashboard: bool = False) -> None:
         if shutil.which("sbatch") is None:
             raise LerarError("there is no sbatch here", "--scheduler slurm works on a machine that can submit jobs")
         worker_bytes = parse_bytes(settings.job_memory)
         seconds_of(settings.walltime)
-        super().__init__(out, settings.interface, settings.jobs, settings.job_cores, worker_bytes)
+        super().__init__(out, settings.interface, settings.jobs, settings.job_cores, worker_bytes, dashboard=dashboard)
         script = job_script(settings, self._cluster.scheduler_address, self.files, worker_bytes)
         self._jobs = _Jobs(sbatch_words(settings, self.folder), script, settings.jobs, self._give_up)
         try:

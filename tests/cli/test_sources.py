@@ -134,7 +134,7 @@ def test_a_slip_in_the_file_is_told(stacked, tmp_path, capsys):
         (["--max-stars", "9" * 5000], "--max-stars is too large"),
         (["--tile-px", "1000000000000"], "tile_px must be between"),
         (["--sigma-low", "1e300"], "sigma_low must be between"),
-        (["--store", "s3://bucket/x"], "store 's3://bucket/x'"),
+        (["--store", "gs://bucket/x"], "store 'gs://bucket/x'"),
         (["--memory", "9" * 400], "is more memory than any machine has"),
     ],
 )
