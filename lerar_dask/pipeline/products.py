@@ -35,12 +35,13 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
     ----------
     facts : header facts by group, see `header_facts`
     """
-    tasks = []
+    tasks, most = [], 0
     for master in masters_of(state):
         name, group = master.name, master.group
         own = facts.get(name) or facts[group]
         if master.scale:
             own = drizzled_facts(own, _canvas_of(state, group).origin_yx, settings.drizzle)
+        most = max(most, _band_bytes(state, master))
         common = {"store_url": store.url, "name": name}
         digests = (code_of(__name__), master.key, settings.products, own)
         rows = _rows_of_frames(state, master)
@@ -64,7 +65,13 @@ def plan_products(store: Store, out: Path, state: RunState, settings: Settings, 
                     arguments=picture,
                 )
             )
-    return Step(name="products", tasks=tasks)
+    return Step(name="products", tasks=tasks, task_bytes=most)
+
+
+def _band_bytes(state: RunState, master: Master) -> int:
+    """Memory for a band of rows of a master on its way into a file: as read, and as written."""
+    width = _canvas_of(state, master.group).shape[1] * max(master.scale, 1)
+    return 2 * 4 * state.groups[master.group].n_channels * len(PLANES) * CHUNK_SHAPE[0] * width
 
 
 def rows_reader(store: Store, key: str, shape: tuple[int, int, int]) -> fits.ReadRows:
