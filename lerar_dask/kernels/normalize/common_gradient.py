@@ -22,6 +22,7 @@ __all__ = [
     "evaluate_common",
     "fit_common",
     "parallactic_angle",
+    "same_night",
     "sky_modes",
     "solve_common_gradient",
 ]
@@ -31,6 +32,8 @@ ORDERS = ((0, 0), (0, 1), (1, 0), (0, 2), (1, 1), (2, 0), (0, 3), (1, 2), (2, 1)
 N_TERMS = len(ORDERS)
 PLANE = slice(1, 3)
 CURVED = slice(3, N_TERMS)
+_PAUSE_H = 6.0
+"""Hours without a sub that part two nights."""
 MAX_TIMES = 240
 """Subs are averaged to this many moments at most: the covariance is dense."""
 STRONG = 0.01
@@ -185,6 +188,7 @@ def _gls(
     level = max(float(np.median(np.abs(modes[:, 0]))), 1e-30)
     common, error = np.zeros(N_TERMS), np.zeros(N_TERMS)
     lag = np.abs(hours[:, None] - hours[None, :])
+    night = same_night(hours)
     deviation = modes[:, 1:] - modes[:, 1:].mean(axis=0)
     strong = float(np.sqrt((deviation**2).sum(axis=1).mean())) > STRONG * level
     # The plane in one unit for both directions: slope x reference length, so that it turns as a vector.
@@ -193,13 +197,13 @@ def _gls(
     plane = modes[:, PLANE] * to_slope
     vector = plane[:, 0] + 1j * plane[:, 1]
     best = max(
-        _plane_models(lag, beta, turn, field_deg, strong),
+        _plane_models(lag, night, turn, field_deg, strong),
         key=lambda m: _likelihood(vector, m[1] * np.outer(beta, beta))[0],
     )
     _, mean, sigma = _likelihood(vector, best[1] * np.outer(beta, beta))
     common[PLANE] = np.array([mean.real, mean.imag]) / to_slope
     error[PLANE] = sigma / to_slope
-    curved = np.outer(beta, beta) * _curved_covariance(lag, strong)
+    curved = np.outer(beta, beta) * _curved_covariance(lag, night, strong)
     for j in range(CURVED.start, CURVED.stop):
         _, mean, sigma = _likelihood(modes[:, j].astype(complex), curved)
         common[j], error[j] = mean.real, sigma
@@ -223,8 +227,19 @@ def _bin_times(
     return binned, mean(beta), mean(hours), turned
 
 
+def same_night(hours: np.ndarray) -> np.ndarray:
+    """Whether two times are of one night, (n, n) bool: no pause of `_PAUSE_H` lies between them.
+
+    A limit on the time between them would be no covariance: of a night longer than it, its matrix is indefinite.
+    """
+    order = np.argsort(hours, kind="stable")
+    night = np.empty(len(hours), np.int64)
+    night[order] = np.cumsum(np.diff(hours[order], prepend=hours[order[:1]]) > _PAUSE_H)
+    return np.asarray(night[:, None] == night[None, :])
+
+
 def _plane_models(
-    lag: np.ndarray, beta: np.ndarray, turn: np.ndarray | None, field_deg: float | None, strong: bool
+    lag: np.ndarray, night: np.ndarray, turn: np.ndarray | None, field_deg: float | None, strong: bool
 ) -> list[tuple[str, np.ndarray]]:
     """Covariances (over level squared) that the plane of a night may have."""
     span = max(float(lag.max()), 1e-3)
@@ -236,7 +251,6 @@ def _plane_models(
         models += [("smooth", smooth + 10.0**p * white) for p in np.arange(-7.0, 0.1, 1.0)]
     if turn is not None and np.isfinite(turn).all():
         rotation = np.exp(1j * (turn[:, None] - turn[None, :]))
-        night = lag < 8.0
         width = (field_deg or 1.5) / 1.5
         slow = 0.003**2 * night + 0.004**2 * np.exp(-lag / 3.0) * night + 0.002**2 * np.exp(-lag / 0.5) * night
         eps = (0.002 * 0.02) ** 2 * white
@@ -246,12 +260,11 @@ def _plane_models(
     return models
 
 
-def _curved_covariance(lag: np.ndarray, strong: bool) -> np.ndarray:
+def _curved_covariance(lag: np.ndarray, night: np.ndarray, strong: bool) -> np.ndarray:
     """Covariance of a curved mode over level squared; nothing that would let it extrapolate."""
     white = np.eye(len(lag))
     if strong:
         return 0.01**2 * np.exp(-lag / 0.5) + 0.005**2 * np.exp(-lag / 3.0) + (0.02 * 0.01) ** 2 * white
-    night = lag < 8.0
     slow = 0.003**2 * night + 0.004**2 * np.exp(-lag / 3.0) + 0.002**2 * np.exp(-lag / 0.5)
     return 0.002**2 + slow + (0.02 * 0.002) ** 2 * white
 

@@ -8,6 +8,7 @@ from lerar_dask.kernels.normalize.common_gradient import (
     common_terms,
     evaluate_common,
     parallactic_angle,
+    same_night,
     solve_common_gradient,
 )
 
@@ -46,6 +47,25 @@ def test_a_gradient_fixed_to_the_horizon():
     before, after, gauge = _left(40, 1, hours=5.0, steady=True, turn=True)
     assert after < 0.005 < before
     assert gauge.model in ("smooth", "horizon")
+
+
+@pytest.mark.parametrize(("n", "hours"), [(40, 9.0), (40, 14.0), (300, 14.0), (300, 25.0), (2000, 11.0)])
+@pytest.mark.parametrize("steady", [False, True])
+def test_long_nights(n, hours, steady):
+    """Of more than eight hours, as in winter: what ties the subs of a night together must be a covariance."""
+    before, after, gauge = _left(n, 2, hours=hours, steady=steady, turn=steady)
+    assert np.isfinite(gauge.common).all()
+    assert after < 0.01 < before
+
+
+def test_nights_are_parted_by_pauses():
+    hours = np.array([30.0, 0.0, 5.0, 10.0, 31.0])
+    same = same_night(hours)
+    assert same[1, 3]
+    assert same[0, 4]
+    assert not same[0, 1]
+    assert not same[3, 4]
+    assert np.linalg.eigvalsh(same.astype(float)).min() > -1e-9
 
 
 def test_levels_have_the_scenes_zero():
