@@ -5,9 +5,10 @@ In: a master, or sharp detections of many subs. Out: flat indices of pixels, sor
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
-from scipy.stats import poisson
 
 from lerar_dask.constants import MAD_TO_SIGMA
 
@@ -43,6 +44,10 @@ def defects_from_flat(flat: np.ndarray, *, sigma: float, cfa: str | None = None)
     return _standing_out(flat, sigma, cfa, rows, columns, least=_DARKEST)
 
 
+_TERMS = 400
+"""Of a Poisson distribution whose mean is at most 5."""
+
+
 def defects_from_subs(
     spikes: list[np.ndarray], places: np.ndarray, *, shape: tuple[int, int], least: int = 3
 ) -> np.ndarray:
@@ -66,9 +71,23 @@ def defects_from_subs(
     # by how many pixels were ever seen, of which few are defects, not by how often: defects are seen again and again
     n_pixels = shape[0] * shape[1]
     by_chance = -np.log1p(-min(len(np.unique(seen[:, 0])) / n_pixels, 0.99))
-    beyond_chance = int(poisson.isf(_FALSE / n_pixels, by_chance)) + 1
+    beyond_chance = _poisson_limit(by_chance, _FALSE / n_pixels) + 1
     least = max(least, min(beyond_chance, -(-len(spikes) // 2)))
     return _staying(seen[:, 0], np.ascontiguousarray(places, np.float64)[seen[:, 1]], least).astype(np.int32)
+
+
+def _poisson_limit(mean: float, chance: float) -> int:
+    """Least k that a Poisson variable of some mean, which is small, exceeds with no more than some chance.
+
+    Summed from above, where the terms are; scipy.stats, which has it too, takes half a second to import.
+    """
+    terms = [math.exp(i * math.log(mean) - mean - math.lgamma(i + 1)) if mean > 0 else 0.0 for i in range(_TERMS)]
+    beyond = 0.0
+    for k in range(_TERMS - 1, -1, -1):
+        beyond += terms[k]
+        if beyond > chance:
+            return k
+    return 0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

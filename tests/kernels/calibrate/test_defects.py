@@ -2,8 +2,14 @@
 
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
-from lerar_dask.kernels.calibrate.defects import defects_from_dark, defects_from_flat, defects_from_subs
+from lerar_dask.kernels.calibrate.defects import (
+    _poisson_limit,
+    defects_from_dark,
+    defects_from_flat,
+    defects_from_subs,
+)
 
 SHAPE = (120, 160)
 
@@ -83,3 +89,9 @@ def test_of_few_subs_on_a_sensor_full_of_hot_pixels_all_are_found():
     hot = np.sort(rng.choice(120 * 160, 600, replace=False))
     subs = [np.column_stack([hot % 160, hot // 160, np.ones(600)]).astype(float)] * 3
     assert defects_from_subs(subs, np.array([[0.0, 0], [9, 0], [0, 9]]), shape=(120, 160)).tolist() == hot.tolist()
+
+
+def test_the_limit_of_chance_is_that_of_scipy():
+    for mean in (1e-6, 1e-3, 0.05, 0.7, 4.6):
+        for chance in (1e-2, 1e-6, 1e-9, 1e-12):
+            assert _poisson_limit(mean, chance) == poisson.isf(chance, mean), (mean, chance)
