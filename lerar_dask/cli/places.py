@@ -6,7 +6,21 @@ from pathlib import Path
 
 from lerar_dask.errors import UsageError
 
-__all__ = ["needs_folder"]
+__all__ = ["needs_folder", "needs_night"]
+
+
+def needs_night(path: Path) -> None:
+    """Refuse what is neither a folder nor written as a bucket.
+
+    Raises
+    ------
+    UsageError
+        saying whether something else is there, or nothing.
+    """
+    from lerar_dask.pipeline.bucket_night import bucket_of
+
+    if not bucket_of(path):
+        needs_folder(path)
 
 
 def needs_folder(path: Path) -> None:

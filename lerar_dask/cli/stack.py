@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 from lerar_dask import settings as s
 from lerar_dask.cli import log
 from lerar_dask.cli.display import Display, print_aside, print_json, print_pairs, print_table, progress
-from lerar_dask.cli.places import needs_folder
+from lerar_dask.cli.places import needs_night
 from lerar_dask.cli.sources import settings_of, unknown_variables
 from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
@@ -57,7 +57,7 @@ def stack(
     Parameters
     ----------
     nights
-        Folders of raw frames: lights, darks, flats, bias, in any order.
+        Folders of raw frames (lights, darks, flats, bias, in any order), or s3://bucket/folder.
     out
         Folder for the results; made if missing.
     config
@@ -151,7 +151,7 @@ def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[
     if out is None:
         raise UsageError("where should the results go? No folder was given", "lerar stack NIGHT -o OUT")
     for night in nights:
-        needs_folder(night)
+        needs_night(night)
     return nights, out
 
 

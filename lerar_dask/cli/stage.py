@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from lerar_dask.cli import log
 from lerar_dask.cli.display import Display, print_json, print_table, progress
-from lerar_dask.cli.places import needs_folder
+from lerar_dask.cli.places import needs_night
 from lerar_dask.cli.stack import tell_of_compiling, tell_summary
 from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
@@ -68,7 +68,7 @@ def _begin(nights: list[Path], out: Path, config: Path | None, display: Display)
     if not nights:
         raise UsageError("which frames? No folder was given", "lerar stage begin OUT --night NIGHT")
     for night in nights:
-        needs_folder(night)
+        needs_night(night)
     begin(nights, out, from_toml(config) if config else Settings())
     if not display.quiet:
         say(f"settings are in {out / 'lerar.toml'}; next: lerar stage masters {out}")

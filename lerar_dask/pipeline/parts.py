@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lerar_dask.errors import UsageError, WaitingError
+from lerar_dask.pipeline.bucket_night import bucket_of
 from lerar_dask.pipeline.session import is_done
 from lerar_dask.pipeline.settings_file import keep_settings
 from lerar_dask.pipeline.stack import check_out, stack
@@ -51,10 +52,10 @@ def begin(nights: Sequence[Path], out: Path, settings: Settings) -> None:
     out = Path(out).absolute()
     check_out(out, settings)
     for night in nights:
-        if not night.is_dir():
+        if not bucket_of(night) and not night.is_dir():
             raise UsageError(f"{night}: no such folder")
     out.mkdir(parents=True, exist_ok=True)
-    keep_settings(out, lambda _: settings, nights=[Path(n).absolute() for n in nights])
+    keep_settings(out, lambda _: settings, nights=[Path(bucket_of(n) or Path(n).absolute()) for n in nights])
 
 
 def go_on(out: Path, stage: str, *, bus: events.Bus) -> Summary | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lerar_dask.errors import LerarError, StoreError, WaitingError, space_error
 from lerar_dask.pipeline import calibrate
+from lerar_dask.pipeline.bucket_night import FRAMES, near_nights
 from lerar_dask.pipeline.corners import corner_notes
 from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
@@ -60,8 +61,8 @@ def stack(
         when the run cannot go on: no lights, nothing registers, a full disk, a foreign OUT.
     """
     out = Path(out).absolute()  # workers have folders of their own to start from
-    nights = [Path(n).absolute() for n in nights]
     url = check_out(out, settings)
+    nights = near_nights(nights, out, bus)
     if settings.products.solve:
         from lerar_dask.pipeline.plate_solution import check_solver
 
@@ -383,7 +384,7 @@ def check_out(out: Path, settings: Settings) -> str:
     others = [
         p.name
         for p in out.iterdir()
-        if p.name not in ("lerar.log", "store.zarr", "panels") and not p.name.startswith(".")
+        if p.name not in ("lerar.log", "store.zarr", "panels", FRAMES) and not p.name.startswith(".")
     ]
     if others:
         raise StoreError(

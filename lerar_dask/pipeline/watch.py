@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from lerar_dask.errors import LerarError, LockedError, UsageError
+from lerar_dask.errors import LerarError, LockedError, StoreError, UsageError
 from lerar_dask.frames.scan import scan
+from lerar_dask.pipeline.bucket_night import near_nights
 from lerar_dask.pipeline.prepare import survey_frames
 from lerar_dask.pipeline.stack import check_out, stack_night
 from lerar_dask.pipeline.summary import Summary
@@ -46,13 +47,18 @@ def watch(
     LerarError
         for what more frames do not mend: wrong usage, a foreign OUT, a full disk.
     """
-    out, nights = Path(out).absolute(), [Path(n).absolute() for n in nights]
+    out = Path(out).absolute()
     url = Path(check_out(out, settings))
+    given, nights = nights, near_nights(nights, out, bus)
     before: Seen = {}
     stacked: set[tuple[str, int, int]] = set()
     told = ""
     while True:
-        now = _look(nights, [out, url])
+        try:
+            near_nights(given, out, bus)  # what has come into a bucket since
+            now = _look(nights, [out, url])
+        except StoreError:
+            now = None
         if now is None or (stacked and not now):
             told = _tell(bus, told, "the folder of the frames has gone away: waiting for it")
             wait(every_s)

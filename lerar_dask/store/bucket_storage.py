@@ -168,6 +168,27 @@ class BucketStorage:
             self._known[path] = tag, size
         return tag, size
 
+    def entries(self) -> dict[str, tuple[int, int]]:
+        """Bytes and time of change (ns) of all objects, by path; what only marks a folder is none."""
+        import obstore
+
+        with _as_os_error(self.url):
+            pages = list(obstore.list(self._bucket))
+        return {
+            str(meta["path"]): (int(meta["size"]), round(meta["last_modified"].timestamp() * 1e6) * 1000)
+            for page in pages
+            for meta in page
+            if meta["size"]
+        }
+
+    def parts(self, path: str) -> Iterator[bytes]:
+        """An object, piece by piece."""
+        import obstore
+
+        with _as_os_error(self.shown(path)):
+            for part in obstore.get(self._bucket, path).stream(min_chunk_size=4 << 20):
+                yield bytes(part)
+
     # ------------------------------------------------------------------------------------------------------- writes
 
     def put(self, path: str, data: Buffers) -> int:

@@ -11,12 +11,14 @@ import uuid
 
 import numpy as np
 import pytest
+from astropy.io.fits import getheader
 
 from lerar_dask.errors import LockedError, StoreError
 from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
+from lerar_dask.store.storage import open_storage
 from tests.store.buckets import CREDENTIALS, bucket_server, use_server
 from tests.whole.test_schedulers import fingerprint
 
@@ -146,3 +148,40 @@ def test_pixels_of_a_master_from_a_bucket(small_night, url, tmp_path):
         part = run.master(group)[0, 0, 10:20, 10:20].compute()
         assert np.isfinite(part).all()
         np.testing.assert_array_equal(part, Store.open(url).master(run.state.groups[group].master)[0, 0, 10:20, 10:20])
+
+
+def upload(folder, url):
+    storage = open_storage(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            storage.put(str(path.relative_to(folder)), path.read_bytes())
+    return storage
+
+
+def test_raw_frames_in_a_bucket(small_night, small_bits, url, tmp_path):
+    night, out = f"{url.removesuffix('/store.zarr')}/night", tmp_path / "out"
+    storage = upload(small_night, night)
+    command = [*COMMAND, "stack", night, "-o", str(out), "--store", url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert fingerprint(out) == small_bits
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "nothing to do" in again.stdout + again.stderr
+    kept = [p for p in (out / "frames").rglob("*.fits") if str(getheader(p)["IMAGETYP"]).lower().startswith("light")]
+    light = sorted(kept)[4]
+    name = next(p for p in storage.entries() if p.endswith(light.name))
+    storage.delete(name)
+    light.unlink()
+    gone = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1 of" in gone.stdout or "aside" in gone.stdout
+    assert fingerprint(out) != small_bits
+
+
+def test_no_frames_in_a_bucket(url, tmp_path, capsys):
+    for where, words in ((f"{url}/nothing", "nothing in it"), ("s3://nobody-made-this/night", "cannot be read")):
+        done = subprocess.run(
+            [*COMMAND, "stack", where, "-o", str(tmp_path / "o")], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
