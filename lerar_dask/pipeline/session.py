@@ -24,6 +24,8 @@ from lerar_dask.tasks import AGAIN, Record, Step, Task, step_to_plain
 
 __all__ = ["Session", "is_done", "stop_on_failure"]
 
+_RECORD_BYTES = 16 << 10
+"""What this process keeps for each thing that the ledger knows: records, frames and their headers, indices of shards."""
 _SHORT = 2
 """Tasks beside a step for each core that it leaves idle: they are short."""
 
@@ -164,7 +166,7 @@ class Session:
 
     def resident_bytes(self, tables: int) -> int:
         """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""
-        return memory.RESERVED_BYTES + tables
+        return memory.RESERVED_BYTES + tables + _RECORD_BYTES * len(self.known)
 
     def keep_left(self) -> None:
         """Write the tasks that are left to other jobs into the store."""
