@@ -17,7 +17,7 @@ def needs_night(path: Path) -> None:
     UsageError
         saying whether something else is there, or nothing.
     """
-    from lerar_dask.pipeline.bucket_night import bucket_of
+    from lerar_dask.store.storage import bucket_of
 
     if not bucket_of(path):
         needs_folder(path)

@@ -14,19 +14,13 @@ from lerar_dask.errors import LerarError, StoreError, space_error
 from lerar_dask.runtime import events
 from lerar_dask.runtime.memory import format_bytes
 from lerar_dask.store.bucket_storage import BucketStorage
-from lerar_dask.store.storage import CREDENTIALS
+from lerar_dask.store.storage import CREDENTIALS, bucket_of
 
-__all__ = ["FRAMES", "bucket_of", "near_nights"]
+__all__ = ["FRAMES", "near_nights"]
 
 FRAMES = "frames"
 """Folder of OUT that they lie in."""
 _AT_ONCE = 8
-
-
-def bucket_of(night: str | Path) -> str:
-    """URL of a night in a bucket; empty for a folder. A path has lost one of the slashes."""
-    text = str(night)
-    return f"s3://{text.removeprefix('s3:').strip('/')}" if text.startswith("s3:/") else ""
 
 
 def near_nights(nights: Sequence[Path], out: Path, bus: events.Bus) -> list[Path]:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lerar_dask.errors import UsageError, WaitingError
-from lerar_dask.pipeline.bucket_night import bucket_of
 from lerar_dask.pipeline.session import is_done
 from lerar_dask.pipeline.settings_file import keep_settings
 from lerar_dask.pipeline.stack import check_out, stack
@@ -27,7 +26,7 @@ from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings, from_toml, places_from_toml
 from lerar_dask.store.access import Store
 from lerar_dask.store.document import NODE
-from lerar_dask.store.storage import Place, open_storage
+from lerar_dask.store.storage import Place, bucket_of, open_storage
 from lerar_dask.tasks import Step
 
 __all__ = ["DRIVERS", "SHARED", "begin", "chain", "go_on", "left_of", "run_part"]

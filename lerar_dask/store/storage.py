@@ -16,7 +16,17 @@ import numpy as np
 
 from lerar_dask.errors import UsageError
 
-__all__ = ["CREDENTIALS", "Appender", "Buffers", "Place", "Ranges", "ReplacedError", "Storage", "open_storage"]
+__all__ = [
+    "CREDENTIALS",
+    "Appender",
+    "Buffers",
+    "Place",
+    "Ranges",
+    "ReplacedError",
+    "Storage",
+    "bucket_of",
+    "open_storage",
+]
 
 Buffers = bytes | bytearray | memoryview | np.ndarray | Iterable
 """One buffer, or buffers one after the other (an iterator may use its buffer again)."""
@@ -156,6 +166,16 @@ class Place:
         for name in folders:
             if name not in skip:
                 yield from (self / name).walk(skip)
+
+
+def bucket_of(path: str | Path) -> str:
+    """URL of a place in a bucket; empty for one on a disk. A path has lost one of the slashes.
+
+    >>> bucket_of(Path("s3://bucket/night"))
+    's3://bucket/night'
+    """
+    text = str(path)
+    return f"s3://{text.removeprefix('s3:').strip('/')}" if text.startswith("s3:/") else ""
 
 
 def open_storage(url: str | Path) -> Storage:
