@@ -6,7 +6,7 @@ One star mask for all subs, in the reference plane: means of masked cells are th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,8 @@ from lerar_dask.sub import Sub
 
 __all__ = ["GroupCells", "masked_blocks", "star_scales"]
 
+_LIGHT = [2, 3, 9]
+"""Columns of a star table: flux, its error, flags."""
 _KEEP_SHARE = 0.45
 """At least this share of the pixels stays outside the star mask."""
 
@@ -44,15 +46,20 @@ class GroupCells:
     @classmethod
     def of(cls, store: Store, members: Sequence[Sub], transforms: np.ndarray) -> GroupCells:
         """Common stars and star mask of some subs."""
-        stars, noise, levels = [], [], []
-        for m in members:
-            reader = store.measures(m.geometry, m.measure)
-            stars.append(reader.read_stars(m.slot))
-            grid = reader.read_grid(m.slot)
-            noise.append(np.nanmedian(grid[..., 1]))
-            levels.append(np.nanmedian(grid[..., 0], axis=(1, 2)))
-        ln_scale, error, catalogue = star_scales(stars, transforms, len(members))
-        sizes = [float(np.median(s[:, 5])) for s in stars if len(s) >= 5]
+        noise, levels, sizes = [], [], []
+
+        def stars() -> Iterator[np.ndarray]:
+            for m in members:
+                reader = store.measures(m.geometry, m.measure)
+                grid = reader.read_grid(m.slot)
+                noise.append(np.nanmedian(grid[..., 1]))
+                levels.append(np.nanmedian(grid[..., 0], axis=(1, 2)))
+                table = reader.read_stars(m.slot)
+                if len(table) >= 5:
+                    sizes.append(float(np.median(table[:, 5])))
+                yield table
+
+        ln_scale, error, catalogue = star_scales(stars(), transforms, len(members))
         # A sub with a failed focus must not mask the whole field.
         fwhm = min(max(sizes), 2.0 * float(np.median(sizes))) if sizes else 3.0
         mask = _common_mask(catalogue, fwhm, float(np.nanmedian(noise)), members[0].shape)
@@ -83,7 +90,7 @@ class GroupCells:
     def ln_scale_with(self, image: Sub, reference_to_sub: np.ndarray) -> np.ndarray:
         """Ln scale of all subs and, last, of an image that is no sub of the group, (n + 1,): one joint solution."""
         everyone = [*self.members, image]
-        stars = [self.store.measures(m.geometry, m.measure).read_stars(m.slot) for m in everyone]
+        stars = (self.store.measures(m.geometry, m.measure).read_stars(m.slot) for m in everyone)
         return star_scales(stars, np.concatenate([self.transforms, reference_to_sub[None]]), len(everyone))[0]
 
     def _cells_of(
@@ -106,24 +113,32 @@ class GroupCells:
 
 
 def star_scales(
-    stars: Sequence[np.ndarray], transforms: np.ndarray, n: int
+    stars: Iterable[np.ndarray], transforms: np.ndarray, n: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ln scale and its error of each sub; common stars (m, 3): x, y in the reference plane, flux."""
-    places, subs = [], []
+    """Ln scale and its error of each sub; common stars (m, 3): x, y in the reference plane, flux.
+
+    Of each sub's table, which is used once, no more is kept than the solution needs: thousands of subs have millions of stars.
+    """
+    places, light, counts = [], [], []
     for k, table in enumerate(stars):
         places.append(tf.apply(tf.invert(transforms[k]), table[:, :2]))
-        subs.append(np.full(len(table), k))
-    xy, sub, rows = np.concatenate(places), np.concatenate(subs), np.concatenate(stars)
+        light.append(table[:, _LIGHT])
+        counts.append(len(table))
+    xy = np.concatenate(places)
+    del places
+    rows = np.concatenate(light)
+    del light
+    sub = np.repeat(np.arange(len(counts)), counts)
     if len(xy) < 3:
         return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
     found = match_stars(xy, sub, tolerance_px=2.0)
     picked = rows[found.row]
     if not len(picked):
         return np.full(n, np.nan), np.full(n, np.inf), np.zeros((0, 3))
-    flags = picked[:, 9].astype(int)
+    flags = picked[:, 2].astype(int)
     clean = (flags & (StarFlag.EDGE | StarFlag.SATURATED | StarFlag.DIVERGED | StarFlag.NEIGHBOR)) == 0
-    ln, error, _ = solve_scales(found.sub[clean], found.star[clean], picked[clean, 2], picked[clean, 3], n_subs=n)
-    total = np.bincount(found.star, picked[:, 2] * np.exp(-np.nan_to_num(ln)[found.sub]), len(found.xy))
+    ln, error, _ = solve_scales(found.sub[clean], found.star[clean], picked[clean, 0], picked[clean, 1], n_subs=n)
+    total = np.bincount(found.star, picked[:, 0] * np.exp(-np.nan_to_num(ln)[found.sub]), len(found.xy))
     count = np.bincount(found.star, minlength=len(found.xy))
     return ln, error, np.column_stack([found.xy, total / np.maximum(count, 1)])
 

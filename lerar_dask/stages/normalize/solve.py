@@ -120,9 +120,14 @@ def plan(
 
 def solve_bytes(shapes: Sequence[tuple[int, int]]) -> int:
     """Memory that solving subs of these shapes together takes."""
-    # 40 bytes per cell (values, weights, positions, work) and a few subs' blocks.
+    # 40 bytes per cell (values, weights, positions, work), 190 per star while the common ones are found, a few subs' blocks.
     cells = sum(height * width for height, width in shapes) // cell_size(max(shapes), len(shapes)) ** 2
-    return 40 * cells + (96 << 20)
+    stars = sum(min(_STARS, height * width // _PIXELS_OF_STAR) for height, width in shapes)
+    return max(40 * cells, 190 * stars) + (96 << 20)
+
+
+_STARS, _PIXELS_OF_STAR = 3000, 1000
+"""Stars of a sub, at most by default, and as many as a rich field has."""
 
 
 def solve_group(
