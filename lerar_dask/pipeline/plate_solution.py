@@ -47,6 +47,8 @@ _WIDEST_DEG = 25.0
 _SEARCH_PX = (6.0, 3.0, 1.5)
 _FEWEST = 10
 """Stars in a solution that is believed."""
+_ACCEPT = float(np.log(1e9))
+"""Log-odds of a match that is believed."""
 _APART = 4.0
 """Sigma from which on a pair is none."""
 
@@ -195,10 +197,6 @@ def _matched(catalog: np.ndarray, center: np.ndarray, scale: float, field: Field
     if found is None:
         return None
     return _pairs(apply(found.transform, plane - low), catalog[near], field, 2 * _SEARCH_PX[0])
-
-
-_ACCEPT = float(np.log(1e9))
-"""Log-odds of a match that is believed."""
 
 
 def _separation(sky_deg: np.ndarray, center_deg: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -97,7 +98,13 @@ class _Held:
 
     def _put(self, *, settled: bool) -> None:
         me = psutil.Process()
-        who = {"host": platform.node(), "pid": os.getpid(), "started": me.create_time(), "name": self.name}
+        who = {
+            "host": platform.node(),
+            "machine": _machine(),
+            "pid": os.getpid(),
+            "started": me.create_time(),
+            "name": self.name,
+        }
         how = {"shared": self.shared, "settled": settled, "beat": uuid.uuid4().hex}
         told = {**who, **how, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         self.storage.put(self.path, json.dumps(told).encode())
@@ -124,9 +131,17 @@ class _Held:
         return found
 
 
+def _machine() -> str:
+    """Within what numbers of processes mean something: containers may share a name, not this; unknown: no two agree."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return uuid.uuid4().hex
+
+
 def _may_live(holder: dict[str, Any], name: str) -> bool:
     """Whether a holder may be there: of this machine's own processes it is known; their numbers are given again."""
-    if holder.get("host") != platform.node() or holder.get("name") != name:
+    if holder.get("machine") != _machine() or holder.get("name") != name:
         return True
     try:
         return abs(psutil.Process(int(holder["pid"])).create_time() - float(holder["started"])) < 1.0
@@ -139,6 +154,6 @@ def _may_live(holder: dict[str, Any], name: str) -> bool:
 def _locked(storage: BucketStorage, holder: dict[str, Any]) -> LockedError:
     who = " (process {} on {}, since {})".format(*(holder.get(word, "?") for word in ("pid", "host", "since")))
     hint = "wait until it is done, or stop it"
-    if holder.get("host") != platform.node():
+    if holder.get("machine") != _machine():
         hint += f"; if it was killed, its lock ends within {STALE_S:.0f} s"
     return LockedError(f"another run works in {storage.url}{who}", hint)

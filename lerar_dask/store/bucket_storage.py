@@ -3,10 +3,9 @@
 Credentials, endpoint and region come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN,
 AWS_ENDPOINT_URL, AWS_REGION, as every tool reads them) and stand nowhere else: a store pickles by its URL.
 
-A PUT is whole or not at all by the server's promise. What a folder on a disk has and a bucket has not is made of
-conditional requests: objects that only one writer gets, and a lock that is renewed while its holder lives
-(store/bucket_lock.py). Objects are read by ranges; what is known of one is asked for once, and a read says which version
-it wants, so that one that was replaced is noticed without a question before every read.
+A PUT is whole or not at all by the server's promise, and one on condition is for one writer only; the lock is an object that
+is renewed while its holder lives (store/bucket_lock.py). Objects are read by ranges; size and version of one are asked for
+once, and every answer tells its version, so that one that was replaced is noticed without a question before each read.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ sub at once, many subs at a time, into a file without a name in the folder for t
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,8 @@ class LocalCopy:
         box, item = self.boxes[k], out.dtype.itemsize
         rows = np.empty((window.shape[0], box.shape[1]), out.dtype)
         at = int(self.offsets[k]) + (window.y0 - box.y0) * box.shape[1] * item
-        os.preadv(self.descriptor, [rows.data], at)
+        if os.preadv(self.descriptor, [rows.data], at) < rows.nbytes:
+            raise OSError(errno.EIO, "a copy of raw pixels was cut short", tempfile.gettempdir())
         out[...] = rows[:, window.x0 - box.x0 : window.x1 - box.x0]
 
 
@@ -61,7 +63,8 @@ def copied(wanted: Sequence[tuple[RawReader, int, Window]]) -> Iterator[LocalCop
             reader, slot, box = wanted[k]
             pixels = np.empty(box.shape, reader.dtype)
             reader.window(slot, box.y0, box.y1, box.x0, box.x1, pixels)
-            os.pwrite(file.fileno(), pixels.data, int(offsets[k]))
+            if os.pwrite(file.fileno(), pixels.data, int(offsets[k])) < pixels.nbytes:  # a disk that is nearly full
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), tempfile.gettempdir())
 
         try:
             with ThreadPoolExecutor(_AT_ONCE) as pool:

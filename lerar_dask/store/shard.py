@@ -120,8 +120,7 @@ class Shard:
     def _ahead(self, ranges: Ranges, first: int, last: int) -> Ranges:
         """What neighboring chunks are read from: their bytes fetched in one request, where requests are what costs."""
         most = self.place.storage.in_vain_bytes
-        there = self.offsets[first:last] != _MISSING
-        if not most or not there.all():
+        if not most or (self.offsets[first:last] == _MISSING).any():
             return ranges
         start = int(self.offsets[first:last].min())
         stop = int((self.offsets[first:last] + self.lengths[first:last]).max())

@@ -137,6 +137,19 @@ def test_the_plan_tells_the_requests(small_night, url, tmp_path):
     assert "requests" not in subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def test_so_many_requests_are_made_as_were_told(small_night, url, tmp_path, monkeypatch):
+    import obstore
+
+    made = []
+    for name in ("get", "put", "head", "list", "list_with_delimiter", "delete"):
+        plain = getattr(obstore, name)
+        monkeypatch.setattr(obstore, name, lambda *a, _plain=plain, **k: made.append(1) or _plain(*a, **k))
+    told = stack([small_night], tmp_path / "out", settings(url), bus=Bus(), dry_run=True).requests
+    made.clear()
+    stack([small_night], tmp_path / "out", settings(url), bus=Bus())
+    assert 0.7 < told / len(made) < 1.4, (told, len(made))
+
+
 def test_pixels_of_a_master_from_a_bucket(small_night, url, tmp_path):
     import lerar_dask
 

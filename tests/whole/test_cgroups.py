@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -76,7 +77,9 @@ def bits(night, tmp_path_factory):
 def test_a_run_keeps_to_the_limit_of_its_group(night, bits, tmp_path, words):
     out = tmp_path / "out"
     with limited(1400 << 20) as (_, inner):
-        done = run(inner, "stack", str(night), "-o", str(out), *words)
+        done = run(inner, "stack", str(night), "-o", str(out), "--json", *words)
+    started = next(e for line in done.stdout.splitlines() if (e := json.loads(line))["event"] == "RunStarted")
+    assert started["budget_bytes"] <= 1400 << 20
     assert done.returncode == 0, done.stderr[-500:]
     assert fingerprint(out) == bits
 
