@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
@@ -372,18 +374,26 @@ class Settings:
 
 def field_texts(stage: type) -> dict[str, str]:
     """Text under each field of a stage's class: the one help, comment and documentation of that setting."""
+    return _texts_of(stage.__module__)[stage.__name__]
+
+
+@cache
+def _texts_of(module: str) -> dict[str, dict[str, str]]:
+    """Texts under the fields of all classes of a module, which is parsed once."""
     import ast
     import inspect
 
-    node = ast.parse(inspect.getsource(stage)).body[0]
-    assert isinstance(node, ast.ClassDef)
-    texts: dict[str, str] = {}
-    for statement, follower in zip(node.body, node.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(follower, ast.Expr):
-            assert isinstance(statement.target, ast.Name)
-            assert isinstance(follower.value, ast.Constant)
-            texts[statement.target.id] = inspect.cleandoc(str(follower.value.value))
-    return texts
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(sys.modules[module])).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        texts = found.setdefault(node.name, {})
+        for statement, follower in zip(node.body, node.body[1:], strict=False):
+            if isinstance(statement, ast.AnnAssign) and isinstance(follower, ast.Expr):
+                assert isinstance(statement.target, ast.Name)
+                assert isinstance(follower.value, ast.Constant)
+                texts[statement.target.id] = inspect.cleandoc(str(follower.value.value))
+    return found
 
 
 def to_toml(settings: Settings, *, nights: Sequence[Path] = (), out: Path | None = None) -> str:

@@ -91,12 +91,19 @@ class Record:
 
 def step_to_plain(step: Step) -> dict[str, Any]:
     """A step as JSON types: functions and dataclasses by name, arrays as lists."""
+    seen: dict[int, Any] = {}  # the step holds the values, so that no other gets the number of one
+
+    def plain(value: Any) -> Any:
+        if id(value) not in seen:
+            seen[id(value)] = _plain(value)
+        return seen[id(value)]
+
     tasks = [
         {
             "key": t.key,
             "digest": t.digest,
             "function": name_of(t.function),
-            "arguments": {k: _plain(v) for k, v in t.arguments.items()},
+            "arguments": {k: plain(v) for k, v in t.arguments.items()},
             "pixels": t.pixels,
         }
         for t in step.tasks

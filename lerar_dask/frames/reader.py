@@ -14,7 +14,7 @@ import numpy as np
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.formats import format_named
 from lerar_dask.frames.frame import Frame, PixelSource, RawPixels
-from lerar_dask.frames.reach import reached
+from lerar_dask.frames.reach import patiently, reached, read_into
 from lerar_dask.kernels.calibrate.light import swap_words
 
 __all__ = ["band_of", "cards_of", "fill_band", "has_words", "read_pixels", "read_words"]
@@ -65,7 +65,7 @@ def _read_plain(frame: Frame, parts: Sequence[tuple[int, np.ndarray]]) -> None:
         for y, out in parts:
             view, at = memoryview(out).cast("B"), source.offset + y * row_bytes  # type: ignore[arg-type]
             while len(view):
-                got = os.preadv(descriptor, [view], at)
+                got = read_into(descriptor, view, at)
                 if not got:
                     raise FrameError("the file was cut short while it was read")
                 view, at = view[got:], at + got
@@ -138,7 +138,8 @@ def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1, plane: int = 0
     else:
         with reached(frame.path) as descriptor:
             _check_unchanged(frame, os.fstat(descriptor))
-        rows = format_named(source.format).rows(frame, source, y0, y1, step, plane)
+        unpack = format_named(source.format).rows
+        rows = patiently(lambda: unpack(frame, source, y0, y1, step, plane), frame.path)
     if source.is_unsigned and source.dtype == ">i2":
         return swap_words(np.asarray(rows).view("=u2"), flip=0x8000)
     if source.is_unsigned:

@@ -17,6 +17,7 @@ from lerar_dask.errors import DamagedError, LerarError, WaitingError
 from lerar_dask.pipeline.preload import Compiler
 from lerar_dask.replay import LEFT
 from lerar_dask.runtime import events, memory
+from lerar_dask.runtime.local import Threads
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
@@ -26,6 +27,8 @@ __all__ = ["Session", "is_done", "stop_on_failure"]
 
 _RECORD_BYTES = 16 << 10
 """What this process keeps for each thing that the ledger knows: records, frames and their headers, indices of shards."""
+_GROWTH_BYTES = 64 << 20
+"""What it keeps of one step more, beside its tables: records, kernels that it loads."""
 _SHORT = 2
 """Tasks beside a step for each core that it leaves idle: they are short."""
 
@@ -165,8 +168,15 @@ class Session:
             raise DamagedError(f"{len(parts)} part{'s' * (len(parts) > 1)} of the store damaged: {parts[0]}", parts)
 
     def resident_bytes(self, tables: int) -> int:
-        """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks."""
-        return memory.RESERVED_BYTES + tables + _RECORD_BYTES * len(self.known)
+        """Memory that is not free for tasks: libraries and kernels, and what the process keeps for all tasks.
+
+        As it is foretold; where tasks run in this process, what it holds already counts if that is more.
+        """
+        foretold = memory.RESERVED_BYTES + tables + _RECORD_BYTES * len(self.known)
+        if not isinstance(self.executor, Threads):
+            return foretold
+        memory.give_back()
+        return max(foretold, memory.tree_bytes() + tables + _GROWTH_BYTES)
 
     def keep_left(self) -> None:
         """Write the tasks that are left to other jobs into the store."""

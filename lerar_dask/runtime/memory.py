@@ -6,6 +6,7 @@ what the machine has available; the smallest counts.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import re
@@ -27,6 +28,7 @@ __all__ = [
     "check_address_space",
     "cpu_count",
     "format_bytes",
+    "give_back",
     "out_of_memory",
     "parse_bytes",
     "tree_bytes",
@@ -118,6 +120,12 @@ def tree_bytes(pid: int | None = None) -> int:
         except OSError:
             continue
     return total
+
+
+def give_back() -> None:
+    """Give memory that is free again to the system: glibc keeps what many small arrays leave behind."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class PeakSampler:

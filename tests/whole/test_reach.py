@@ -38,7 +38,7 @@ def test_a_file_that_never_answers(tmp_path):
     writer = os.open(tmp_path / "x", os.O_RDWR)  # it answers when nobody waits any more
     os.write(writer, b"x")
     deadline = time.monotonic() + 5
-    while any(t.name == "open" for t in threading.enumerate()) and time.monotonic() < deadline:
+    while any(t.name == "reach" for t in threading.enumerate()) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.close(writer)
     assert not any(os.path.realpath(f"/proc/self/fd/{n}") == str(tmp_path / "x") for n in os.listdir("/proc/self/fd"))
@@ -67,6 +67,59 @@ def test_what_is_gone_is_said_at_once(tmp_path):
     with pytest.raises(UnreachableError, match="No such file"), reach.reached(tmp_path / "x"):
         pass
     assert time.monotonic() - started < 1
+
+
+def test_what_lies_on_a_share(tmp_path, monkeypatch):
+    """Lines of /proc/self/mountinfo: number, parent, device, root, mount point, options - kind, source, options."""
+    lines = [
+        "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw",
+        "31 22 0:45 / /mnt/night\\040one rw shared:7 master:2 - nfs4 server:/night rw",
+        "32 22 0:46 / /mnt/ssh rw - fuse.sshfs me@server: rw",
+        "33 22 0:47 / /run rw - tmpfs tmpfs rw",
+    ]
+    (tmp_path / "mountinfo").write_text("\n".join(lines))
+    monkeypatch.setattr(reach, "_MOUNTS", tmp_path / "mountinfo")
+    reach.may_hang.cache_clear()
+    try:
+        told = [reach.may_hang(os.makedev(*n)) for n in ((8, 1), (0, 45), (0, 46), (0, 47), (9, 9))]
+        assert told == [False, True, True, False, False]
+    finally:
+        reach.may_hang.cache_clear()
+
+
+def test_a_read_that_hangs_in_the_middle_of_a_file(small_night, small_bits, tmp_path, monkeypatch):
+    """The light is set aside, no other is touched by what comes late, and the next call takes it."""
+    night, out = tmp_path / "night", tmp_path / "out"
+    shutil.copytree(small_night, night)
+    lights = sorted(p for p in night.rglob("*.fits") if fits.getval(p, "IMAGETYP").lower().startswith("light"))
+    ingesting, asked, answers = threading.Event(), threading.Event(), threading.Event()
+    plain, bus = os.pread, Bus()
+
+    def begin(event):
+        if getattr(event, "step", "") == "ingest":
+            ingesting.set()
+
+    def hanging(descriptor, size, at):
+        data = plain(descriptor, size, at)
+        own = os.path.samestat(os.fstat(descriptor), lights[3].stat())
+        if own and at > 4000 and ingesting.is_set() and not asked.is_set():
+            asked.set()
+            answers.wait(60)
+        return data
+
+    monkeypatch.setattr(reach, "may_hang", lambda device: True)
+    monkeypatch.setattr(os, "pread", hanging)
+    bus.subscribe(begin)
+    summary = stack([night], out, Settings.of(report=False), bus=bus)
+    assert asked.is_set()
+    assert [path for path, _ in summary.aside] == [str(lights[3])]
+    assert "does not answer" in summary.aside[0][1]
+    answers.set()
+    summary = stack([night], out, Settings.of(report=False), bus=Bus())
+    assert not summary.aside
+    again = tmp_path / "again"
+    stack([night], again, Settings.of(report=False), bus=Bus())
+    np.testing.assert_equal(fingerprint(out), fingerprint(again))
 
 
 def test_a_light_whose_share_was_away_is_taken_by_the_next_call(small_night, small_bits, tmp_path):

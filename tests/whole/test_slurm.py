@@ -9,12 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from lerar_dask.errors import LerarError
 from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus, TaskFinished
 from lerar_dask.settings import Settings
+from tests.whole.nights import Night, adu, stamp
 from tests.whole.test_schedulers import fingerprint
 
 TESTBED = Path(__file__).parents[2] / "scripts" / "slurm-testbed"
@@ -82,6 +85,60 @@ def test_the_same_bits_though_a_job_and_a_worker_are_killed(slurm, small_night, 
     assert not jobs_here()
     assert not list(out.glob(".cluster-*")), "certificates and logs are gone"
     assert not list(out.rglob("*.partial"))
+
+
+def test_a_job_at_its_walltime(slurm, small_night, small_bits, tmp_path):
+    """Slurm ends it in the middle of its tasks; another one takes its place."""
+    ended = []
+
+    def shorten(event):
+        if isinstance(event, TaskFinished) and event.step == "ingest" and not ended:
+            ended.append(jobs_here()[0])
+            subprocess.run(["scontrol", "update", f"JobId={ended[0]}", "TimeLimit=00:00:01"], check=True)
+            subprocess.run(
+                ["timeout", "40", "sh", "-c", f"while squeue -h -j {ended[0]} -t R | grep -q .; do sleep 1; done"]
+            )
+
+    out = tmp_path / "out"
+    summary = stack([small_night], out, Settings.of(report=False, **JOBS), bus=Bus([shorten]))
+    told = subprocess.run(["scontrol", "show", "job", *ended], capture_output=True, text=True, check=True).stdout
+    assert "JobState=TIMEOUT" in told
+    assert (summary.exit_code, summary.n_failed) == (0, 0)
+    assert fingerprint(out) == small_bits
+    assert not jobs_here()
+
+
+def test_filters_cameras_and_a_group_that_fails_in_one_call(slurm, tmp_path):
+    """Each master has the bits that threads give it; what fails is told, and stops no other."""
+    night = Night(tmp_path / "night", 41)
+    night.lights(5)
+    night.darks()
+    night.flats()
+    for i in range(5):
+        night.put("light", f"red_{i}.fits", adu(night.light()), FILTER="R", EXPTIME=60.0, DATE_OBS=stamp(50 + i))
+        night.put("flat", f"red_{i}.fits", adu(night.flat()), FILTER="R", EXPTIME=2.0, DATE_OBS=stamp(i, hour=20))
+    other = Night(tmp_path / "night", 42, shape=(300, 460))
+    for i in range(5):
+        camera = {"INSTRUME": "Testcam 2", "OBJECT": "Sim 2", "EXPTIME": 60.0, "DATE_OBS": stamp(90 + i)}
+        other.put("light", f"other_{i}.fits", adu(other.light()), **camera)
+    for i in range(3):
+        clouds = adu(night.expose(40.0, 60.0))
+        night.put("light", f"cloud_{i}.fits", clouds, OBJECT="Sim 3", EXPTIME=60.0, DATE_OBS=stamp(130 + i))
+    plain = stack([night.folder], tmp_path / "plain", Settings.of(report=False), bus=Bus())
+    jobs = stack([night.folder], tmp_path / "jobs", Settings.of(report=False, **JOBS), bus=Bus())
+    assert plain.exit_code == jobs.exit_code == 1
+    told = [sorted((g.name, g.n_used, bool(g.problem)) for g in summary.groups) for summary in (plain, jobs)]
+    assert told[0] == told[1]
+    assert [(used, failed) for _, used, failed in told[0]] == [(5, False), (5, False), (5, False), (0, True)]
+    masters = {path.name: planes_of(path) for path in (tmp_path / "plain").glob("*.fits")}
+    assert len(masters) == 3
+    for name, planes in masters.items():
+        np.testing.assert_array_equal(planes_of(tmp_path / "jobs" / name), planes)
+
+
+def planes_of(path: Path) -> np.ndarray:
+    with fits.open(path) as opened:
+        return np.stack([np.squeeze(opened[i].data) for i in range(5)])
 
 
 def test_a_job_that_slurm_does_not_take_is_said(slurm, small_night, tmp_path):

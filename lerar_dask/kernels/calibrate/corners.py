@@ -49,7 +49,8 @@ def gain_cells(gain: np.ndarray, cell_px: int) -> np.ndarray:
     """
     rows = np.arange(0, gain.shape[0], cell_px)
     columns = np.arange(0, gain.shape[1], cell_px)
-    sums = np.add.reduceat(np.add.reduceat(gain, rows, axis=0, dtype=np.float64), columns, axis=1)
+    bands = np.stack([gain[y : y + cell_px].sum(axis=0, dtype=np.float64) for y in rows])
+    sums = np.add.reduceat(bands, columns, axis=1)
     heights = np.diff(np.append(rows, gain.shape[0]))
     widths = np.diff(np.append(columns, gain.shape[1]))
     return np.asarray(sums / (heights[:, None] * widths[None, :]), np.float64)

@@ -204,13 +204,21 @@ def _calibrate_wide(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _unpack(words, flip, pedestal, has_pedestal, gain, has_gain, scale, zero, stored, out):
+    # `stored` may be `words`: a row apart from both keeps the loops free of what the compiler must take for overlaps
+    row = np.empty(words.shape[1], np.uint16)
     for y in range(words.shape[0]):
         source, target, value = words[y], stored[y], out[y]
-        for x in range(source.size):
+        for x in range(row.size):
             word = source[x]
-            target[x] = np.uint16((word >> np.uint16(8)) | (word << np.uint16(8))) ^ flip
-        for x in range(source.size):
-            value[x] = np.float32(target[x]) * scale + zero
+            row[x] = np.uint16((word >> np.uint16(8)) | (word << np.uint16(8))) ^ flip
+        for x in range(row.size):
+            target[x] = row[x]
         below = pedestal[y] if has_pedestal else pedestal[0]
         factor = gain[y] if has_gain else gain[0]
-        _correct(value, below, factor, has_pedestal, has_gain)
+        if has_pedestal and has_gain:
+            for x in range(row.size):
+                value[x] = (np.float32(row[x]) * scale + zero - below[x]) * factor[x]
+        else:
+            for x in range(row.size):
+                value[x] = np.float32(row[x]) * scale + zero
+            _correct(value, below, factor, has_pedestal, has_gain)

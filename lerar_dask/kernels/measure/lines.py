@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 
 __all__ = ["off_lines"]
 
@@ -32,17 +33,36 @@ def off_lines(xy: np.ndarray) -> np.ndarray:
 
 def _fullest(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Point and direction of the line through two points that most others lie on; None where that is few."""
-    i, j = np.triu_indices(len(xy), 1)
-    along = xy[j] - xy[i]
-    length = np.hypot(*along.T)
-    apart = length > 20 * _WIDTH_PX  # two beads side by side tell no direction
-    if len(xy) < _LEAST or not apart.any():
+    if len(xy) < _LEAST:
         return None
-    point, along = xy[i[apart]], along[apart] / length[apart, None]
-    off = xy[None] - point[:, None]
-    count = (np.abs(off[..., 0] * along[:, None, 1] - off[..., 1] * along[:, None, 0]) < _WIDTH_PX).sum(axis=1)
-    best = int(count.argmax())
-    return (point[best], along[best]) if count[best] >= _LEAST else None
+    count, i, j = _most_beside(np.ascontiguousarray(xy, np.float64), _WIDTH_PX, 20 * _WIDTH_PX)
+    if count < _LEAST:
+        return None
+    along = xy[j] - xy[i]
+    return xy[i], along / np.hypot(*along)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _most_beside(xy, width, apart):
+    """How many points lie beside the line through the best pair of them, and that pair (the first of equal ones).
+
+    Pairs nearer than `apart` are left out: two beads side by side tell no direction.
+    """
+    most, first, second = 0, 0, 0
+    for i in range(xy.shape[0]):
+        for j in range(i + 1, xy.shape[0]):
+            along_x, along_y = xy[j, 0] - xy[i, 0], xy[j, 1] - xy[i, 1]
+            length = np.hypot(along_x, along_y)
+            if length <= apart:
+                continue
+            along_x, along_y = along_x / length, along_y / length
+            count = 0
+            for k in range(xy.shape[0]):
+                off = (xy[k, 0] - xy[i, 0]) * along_y - (xy[k, 1] - xy[i, 1]) * along_x
+                count += abs(off) < width
+            if count > most:
+                most, first, second = count, i, j
+    return most, first, second
 
 
 def _beside(xy: np.ndarray, point: np.ndarray, along: np.ndarray) -> np.ndarray:

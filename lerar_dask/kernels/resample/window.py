@@ -96,26 +96,58 @@ def take_plane(source, lattice, height, width, turn, out):
     (source, sy0, sx0), (out, oy0, ox0) = source, out
     step, phase_y, phase_x = lattice
     transpose, flip_y, flip_x = turn
-    rows = width if transpose else height
-    columns = height if transpose else width
-    for i in range(out.shape[0]):
-        y = oy0 + i
-        if y < 0 or y >= rows:
-            continue
-        for j in range(out.shape[1]):
-            x = ox0 + j
-            if x < 0 or x >= columns:
+    rows, columns = (width, height) if transpose else (height, width)
+    # source row and column = origin + slope * row and column of the turned plane (or column and row)
+    step_y, step_x = (-step if flip_y else step), (-step if flip_x else step)
+    origin_y = phase_y + (step * (height - 1) if flip_y else 0) - sy0
+    origin_x = phase_x + (step * (width - 1) if flip_x else 0) - sx0
+    for i in range(max(0, -oy0), min(out.shape[0], rows - oy0)):
+        j0, j1 = max(0, -ox0), min(out.shape[1], columns - ox0)
+        if transpose:
+            column = origin_x + step_x * (oy0 + i)
+            if column < 0 or column >= source.shape[1]:
                 continue
-            a = x if transpose else y
-            b = y if transpose else x
-            if flip_y:
-                a = height - 1 - a
-            if flip_x:
-                b = width - 1 - b
-            a = phase_y + step * a - sy0
-            b = phase_x + step * b - sx0
-            if a >= 0 and b >= 0 and a < source.shape[0] and b < source.shape[1]:
-                out[i, j] = source[a, b]
+            j0, j1 = _within(origin_y + step_y * ox0, step_y, source.shape[0], j0, j1)
+            for j in range(j0, j1):
+                out[i, j] = source[origin_y + step_y * (ox0 + j), column]
+        else:
+            row = origin_y + step_y * (oy0 + i)
+            if row < 0 or row >= source.shape[0]:
+                continue
+            j0, j1 = _within(origin_x + step_x * ox0, step_x, source.shape[1], j0, j1)
+            _copy_every(source[row], origin_x + step_x * (ox0 + j0), step_x, out[i, j0:j1])
+
+
+@njit(nogil=True, error_model="numpy")
+def _within(origin, step, length, first, last):
+    """The part of j = first..last-1 for which origin + step * j lies in 0..length-1; first = last when there is none."""
+    if step < 0:
+        # counted from the other end it grows
+        origin, step = length - 1 - origin, -step
+    first = max(first, -(origin // step))
+    last = min(last, (length - 1 - origin) // step + 1)
+    return first, max(first, last)
+
+
+@njit(nogil=True, error_model="numpy")
+def _copy_every(source, start, step, to):
+    """Copy source[start], source[start + step], ...; each step has a loop of its own, which the compiler vectorizes."""
+    n = to.size
+    if step == 1:
+        ahead = source[start : start + n]
+        for j in range(n):
+            to[j] = ahead[j]
+    elif step == -1:
+        back = source[start - n + 1 : start + 1]
+        for j in range(n):
+            to[j] = back[n - 1 - j]
+    elif step == 2:
+        apart = source[start:]
+        for j in range(n):
+            to[j] = apart[2 * j]
+    else:
+        for j in range(n):
+            to[j] = source[start + step * j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -248,24 +280,36 @@ def find_saturated(raw, saturation, y0, x0, width):
     raw : (h, w)              its first pixel is (y0, x0) of the sub
     saturation : float64      raw value from which on a pixel is saturated; infinite: none is
     """
+    if raw.itemsize <= 2:
+        # as whole numbers of 32 bits, of which twice as many as of float64 are compared at once
+        least = np.int32(min(max(np.ceil(saturation), -2147483648.0), 2147483647.0))
+    else:
+        least = saturation
     n = np.int64(0)
     if np.isfinite(saturation):
         for i in range(raw.shape[0]):
-            row = raw[i]
-            own = np.int32(0)
-            for j in range(row.size):
-                own += np.int32(row[j] >= saturation)
-            n += np.int64(own)
+            n += _count_from(raw[i], least)
     found = np.empty(n, np.int32)
     k = 0
     for i in range(raw.shape[0]):
         if k == n:
             break
+        if _count_from(raw[i], least) == 0:
+            continue
         for j in range(raw.shape[1]):
-            if raw[i, j] >= saturation:
+            if raw[i, j] >= least:
                 found[k] = np.int32(np.int64(y0 + i) * width + x0 + j)
                 k += 1
     return found
+
+
+@njit(nogil=True, error_model="numpy")
+def _count_from(row, least):
+    """How many numbers are not below `least`."""
+    count = np.int32(0)
+    for j in range(row.size):
+        count += np.int32(row[j] >= least)
+    return np.int64(count)
 
 
 @njit(nogil=True, error_model="numpy")
