@@ -17,10 +17,11 @@ from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 from lerar_dask.runtime.memory import check_address_space, parse_bytes
+from lerar_dask.standing import standing_summary
 
 if TYPE_CHECKING:
-    from lerar_dask.pipeline.summary import DryRun, Summary
     from lerar_dask.runtime.events import Bus
+    from lerar_dask.summary import DryRun, Summary
 
 __all__ = ["stack", "tell_of_compiling", "tell_summary"]
 
@@ -87,12 +88,15 @@ def stack(
 
 
 def _run(nights: list[Path], out: Path, settings: s.Settings, display: Display, *, dry_run: bool) -> int:
+    for note in unknown_variables():
+        logging.getLogger("lerar_dask").warning(note)
+    if not dry_run and (standing := standing_summary(nights, out, settings)):
+        tell_summary(standing, display)
+        return standing.exit_code
     from lerar_dask.pipeline import stack as run_stages
     from lerar_dask.runtime.events import Bus
 
     bus = Bus()
-    for note in unknown_variables():
-        logging.getLogger("lerar_dask").warning(note)
     with progress(display) as show:
         if not dry_run:
             bus.subscribe(log.log_event)

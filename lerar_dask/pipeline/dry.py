@@ -12,13 +12,13 @@ from lerar_dask.errors import StoreError
 from lerar_dask.grid import Canvas
 from lerar_dask.link.match import LightGroup
 from lerar_dask.pipeline.prepare import Light, Night, items_of
-from lerar_dask.pipeline.summary import DryRun, GroupPlan
 from lerar_dask.runtime import memory
 from lerar_dask.settings import Settings
 from lerar_dask.stages.calibrate.bands import BAND_ROWS
 from lerar_dask.stages.ingest import ingest_bytes
 from lerar_dask.stages.integrate.tiles import Foretold, fitting_tile, task_bytes
 from lerar_dask.store.access import Store
+from lerar_dask.summary import DryRun, GroupPlan
 
 __all__ = ["dry_run"]
 

@@ -23,12 +23,12 @@ from lerar_dask.link.groups import safe_name
 from lerar_dask.link.meaning import filter_key
 from lerar_dask.pipeline.prepare import survey_frames
 from lerar_dask.pipeline.stack import check_out, stack_night
-from lerar_dask.pipeline.summary import Summary
 from lerar_dask.products.panels import write_panel
 from lerar_dask.products.picture_files import STATE_CARD
 from lerar_dask.run import Run
 from lerar_dask.runtime import events
 from lerar_dask.settings import Settings
+from lerar_dask.summary import Summary
 
 __all__ = ["make_mosaic"]
 

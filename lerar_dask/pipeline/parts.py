@@ -17,7 +17,6 @@ from lerar_dask.errors import UsageError, WaitingError
 from lerar_dask.pipeline.session import is_done
 from lerar_dask.pipeline.settings_file import keep_settings
 from lerar_dask.pipeline.stack import check_out, stack
-from lerar_dask.pipeline.summary import Summary
 from lerar_dask.replay import LEFT, steps_of
 from lerar_dask.run import store_of
 from lerar_dask.runtime import events
@@ -27,6 +26,7 @@ from lerar_dask.settings import Settings, from_toml, places_from_toml
 from lerar_dask.store.access import Store
 from lerar_dask.store.document import NODE
 from lerar_dask.store.storage import Place, bucket_of, open_storage
+from lerar_dask.summary import Summary
 from lerar_dask.tasks import Step
 
 __all__ = ["DRIVERS", "SHARED", "begin", "chain", "go_on", "left_of", "run_part"]

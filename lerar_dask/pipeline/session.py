@@ -178,6 +178,11 @@ class Session:
         memory.give_back()
         return max(foretold, memory.tree_bytes() + tables + _GROWTH_BYTES)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is to be tried again by the next call."""
+        return not any((record.get("result") or {}).get(AGAIN) for record in self.known.values())
+
     def keep_left(self) -> None:
         """Write the tasks that are left to other jobs into the store."""
         self.store.write_json(LEFT, [step_to_plain(step) for step in self.left])

@@ -23,16 +23,17 @@ from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, sur
 from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
 from lerar_dask.pipeline.settings_file import keep_settings
-from lerar_dask.pipeline.summary import DryRun, GroupSummary, Summary
 from lerar_dask.pipeline.tables import frame_rows
 from lerar_dask.run import RunState
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings
 from lerar_dask.stages import ingest
+from lerar_dask.standing import keep_standing
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.storage import CREDENTIALS
 from lerar_dask.sub import Sub
+from lerar_dask.summary import DryRun, GroupSummary, Summary
 
 if TYPE_CHECKING:
     from lerar_dask.pipeline.work import TargetWork
@@ -139,6 +140,9 @@ def stack_night(
                         session.keep_left()
             if session.n_run and settings.run.scheduler != "threads":
                 _sweep(store, out)  # a worker that was killed could not
+            if session.is_whole and summary.exit_code == 0 and not apart:
+                told = [note for note in summary.notes if note not in session.healed]
+                keep_standing(nights, settings, dataclasses.replace(summary, notes=told))
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):
             raise full from error

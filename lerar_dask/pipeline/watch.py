@@ -16,9 +16,9 @@ from lerar_dask.frames.scan import scan
 from lerar_dask.pipeline.bucket_night import near_nights
 from lerar_dask.pipeline.prepare import survey_frames
 from lerar_dask.pipeline.stack import check_out, stack_night
-from lerar_dask.pipeline.summary import Summary
 from lerar_dask.runtime import events
 from lerar_dask.settings import Settings
+from lerar_dask.summary import Summary
 
 __all__ = ["watch"]
 

@@ -8,8 +8,8 @@ import pytest
 from lerar_dask.cli.app import run
 from lerar_dask.cli.stack import tell_of_compiling
 from lerar_dask.kernels.compiled import precompile
-from lerar_dask.pipeline.summary import DryRun, GroupPlan, GroupSummary, Summary
 from lerar_dask.runtime.events import Bus, Note, RunStarted
+from lerar_dask.summary import DryRun, GroupPlan, GroupSummary, Summary
 
 OUT = Path("out")
 SUMMARY = Summary(

@@ -14,9 +14,9 @@ from astropy.io import fits
 from scipy.signal import fftconvolve
 
 from lerar_dask.pipeline import stack
-from lerar_dask.pipeline.summary import Summary
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
+from lerar_dask.summary import Summary
 
 SHAPE = (320, 440)
 SKY = 8.0

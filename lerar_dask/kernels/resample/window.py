@@ -280,15 +280,20 @@ def find_saturated(raw, saturation, y0, x0, width):
     raw : (h, w)              its first pixel is (y0, x0) of the sub
     saturation : float64      raw value from which on a pixel is saturated; infinite: none is
     """
+    if not np.isfinite(saturation):
+        return np.empty(0, np.int32)
     if raw.itemsize <= 2:
         # as whole numbers of 32 bits, of which twice as many as of float64 are compared at once
-        least = np.int32(min(max(np.ceil(saturation), -2147483648.0), 2147483647.0))
-    else:
-        least = saturation
+        return _find_from(raw, np.int32(min(max(np.ceil(saturation), -2147483648.0), 2147483647.0)), y0, x0, width)
+    return _find_from(raw, saturation, y0, x0, width)
+
+
+@njit(nogil=True, error_model="numpy")
+def _find_from(raw, least, y0, x0, width):
+    """As `find_saturated`, of a limit in a type of its own."""
     n = np.int64(0)
-    if np.isfinite(saturation):
-        for i in range(raw.shape[0]):
-            n += _count_from(raw[i], least)
+    for i in range(raw.shape[0]):
+        n += _count_from(raw[i], least)
     found = np.empty(n, np.int32)
     k = 0
     for i in range(raw.shape[0]):

@@ -1,0 +1,131 @@
+"""Whether a run stands as it was left: the same frames, settings and program, and every file of the run untouched.
+
+Told by names, sizes and times alone, before anything of the pipeline is loaded: what is finished answers at once. Whatever
+differs, if only a time, is left to the pipeline, which knows what it means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lerar_dask.identity import digest
+from lerar_dask.settings import Settings
+from lerar_dask.summary import GroupSummary, Summary
+
+__all__ = ["keep_standing", "standing_summary"]
+
+_NAME = ".standing.json"
+"""File beside the products."""
+_PASSING = {_NAME, "lerar.log", "lock"}
+"""Files of a run that change without a change of the run."""
+_PROGRAM = Path(__file__).parent
+_Row = tuple[str, int, int]
+
+
+def standing_summary(nights: Sequence[Path], out: Path, settings: Settings) -> Summary | None:
+    """What is to be told of a finished run; None where it does not stand as it was left, or that cannot be told."""
+    out = Path(out).absolute()
+    store = _store(nights, out, settings)
+    if store is None:
+        return None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads((out / _NAME).read_text())
+        if kept["made_of"] == _made_of(nights, out, store, settings):
+            return _from_plain(kept["summary"])
+    return None
+
+
+def keep_standing(nights: Sequence[Path], settings: Settings, summary: Summary) -> None:
+    """Remember how a run that is done was left."""
+    store = _store(nights, summary.out, settings)
+    if store is None:
+        return
+    with suppress(OSError):
+        kept = summary.out / _NAME
+        kept.unlink(missing_ok=True)
+        made_of = _made_of(nights, summary.out, store, settings)
+        if made_of is not None:
+            partial = kept.with_name(f"{_NAME}.{os.getpid()}")
+            text = json.dumps({"made_of": made_of, "summary": dataclasses.asdict(summary)}, default=str)
+            partial.write_text(text)
+            partial.replace(kept)
+
+
+def _store(nights: Sequence[Path], out: Path, settings: Settings) -> Path | None:
+    """Folder of the store; None where store or frames lie in a bucket."""
+    url = settings.run.store or str(out / "store.zarr")
+    return None if any("://" in str(place) or ":/" in str(place) for place in (url, *nights)) else Path(url).absolute()
+
+
+def _made_of(nights: Sequence[Path], out: Path, store: Path, settings: Settings) -> str | None:
+    """All that a run depends on and all that it left; None where links to folders make that unsure."""
+    values = {stage.name: dataclasses.asdict(getattr(settings, stage.name)) for stage in dataclasses.fields(settings)}
+    places = [str(Path(night).absolute()) for night in nights]
+    with suppress(_UnsureError):
+        rows = [
+            *_files(_PROGRAM, skip=("__pycache__",)),
+            *(row for night in places for row in _files(Path(night), without=(out, store))),
+            *_files(out, skip=_PASSING, without=(store,)),
+            *_files(store, skip=_PASSING),
+            *_named(values),
+        ]
+        return digest("standing", places, str(out), str(store), values, rows)
+    return None
+
+
+class _UnsureError(Exception):
+    """A folder that is a link to another one."""
+
+
+def _files(folder: Path, *, skip: Sequence[str] | set[str] = (), without: Sequence[Path] = ()) -> Iterator[_Row]:
+    """Path, size and time of all files below a folder, in order."""
+    apart, todo = {str(path) for path in without}, [str(folder)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in sorted(entries, key=lambda e: e.name):
+                if entry.name in skip or entry.path in apart:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                    continue
+                if entry.is_symlink() and entry.is_dir():
+                    raise _UnsureError
+                status = entry.stat()
+                yield entry.path, status.st_size, status.st_mtime_ns
+
+
+def _named(value: Any) -> Iterator[_Row]:
+    """Files that settings name."""
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from _named(one)
+    elif isinstance(value, str | Path) and os.path.isfile(value):
+        status = os.stat(value)
+        yield str(value), status.st_size, status.st_mtime_ns
+
+
+def _from_plain(plain: dict[str, Any]) -> Summary:
+    """The summary that was kept, of a run that has nothing to do now."""
+
+    def path(value: str | None) -> Path | None:
+        return None if value is None else Path(value)
+
+    files = ("master", "preview", "drizzled", "lnref")
+    groups = [GroupSummary(**{**group, **{name: path(group[name]) for name in files}}) for group in plain["groups"]]
+    own = {
+        "out": Path(plain["out"]),
+        "groups": groups,
+        "aside": [(one, reason) for one, reason in plain["aside"]],
+        "report": path(plain["report"]),
+        "did_nothing": True,
+        "seconds": 0.0,
+        "read_bytes": 0,
+        "written_bytes": 0,
+    }
+    return Summary(**{**plain, **own})
