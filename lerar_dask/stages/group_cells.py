@@ -16,6 +16,7 @@ from lerar_dask.kernels.normalize.cells import bin_cells, mask_blocks, mask_radi
 from lerar_dask.kernels.normalize.channel import Cells
 from lerar_dask.kernels.normalize.scales import match_stars, solve_scales
 from lerar_dask.kernels.register import transform as tf
+from lerar_dask.stages.side_by_side import side_by_side
 from lerar_dask.store.access import Store
 from lerar_dask.sub import Sub
 
@@ -71,7 +72,11 @@ class GroupCells:
         mask = self.mask if masked else self.mask[:0]
         for shape in sorted({m.shape for m in self.members}):
             own = [k for k, m in enumerate(self.members) if m.shape == shape]
-            found = [self._cells_of(self.members[k], self.transforms[k], mask, cell_px, channels) for k in own]
+
+            def cells_of(k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+                return self._cells_of(self.members[k], self.transforms[k], mask, cell_px, channels)
+
+            found = list(side_by_side(cells_of, own))
             for i in range(len(found[0])):
                 value, weight = (np.stack([f[i][j] for f in found]) for j in (0, 1))
                 if i == len(parts):

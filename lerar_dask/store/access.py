@@ -42,6 +42,7 @@ class Store:
         self.root = Place(open_storage(url))
         self.ledger = Ledger(self.root / "ledger")
         self._raw: dict[str, RawReader] = {}
+        self._measures: dict[tuple[str, str], MeasureStore] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_store, (self.url,)
@@ -156,8 +157,10 @@ class Store:
 
     def measures(self, geometry: str, key: str) -> MeasureStore:
         """Measurements of the subs of a geometry, made under one key."""
-        self.place(f"measures/{geometry}/{key}")
-        return MeasureStore(self.root, geometry, key)
+        if (geometry, key) not in self._measures:
+            self.place(f"measures/{geometry}/{key}")
+            self._measures[geometry, key] = MeasureStore(self.root, geometry, key)
+        return self._measures[geometry, key]
 
     # ------------------------------------------------------------------------------------------------- whole arrays
 

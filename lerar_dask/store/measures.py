@@ -23,6 +23,8 @@ class MeasureStore:
     def __init__(self, root: Place, geometry: str, key: str) -> None:
         self._root, self._at = root, f"measures/{geometry}/{key}"
         self._place = root / self._at
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        """Of one sub's part: they follow from geometry and key, and never change."""
 
     def create(self, n_slots: int, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Make (or grow) the arrays: shape of one sub's part by name (driver only)."""
@@ -94,7 +96,9 @@ class MeasureStore:
         return self._place / f"summary/{int(slot)}.json"
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        return tuple(read_array_node(self._place / name)["shape"][1:])
+        if name not in self._shapes:
+            self._shapes[name] = tuple(read_array_node(self._place / name)["shape"][1:])
+        return self._shapes[name]
 
     def _dtype(self, name: str) -> np.dtype:
         return np.dtype(self._spec(name).dtype)
