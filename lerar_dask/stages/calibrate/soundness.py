@@ -22,6 +22,7 @@ from lerar_dask.link.match import Links, MasterSpec
 from lerar_dask.settings import Masters
 from lerar_dask.stages.calibrate.bands import read_master
 from lerar_dask.stages.calibrate.masters import is_turned, master_key
+from lerar_dask.stages.side_by_side import side_by_side
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -124,15 +125,16 @@ def check_frames(*, frames: tuple[Frame, ...]) -> dict[str, list[tuple[str, str]
 
 def _looks(frames: Sequence[Frame], below: np.ndarray | float = 0.0) -> tuple[dict[int, Look], dict[int, str]]:
     """What some rows of each frame tell, and why those that cannot be read cannot, by index."""
-    looks, bad = {}, {}
-    for i, frame in enumerate(frames):
+
+    def look(frame: Frame) -> Look | str:
         try:
-            rows = _rows(frame)
+            return look_at(_rows(frame), below=below, saturation=frame.saturation)
         except FrameError as error:
-            bad[i] = error.message
-            continue
-        looks[i] = look_at(rows, below=below, saturation=frame.saturation)
-    return looks, bad
+            return error.message
+
+    found = dict(enumerate(side_by_side(look, frames)))
+    bad = {i: reason for i, reason in found.items() if isinstance(reason, str)}
+    return {i: seen for i, seen in found.items() if not isinstance(seen, str)}, bad
 
 
 def _rows(frame: Frame) -> np.ndarray:
