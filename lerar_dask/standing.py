@@ -34,9 +34,9 @@ def standing_summary(nights: Sequence[Path], out: Path, settings: Settings) -> S
     store = _store(nights, out, settings)
     if store is None:
         return None
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        kept = json.loads((out / _NAME).read_text())
-        if kept["made_of"] == _made_of(nights, out, store, settings):
+    kept = _kept(out)
+    with suppress(OSError, KeyError, TypeError):
+        if kept and kept["made_of"] == _made_of(nights, out, store, settings):
             return _from_plain(kept["summary"])
     return None
 
@@ -48,13 +48,22 @@ def keep_standing(nights: Sequence[Path], settings: Settings, summary: Summary) 
         return
     with suppress(OSError):
         kept = summary.out / _NAME
-        kept.unlink(missing_ok=True)
         made_of = _made_of(nights, summary.out, store, settings)
-        if made_of is not None:
+        if made_of is None:
+            kept.unlink(missing_ok=True)
+        elif _kept(summary.out).get("made_of") != made_of:
             partial = kept.with_name(f"{_NAME}.{os.getpid()}")
             text = json.dumps({"made_of": made_of, "summary": dataclasses.asdict(summary)}, default=str)
             partial.write_text(text)
             partial.replace(kept)
+
+
+def _kept(out: Path) -> dict[str, Any]:
+    """What was remembered; nothing where that cannot be read."""
+    with suppress(OSError, ValueError):
+        kept = json.loads((out / _NAME).read_text())
+        return kept if isinstance(kept, dict) else {}
+    return {}
 
 
 def _store(nights: Sequence[Path], out: Path, settings: Settings) -> Path | None:

@@ -41,7 +41,8 @@ class LocalStorage:
 
     def get(self, path: str) -> bytes:
         """All bytes of a file."""
-        return self._file(path).read_bytes()
+        with open(self._name(path), "rb", buffering=0) as file:
+            return file.read()
 
     def get_array(self, path: str) -> np.ndarray:
         """All bytes of a file in an array of its own."""
