@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from lerar_dask.identity import digest
 from lerar_dask.settings import Settings
 from lerar_dask.summary import GroupSummary, Summary
 
-__all__ = ["keep_standing", "standing_summary"]
+__all__ = ["Seen", "keep_standing", "see", "standing_summary"]
 
 _NAME = ".standing.json"
 """File beside the products."""
@@ -28,30 +29,54 @@ _PROGRAM = Path(__file__).parent
 _Row = tuple[str, int, int]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a run depends on, as it was before the run looked at it."""
+
+    out: Path
+    store: Path
+    digest: str
+    """Of frames, settings, files that settings name, and program."""
+
+
+def see(nights: Sequence[Path], out: Path, settings: Settings) -> Seen | None:
+    """Look at all that a run depends on; None where frames or store lie in a bucket, or links make it unsure.
+
+    To be called before the frames are scanned: what comes during the run must not count as seen by it.
+    """
+    out, url = Path(out).absolute(), settings.run.store or str(Path(out).absolute() / "store.zarr")
+    if any("://" in str(place) or ":/" in str(place) for place in (url, *nights)):
+        return None
+    store = Path(url).absolute()
+    values = {stage.name: dataclasses.asdict(getattr(settings, stage.name)) for stage in dataclasses.fields(settings)}
+    places = [str(Path(night).absolute()) for night in nights]
+    with suppress(OSError, _UnsureError):
+        rows = [
+            *_files(_PROGRAM, skip=("__pycache__",)),
+            *(row for night in places for row in _files(Path(night), without=(out, store))),
+            *_named(values),
+        ]
+        return Seen(out, store, digest("seen", places, str(out), str(store), values, rows))
+    return None
+
+
 def standing_summary(nights: Sequence[Path], out: Path, settings: Settings) -> Summary | None:
     """What is to be told of a finished run; None where it does not stand as it was left, or that cannot be told."""
-    out = Path(out).absolute()
-    store = _store(nights, out, settings)
-    if store is None:
+    kept = _kept(Path(out).absolute())
+    if not kept or (seen := see(nights, out, settings)) is None:
         return None
-    kept = _kept(out)
-    with suppress(OSError, KeyError, TypeError):
-        if kept and kept["made_of"] == _made_of(nights, out, store, settings):
+    with suppress(OSError, _UnsureError, KeyError, TypeError):
+        if kept["made_of"] == _made_of(seen):
             return _from_plain(kept["summary"])
     return None
 
 
-def keep_standing(nights: Sequence[Path], settings: Settings, summary: Summary) -> None:
+def keep_standing(seen: Seen, summary: Summary) -> None:
     """Remember how a run that is done was left."""
-    store = _store(nights, summary.out, settings)
-    if store is None:
-        return
-    with suppress(OSError):
-        kept = summary.out / _NAME
-        made_of = _made_of(nights, summary.out, store, settings)
-        if made_of is None:
-            kept.unlink(missing_ok=True)
-        elif _kept(summary.out).get("made_of") != made_of:
+    with suppress(OSError, _UnsureError):
+        kept = seen.out / _NAME
+        made_of = _made_of(seen)
+        if _kept(seen.out).get("made_of") != made_of:
             partial = kept.with_name(f"{_NAME}.{os.getpid()}")
             text = json.dumps({"made_of": made_of, "summary": dataclasses.asdict(summary)}, default=str)
             partial.write_text(text)
@@ -66,26 +91,10 @@ def _kept(out: Path) -> dict[str, Any]:
     return {}
 
 
-def _store(nights: Sequence[Path], out: Path, settings: Settings) -> Path | None:
-    """Folder of the store; None where store or frames lie in a bucket."""
-    url = settings.run.store or str(out / "store.zarr")
-    return None if any("://" in str(place) or ":/" in str(place) for place in (url, *nights)) else Path(url).absolute()
-
-
-def _made_of(nights: Sequence[Path], out: Path, store: Path, settings: Settings) -> str | None:
-    """All that a run depends on and all that it left; None where links to folders make that unsure."""
-    values = {stage.name: dataclasses.asdict(getattr(settings, stage.name)) for stage in dataclasses.fields(settings)}
-    places = [str(Path(night).absolute()) for night in nights]
-    with suppress(_UnsureError):
-        rows = [
-            *_files(_PROGRAM, skip=("__pycache__",)),
-            *(row for night in places for row in _files(Path(night), without=(out, store))),
-            *_files(out, skip=_PASSING, without=(store,)),
-            *_files(store, skip=_PASSING),
-            *_named(values),
-        ]
-        return digest("standing", places, str(out), str(store), values, rows)
-    return None
+def _made_of(seen: Seen) -> str:
+    """What a run depends on, and all files that it left."""
+    left = [*_files(seen.out, skip=_PASSING, without=(seen.store,)), *_files(seen.store, skip=_PASSING)]
+    return digest("standing", seen.digest, left)
 
 
 class _UnsureError(Exception):

@@ -84,14 +84,17 @@ def read_into(descriptor: int, view: memoryview, at: int) -> int:
     return len(data)
 
 
-def patiently(function: Callable[[], _T], path: Path) -> _T:
+def patiently(function: Callable[[], _T], status: os.stat_result) -> _T:
     """What a function returns that reads a file as a whole; given up when the file lies on a share that does not answer.
+
+    Parameters
+    ----------
+    status : of the file
 
     Raises
     ------
     UnreachableError
     """
-    status = os.stat(path)
     if not may_hang(status.st_dev):
         return function()
     return _Call(function).result(TIMEOUT_S + status.st_size / _SLOWEST)

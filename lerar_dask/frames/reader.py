@@ -137,9 +137,10 @@ def band_stored(frame: Frame, y0: int, y1: int, *, step: int = 1, plane: int = 0
         _read_plain(frame, [(first, rows)] if step == 1 else [(first + i * step, row) for i, row in enumerate(rows)])
     else:
         with reached(frame.path) as descriptor:
-            _check_unchanged(frame, os.fstat(descriptor))
+            status = os.fstat(descriptor)
+            _check_unchanged(frame, status)
         unpack = format_named(source.format).rows
-        rows = patiently(lambda: unpack(frame, source, y0, y1, step, plane), frame.path)
+        rows = patiently(lambda: unpack(frame, source, y0, y1, step, plane), status)
     if source.is_unsigned and source.dtype == ">i2":
         return swap_words(np.asarray(rows).view("=u2"), flip=0x8000)
     if source.is_unsigned:

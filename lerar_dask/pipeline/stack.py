@@ -29,7 +29,7 @@ from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.settings import Settings
 from lerar_dask.stages import ingest
-from lerar_dask.standing import keep_standing
+from lerar_dask.standing import Seen, keep_standing, see
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.store.storage import CREDENTIALS
 from lerar_dask.sub import Sub
@@ -68,6 +68,7 @@ def stack(
         from lerar_dask.pipeline.plate_solution import check_solver
 
         check_solver(settings.products.solve)
+    seen = see(nights, out, settings)
     night = survey(nights, settings, exclude=[out, *_folders(url)])
     if not night.lights:
         raise LerarError(
@@ -76,7 +77,7 @@ def stack(
     if dry_run:
         night = within_memory(night, memory.budget_bytes(settings.run.memory), settings)
         return make_dry_run(night, out, url, settings)
-    return stack_night(night, nights, out, settings, bus=bus, apart=apart)
+    return stack_night(night, nights, out, settings, bus=bus, apart=apart, seen=seen)
 
 
 def stack_night(
@@ -87,6 +88,7 @@ def stack_night(
     *,
     bus: events.Bus,
     apart: Collection[str] = (),
+    seen: Seen | None = None,
 ) -> Summary:
     """Stack frames that are known and linked.
 
@@ -95,6 +97,7 @@ def stack_night(
     nights : folders that they come from
     out : an absolute path
     apart : names of steps whose tasks are left to other jobs
+    seen : what the run depends on, as it was before the frames were scanned; it answers at once when called again
 
     Raises
     ------
@@ -140,9 +143,9 @@ def stack_night(
                         session.keep_left()
             if session.n_run and settings.run.scheduler != "threads":
                 _sweep(store, out)  # a worker that was killed could not
-            if session.is_whole and summary.exit_code == 0 and not apart:
+            if seen and session.is_whole and summary.exit_code == 0 and not apart:
                 told = [note for note in summary.notes if note not in session.healed]
-                keep_standing(nights, settings, dataclasses.replace(summary, notes=told))
+                keep_standing(seen, dataclasses.replace(summary, notes=told))
     except OSError as error:
         if full := space_error(error, error.filename or out, writing=True):
             raise full from error

@@ -125,8 +125,9 @@ class Shard:
         height, width = self.chunk
         rows = slice(y0 // height, -(-y1 // height))
         columns = slice(x0 // width, -(-x1 // width))
-        plain = ranges.descriptor >= 0 and self.codec == "none" and out.shape == (y1 - y0, x1 - x0)
-        if not (plain and out.flags.c_contiguous and self.checked.reshape(-1, self.n_columns)[rows, columns].all()):
+        fits = out.shape == (y1 - y0, x1 - x0) and out.dtype == self.dtype and out.flags.c_contiguous
+        plain = ranges.descriptor >= 0 and self.codec == "none"
+        if not (plain and fits and self.checked.reshape(-1, self.n_columns)[rows, columns].all()):
             return False
         size = self.dtype.itemsize
         return bool(

@@ -95,6 +95,21 @@ def test_a_file_that_a_setting_names(left, tmp_path):
     stack([night], out, SETTINGS, bus=Bus())
 
 
+def test_a_frame_that_comes_during_the_run_is_not_taken_as_seen(left, tmp_path):
+    night, out = tmp_path / "night", tmp_path / "out"
+    shutil.copytree(left[0], night)
+    light = next(night.rglob("light*.fits"), None) or next(
+        p for p in sorted(night.rglob("*.fits")) if "light" in str(p)
+    )
+
+    def arrive(event):
+        if type(event).__name__ == "StepFinished" and event.step == "ingest":
+            shutil.copy(light, light.with_name("late.fits"))
+
+    stack([night], out, SETTINGS, bus=Bus([arrive]))
+    assert told(night, out) is None
+
+
 def test_other_nights(left, tmp_path):
     night, out, _ = left
     shutil.copytree(night, tmp_path / "night")
