@@ -49,13 +49,15 @@ class GroupCells:
         """Common stars and star mask of some subs."""
         noise, levels, sizes = [], [], []
 
+        def look(m: Sub) -> tuple[float, np.ndarray, np.ndarray]:
+            reader = store.measures(m.geometry, m.measure)
+            grid = reader.read_grid(m.slot)
+            return np.nanmedian(grid[..., 1]), np.nanmedian(grid[..., 0], axis=(1, 2)), reader.read_stars(m.slot)
+
         def stars() -> Iterator[np.ndarray]:
-            for m in members:
-                reader = store.measures(m.geometry, m.measure)
-                grid = reader.read_grid(m.slot)
-                noise.append(np.nanmedian(grid[..., 1]))
-                levels.append(np.nanmedian(grid[..., 0], axis=(1, 2)))
-                table = reader.read_stars(m.slot)
+            for spread, level, table in side_by_side(look, members):
+                noise.append(spread)
+                levels.append(level)
                 if len(table) >= 5:
                     sizes.append(float(np.median(table[:, 5])))
                 yield table

@@ -25,6 +25,10 @@ _EDGE, _DIVERGED = int(StarFlag.EDGE), int(StarFlag.DIVERGED)
 _PASSES = 18
 _RADIUS = 3.2
 """Half a side of the square, in sigma of the longer axis, whose pixels are summed."""
+_WIDEST = 512
+"""Pixels of a window's side at most."""
+# Numbers of the columns lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
+_WEIGHT, _STEP, _LIGHT, _ALONG, _SPREAD = (_WIDEST * k for k in range(5))
 _LEAST = 0.12
 """Least second moment: a single pixel."""
 
@@ -101,10 +105,10 @@ def _down(xy: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, error_model="numpy")
-def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, columns, sums):
+def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, work, sums):
     """Sums of w d, w d dx, w d dy, w d dx^2, w d dx dy, w d dy^2; False when the window leaves the sub.
 
-    columns : (6, n) float64     work space, at least as wide as the window
+    work : (5 * _WIDEST,) float64     what belongs to the columns of the window
     """
     y0, y1 = int(np.ceil(y - radius)), int(np.floor(y + radius))
     x0, x1 = int(np.ceil(x - radius)), int(np.floor(x + radius))
@@ -119,35 +123,33 @@ def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, columns, sums):
     weight = np.exp(-(axx * dx * dx + axy * dx * dy + ayy * dy * dy))
     across, fall = np.exp(-(axx * (2.0 * dx + 1.0) + axy * dy)), np.exp(-2.0 * axx)
     down, turn = np.exp(-(ayy * (2.0 * dy + 1.0) + axy * dx)), np.exp(-axy)
-    weights, steps, weighted = columns[0, :width], columns[1, :width], columns[5, :width]
-    light, along, spread = columns[2, :width], columns[3, :width], columns[4, :width]
     for i in range(width):
-        weights[i], steps[i] = weight, down
-        light[i] = along[i] = spread[i] = 0.0
+        work[_WEIGHT + i], work[_STEP + i] = weight, down
+        work[_LIGHT + i] = work[_ALONG + i] = work[_SPREAD + i] = 0.0
         weight *= across
         across *= fall
         down *= turn
     fall = np.exp(-2.0 * ayy)
     for j in range(y0, y1 + 1):
         row = image[j, x0 : x1 + 1]
-        # Two loops: of one over six arrays the compiler cannot tell that they lie apart.
         for i in range(width):
-            weighted[i] = weights[i] * (row[i] - sky)
-            weights[i] *= steps[i]
-            steps[i] *= fall
-        for i in range(width):
-            light[i] += weighted[i]
-            along[i] += weighted[i] * dy
-            spread[i] += weighted[i] * (dy * dy)
+            w, step = work[_WEIGHT + i], work[_STEP + i]
+            weighted = w * (row[i] - sky)
+            work[_LIGHT + i] += weighted
+            work[_ALONG + i] += weighted * dy
+            work[_SPREAD + i] += weighted * (dy * dy)
+            work[_WEIGHT + i] = w * step
+            work[_STEP + i] = step * fall
         dy += 1.0
     sums[:] = 0.0
     for i in range(width):
-        sums[0] += light[i]
-        sums[1] += light[i] * dx
-        sums[2] += along[i]
-        sums[3] += light[i] * dx * dx
-        sums[4] += along[i] * dx
-        sums[5] += spread[i]
+        light, along = work[_LIGHT + i], work[_ALONG + i]
+        sums[0] += light
+        sums[1] += light * dx
+        sums[2] += along
+        sums[3] += light * dx * dx
+        sums[4] += along * dx
+        sums[5] += work[_SPREAD + i]
         dx += 1.0
     return True
 
@@ -155,8 +157,8 @@ def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, columns, sums):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _moments(image, xy, sky, fwhm, table):
     begin = (fwhm / SIGMA_TO_FWHM) ** 2
-    widest = 3.0 * fwhm
-    sums, columns = np.empty(6), np.empty((6, int(2 * widest) + 2))
+    widest = min(3.0 * fwhm, 0.5 * _WIDEST - 1.0)
+    sums, work = np.empty(6), np.empty(5 * _WIDEST)
     for k in range(xy.shape[0]):
         x, y = xy[k, 0], xy[k, 1]
         mxx, mxy, myy = begin, 0.0, begin
@@ -164,7 +166,7 @@ def _moments(image, xy, sky, fwhm, table):
         flux = 0.0
         for _ in range(_PASSES):
             radius = min(_RADIUS * np.sqrt(max(mxx, myy)), widest)
-            if not _window_sums(image, x, y, sky[k], mxx, mxy, myy, radius, columns, sums):
+            if not _window_sums(image, x, y, sky[k], mxx, mxy, myy, radius, work, sums):
                 flags |= _EDGE
                 break
             if not sums[0] > 0.0:
@@ -198,10 +200,10 @@ def _moments(image, xy, sky, fwhm, table):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _weighted(image, xy, sky, mxx, mxy, myy, flux):
-    radius = _RADIUS * np.sqrt(max(mxx, myy))
-    sums, columns = np.empty(6), np.empty((6, int(2 * radius) + 2))
+    radius = min(_RADIUS * np.sqrt(max(mxx, myy)), 0.5 * _WIDEST - 1.0)
+    sums, work = np.empty(6), np.empty(5 * _WIDEST)
     for k in range(xy.shape[0]):
-        inside = _window_sums(image, xy[k, 0], xy[k, 1], sky[k], mxx, mxy, myy, radius, columns, sums)
+        inside = _window_sums(image, xy[k, 0], xy[k, 1], sky[k], mxx, mxy, myy, radius, work, sums)
         flux[k] = 2.0 * sums[0] if inside else np.nan
 
 

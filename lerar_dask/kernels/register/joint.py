@@ -10,8 +10,9 @@ of the mean that it is fitted to; the frame `reference` keeps the identity.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -21,8 +22,10 @@ from lerar_dask.kernels.register.log_odds import MIN_PAIRS
 from lerar_dask.kernels.register.sphere import charts_at
 from lerar_dask.kernels.register.transform import MODELS, aicc, apply, compose, invert, robust_fit
 
-__all__ = ["Catalogue", "Joint", "joint_pass", "mean_catalogue"]
+__all__ = ["Catalogue", "Each", "Joint", "joint_pass", "mean_catalogue"]
 
+Each = Callable[[Callable[[int], Any], Iterable[int]], Iterable[Any]]
+"""Like `map`, over frames."""
 _ROUNDS = ((6.0, 10.0, 20), (2.5, 5.0, 20), (1.0, 1.5, 100))
 """Per round: stars nearer than this in the plane are one; a star is looked for this far from where it should be; frames of
 a group that choose its model."""
@@ -72,6 +75,7 @@ def joint_pass(
     *,
     reference: int,
     model: str = "auto",
+    each: Each = map,
 ) -> Joint:
     """Refine all transforms together.
 
@@ -83,6 +87,7 @@ def joint_pass(
     centers : (n, 2) float64     middle of each frame, px
     reference : the frame whose pixels are the reference plane
     model : one of MODELS, or `auto`: the smallest corrected Akaike criterion, summed over a group
+    each : maps a function over frames, in order; one that uses several cores gives the same
     """
     n, curvature = len(first), 0.0
     transforms, rms, n_pairs = first.copy(), np.full(n, np.nan), np.zeros(n, np.int64)
@@ -98,9 +103,9 @@ def joint_pass(
             transforms = adjust(transforms, seen, frames, curvature)
             catalogue = mean_catalogue(transforms, stars, reference=reference, merge_px=merge_px)
         charts = _charts(transforms, centers, reference, curvature)
-        linked = _link_all(known, transforms, stars, catalogue, charts, search_px)
+        linked = _link_all(known, transforms, stars, catalogue, charts, search_px, each)
         models = _models(groups, linked, transforms, model, n_voters)
-        for i, found in _fit_all(linked, transforms, charts, [models[g] for g in groups], reference).items():
+        for i, found in _fit_all(linked, transforms, charts, [models[g] for g in groups], reference, each).items():
             transforms[i], n_pairs[i], rms[i] = found
         if apart:
             seen = _sightings(transforms, stars, _known(transforms), catalogue, merge_px)
@@ -116,11 +121,16 @@ def _link_all(
     catalogue: Catalogue,
     charts: np.ndarray,
     search_px: float,
+    each: Each,
 ) -> dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Pairs of each frame and the others' mean, of which the positions of the mean are in the frame's chart."""
     tree = cKDTree(catalogue.xy) if len(catalogue.xy) else None
-    pairs = {i: _linked(i, transforms[i], stars[i], catalogue, tree, search_px) for i in known}
-    return {i: (apply(charts[i], a), b, sigma) for i, (a, b, sigma) in pairs.items()}
+
+    def link(i: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        a, b, sigma = _linked(i, transforms[i], stars[i], catalogue, tree, search_px)
+        return apply(charts[i], a), b, sigma
+
+    return dict(zip(known, each(link, known), strict=True))
 
 
 def _fit_all(
@@ -129,17 +139,21 @@ def _fit_all(
     charts: np.ndarray,
     models: Sequence[str],
     reference: int,
+    each: Each,
 ) -> dict[int, tuple[np.ndarray, int, float]]:
     """Each frame fitted to the others' mean: transform (NaN with too few pairs), pairs that agree, their rms."""
-    refined, lost = {}, {}
-    for i, (a, b, sigma) in linked.items():
-        if len(a) < MIN_PAIRS:
-            lost[i] = (np.full((3, 3), np.nan), 0, np.nan)
-            continue
+    lost = {i: (np.full((3, 3), np.nan), 0, np.nan) for i, (a, _, _) in linked.items() if len(a) < MIN_PAIRS}
+
+    def fit(i: int) -> tuple[np.ndarray, int, float] | None:
+        a, b, sigma = linked[i]
         chosen = _affordable(models[i], len(a))
         found, residual = robust_fit(a, b, sigma, model=chosen, mirrored=_mirrored(transforms[i]))
-        if np.isfinite(found).all():
-            refined[i] = (compose(found, charts[i]), *_quality(found, a, b, sigma, residual))
+        if not np.isfinite(found).all():
+            return None
+        return compose(found, charts[i]), *_quality(found, a, b, sigma, residual)
+
+    enough = [i for i in linked if i not in lost]
+    refined = {i: fitted for i, fitted in zip(enough, each(fit, enough), strict=True) if fitted}
     # Two frames hold each other: one of them must stand still. More of them move together, and then home is set back.
     back = invert(refined[reference][0]) if reference in refined and len(refined) > 2 else np.eye(3)
     told = lost | {i: (compose(found, back), n_pairs, rms) for i, (found, n_pairs, rms) in refined.items()}

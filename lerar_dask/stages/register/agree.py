@@ -23,6 +23,7 @@ from lerar_dask.stages.register.lists import list_of, match_with_itself, stars_o
 from lerar_dask.stages.register.reasons import reasons_of
 from lerar_dask.stages.register.second_chance import match_by_catalogue, match_by_neighbors, match_thoroughly
 from lerar_dask.stages.register.solutions import match_by_solution, place_islands
+from lerar_dask.stages.side_by_side import side_by_side
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
@@ -110,7 +111,7 @@ def agree(
         everyone.append(reference)
         found.append(match_with_itself(0))
     origin = everyone.index(reference)
-    stars = [stars_of(store, member) for member in everyone]
+    stars = list(side_by_side(partial(stars_of, store), everyone))
     first = np.full((len(everyone), 3, 3), np.nan)
     log_odds = np.zeros(len(everyone))
     for i, match in enumerate(found):
@@ -127,7 +128,8 @@ def agree(
     match_by_solution(first, log_odds, everyone, stars, sky_of, origin, settings)
     match_thoroughly(first, log_odds, everyone, lists, origin, settings)
     centers = np.array([[(m.shape[1] - 1) / 2, (m.shape[0] - 1) / 2] for m in everyone])
-    joint = joint_pass(first, stars, [m.group for m in everyone], centers, reference=origin, model=settings.model)
+    groups = [m.group for m in everyone]
+    joint = joint_pass(first, stars, groups, centers, reference=origin, model=settings.model, each=side_by_side)
     transforms, n = joint.transforms, len(members)
     placed = place_islands(transforms, everyone, stars, lists, sky_of, origin, settings)[:n]
     transforms = transforms[:n]
