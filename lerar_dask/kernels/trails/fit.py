@@ -12,6 +12,7 @@ from numba import njit
 from scipy.optimize import least_squares
 
 from lerar_dask.constants import MAD_TO_SIGMA
+from lerar_dask.kernels.robust.medians import median_of
 from lerar_dask.kernels.trails.search import REACH_PX, Line, line_axis
 
 __all__ = ["extent_windows", "refine_line"]
@@ -131,12 +132,35 @@ def _strip(pixels: np.ndarray, window: np.ndarray, steep: bool, cfa: bool) -> tu
     out = np.array(pixels, np.float64)
     steps = [(a, b) for a in (0, 1) for b in (0, 1)] if cfa else [(0, 0)]
     for a, b in steps:
-        part = out[a::2, b::2] if cfa else out
-        part -= np.median(part)
-        part /= max(MAD_TO_SIGMA * np.median(np.abs(part)), 1e-9)
+        _level(out[a::2, b::2] if cfa else out)
     rows, columns = np.arange(window[0], window[1]), np.arange(window[2], window[3])
     np.clip(out, -6.0, 40.0, out=out)
     return (out.T, rows, columns) if steep else (out, columns, rows)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _level(part: np.ndarray) -> None:
+    """Take the median off, and divide by the noise, in place."""
+    values = np.empty(part.size)
+    _spread_out(part, 0.0, values)
+    middle = median_of(values)
+    _spread_out(part, middle, values)
+    for k in range(values.size):
+        values[k] = abs(values[k])
+    spread = max(MAD_TO_SIGMA * median_of(values), 1e-9)
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            part[i, j] = (part[i, j] - middle) / spread
+
+
+@njit(nogil=True, error_model="numpy")
+def _spread_out(part: np.ndarray, less: float, values: np.ndarray) -> None:
+    """Numbers of a table less one, in a row."""
+    k = 0
+    for i in range(part.shape[0]):
+        for j in range(part.shape[1]):
+            values[k] = part[i, j] - less
+            k += 1
 
 
 def _profile(strip: tuple[np.ndarray, np.ndarray, np.ndarray], at: float, slope: float) -> np.ndarray:
