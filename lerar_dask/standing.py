@@ -23,8 +23,8 @@ __all__ = ["Seen", "keep_standing", "see", "standing_summary"]
 
 _NAME = ".standing.json"
 """File beside the products."""
-_PASSING = {_NAME, "lerar.log", "lock"}
-"""Files of a run that change without a change of the run."""
+_PASSING = {_NAME, "lerar.log", "lock", "ledger"}
+"""What of a run changes without a change of the run: the ledger is put in order at times."""
 _PROGRAM = Path(__file__).parent
 _Row = tuple[str, int, int]
 
