@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from functools import lru_cache
@@ -45,6 +46,8 @@ ENVIRONMENT = {
 }
 _TRACKER = "ignore:resource_tracker"
 """Handed on to Python's own helper process, which has a word to say about semaphores when a run is stopped."""
+_TRIES, _BACK_S = 3, 5.0
+"""Times that a task is submitted again after the connection broke, and how long a scheduler may take to answer again."""
 _USED_OF_LIMIT = 0.9
 """Share of a worker's own limit that we plan with: its nanny ends it a little above."""
 
@@ -126,13 +129,14 @@ class Cluster:
         """Keep so many tasks under way; each with its outcome, or None when its workers were lost again and again."""
         from distributed import as_completed
 
-        live: dict[str, Task] = {}
+        live: dict[str, tuple[Task, int]] = {}
         completed = as_completed(loop=self._client.loop)
 
-        def submit(task: Task) -> None:
+        def submit(task: Task, tries: int = 0) -> None:
             # The task travels as one value: dask must not look into it.
-            future = self._client.submit(_call, [task], key=f"{task.key}#{task.digest[:8]}{mark}", pure=False)
-            live[str(future.key)] = task
+            key = f"{task.key}#{task.digest[:8]}{mark}{'~' * tries}"
+            future = self._client.submit(_call, [task], key=key, pure=False)
+            live[str(future.key)] = task, tries
             completed.add(future)
 
         for task in islice(tasks, width):
@@ -140,12 +144,24 @@ class Cluster:
         if not live:
             return
         for future in completed:
-            task = live.pop(str(future.key))
+            task, tries = live.pop(str(future.key))
+            if future.status not in ("finished", "error") and tries < _TRIES and self._is_back():
+                # Whoever loses the connection for a moment takes all that is under way for lost.
+                future.release()
+                submit(task, tries + 1)
+                continue
             outcome = self._outcome(future, task)
             future.release()
             yield task, outcome
             for following in islice(tasks, 1):
                 submit(following)
+
+    def _is_back(self) -> bool:
+        """Whether the scheduler answers again within a moment."""
+        until = time.monotonic() + _BACK_S
+        while self._client.status not in ("running", "closed") and time.monotonic() < until:
+            time.sleep(0.05)
+        return bool(self._client.status == "running")
 
     def close(self) -> None:
         """Let go of the workers; end those that are ours."""

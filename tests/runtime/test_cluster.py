@@ -68,6 +68,18 @@ def executor(scheduler):
     made.close()
 
 
+def test_a_connection_that_breaks_for_a_moment(executor):
+    """What was under way is submitted again: each task has its one record."""
+    client, records = executor._client, []
+    for record in executor.run((task(f"t{i}", lambda: time.sleep(0.05) or {}) for i in range(24)), executor.slots):
+        records.append(record)
+        if len(records) in (3, 9):
+            client.loop.add_callback(client.scheduler_comm.comm.abort)
+            time.sleep(0.3)
+    assert sorted(record.key for record in records) == sorted(f"t{i}" for i in range(24))
+    assert {record.state for record in records} == {"done"}
+
+
 # ---------------------------------------------------------------------------------------------------------------- shares
 
 
