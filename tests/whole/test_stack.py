@@ -78,12 +78,14 @@ def test_the_master_is_the_scene_with_the_noise_it_claims(stacked, truth):
 
 
 def test_done_is_done(night, stacked):
+    assert run(night, stacked).did_nothing  # notes how it stands, whatever other tests have done to the folder
     before = {p: p.stat().st_mtime_ns for p in stacked.rglob("*") if p.is_file() and "ledger" not in str(p)}
     summary = run(night, stacked)
     assert summary.did_nothing
     assert summary.exit_code == 0
     after = {p: p.stat().st_mtime_ns for p in before}
     assert {p for p in before if before[p] != after[p]} <= {stacked / "store.zarr" / n for n in ("run.json", "lock")}
+    assert not {p for p in stacked.rglob("*") if p.is_file() and "ledger" not in str(p)} - set(before)
 
 
 @pytest.mark.parametrize(
