@@ -11,14 +11,17 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["Plan", "Record", "Step", "Task", "name_of", "step_from_plain", "step_to_plain"]
+__all__ = ["CORES", "Plan", "Record", "Step", "Task", "name_of", "step_from_plain", "step_to_plain"]
 
+CORES: ContextVar[int] = ContextVar("cores", default=1)
+"""Cores that the task which runs may use: of a step with few tasks more than one."""
 AGAIN = "again"
 """Result of a task whose data could not be reached: the next call does it again."""
 State = Literal["done", "aside", "failed"]

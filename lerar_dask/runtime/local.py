@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from lerar_dask.errors import SpaceError
 from lerar_dask.runtime.guard import guarded
-from lerar_dask.tasks import Record, Task
+from lerar_dask.tasks import CORES, Record, Task
 
 __all__ = ["Threads"]
 
@@ -36,12 +36,16 @@ class Threads:
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks; records in the order of completion."""
         with _quick_switches(), threadpool_limits(1), ThreadPoolExecutor(slots, thread_name_prefix="lerar") as pool:
-            running = {pool.submit(guarded, task) for task in islice(tasks, (1 + _AHEAD) * slots)}
+            first = list(islice(tasks, (1 + _AHEAD) * slots))
+            cores = max(
+                1, min(slots, 2 * slots // max(len(first), 1))
+            )  # half of few tasks are short ones beside a step
+            running = {pool.submit(_guarded, task, cores) for task in first}
             try:
                 while running:
                     done: set[Future[Record | SpaceError]]
                     done, running = wait(running, return_when=FIRST_COMPLETED)
-                    running |= {pool.submit(guarded, task) for task in islice(tasks, len(done))}
+                    running |= {pool.submit(_guarded, task, cores) for task in islice(tasks, len(done))}
                     yield from (future.result() for future in done)
             finally:
                 # Where the driver leaves early (full disk, Ctrl-C), tasks that have not begun must not begin any more.
@@ -49,6 +53,12 @@ class Threads:
 
     def close(self) -> None:
         """Nothing to leave behind."""
+
+
+def _guarded(task: Task, cores: int) -> Record | SpaceError:
+    """Run a task on this thread, and on so many cores if it has parts."""
+    CORES.set(cores)
+    return guarded(task)
 
 
 @contextmanager

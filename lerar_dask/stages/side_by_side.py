@@ -5,12 +5,13 @@ Results come in the order of what they are made of, so that nothing depends on h
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from lerar_dask.tasks import CORES
 
 __all__ = ["side_by_side"]
 
@@ -22,8 +23,8 @@ _Result = TypeVar("_Result")
 
 
 def side_by_side(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
-    """Results of a function that lets go of the interpreter, on the cores that this process may use."""
-    n = min(_MOST, len(os.sched_getaffinity(0)))
+    """Results of a function that lets go of the interpreter, on the cores that this task may use (`CORES`)."""
+    n = min(_MOST, CORES.get())
     if n == 1:
         yield from map(function, items)
         return
