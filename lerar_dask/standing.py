@@ -17,6 +17,7 @@ from typing import Any
 
 from lerar_dask.identity import digest
 from lerar_dask.settings import Settings
+from lerar_dask.store.storage import bucket_of
 from lerar_dask.summary import GroupSummary, Summary
 
 __all__ = ["Seen", "keep_standing", "see", "standing_summary"]
@@ -45,7 +46,7 @@ def see(nights: Sequence[Path], out: Path, settings: Settings) -> Seen | None:
     To be called before the frames are scanned: what comes during the run must not count as seen by it.
     """
     out, url = Path(out).absolute(), settings.run.store or str(Path(out).absolute() / "store.zarr")
-    if any("://" in str(place) or ":/" in str(place) for place in (url, *nights)):
+    if bucket_of(url) or any(bucket_of(night) for night in nights):
         return None
     store = Path(url).absolute()
     values = {stage.name: dataclasses.asdict(getattr(settings, stage.name)) for stage in dataclasses.fields(settings)}
@@ -143,6 +144,7 @@ def _from_plain(plain: dict[str, Any]) -> Summary:
         "report": path(plain["report"]),
         "did_nothing": True,
         "seconds": 0.0,
+        "peak_bytes": 0,
         "read_bytes": 0,
         "written_bytes": 0,
     }

@@ -17,7 +17,6 @@ from lerar_dask.errors import DamagedError, LerarError, WaitingError
 from lerar_dask.pipeline.preload import Compiler
 from lerar_dask.replay import LEFT
 from lerar_dask.runtime import events, memory
-from lerar_dask.runtime.local import Threads
 from lerar_dask.runtime.run import run_step
 from lerar_dask.settings import Settings
 from lerar_dask.store.access import Store
@@ -173,10 +172,7 @@ class Session:
         As it is foretold; where tasks run in this process, what it holds already counts if that is more.
         """
         foretold = memory.RESERVED_BYTES + tables + _RECORD_BYTES * len(self.known)
-        if not isinstance(self.executor, Threads):
-            return foretold
-        memory.give_back()
-        return max(foretold, memory.tree_bytes() + tables + _GROWTH_BYTES)
+        return max(foretold, self.executor.held_bytes() + tables + _GROWTH_BYTES)
 
     @property
     def is_whole(self) -> bool:

@@ -109,6 +109,10 @@ class Cluster:
         self._watching = Watching(self._client, dashboard=dashboard, report=report)
         self.dashboard = self._watching.link
 
+    def held_bytes(self) -> int:
+        """Tasks run in other processes."""
+        return 0
+
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks through a window; records in the order of completion."""
         # A second task waits behind each running one, unless memory allows fewer tasks than there are threads.

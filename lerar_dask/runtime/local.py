@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from lerar_dask.errors import SpaceError
 from lerar_dask.runtime.guard import guarded
+from lerar_dask.runtime.memory import give_back, tree_bytes
 from lerar_dask.tasks import CORES, Record, Task
 
 __all__ = ["Threads"]
@@ -32,6 +33,11 @@ class Threads:
 
     def __init__(self, slots: int, budget_bytes: int) -> None:
         self.slots, self.budget_bytes = slots, budget_bytes
+
+    def held_bytes(self) -> int:
+        """Memory of this process and its children, after what is free was given back."""
+        give_back()
+        return tree_bytes()
 
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks; records in the order of completion."""

@@ -25,6 +25,10 @@ class Executor(Protocol):
     dashboard: str
     """Address of a page to look on; empty: there is none."""
 
+    def held_bytes(self) -> int:
+        """Memory of the budget that the process which tasks run in holds already; 0 where they run in others."""
+        ...
+
     def run(self, tasks: Iterator[Task], slots: int) -> Iterator[Record | SpaceError]:
         """Run tasks, at most `slots` at a time; results as they come."""
         ...

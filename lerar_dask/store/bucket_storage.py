@@ -311,7 +311,6 @@ class BucketRanges:
     """One version of an object."""
 
     __slots__ = ("_path", "_storage", "identity", "size")
-    descriptor = -1
 
     def __init__(self, storage: BucketStorage, path: str, tag: str, size: int) -> None:
         self._storage, self._path, self.identity, self.size = storage, path, tag, size

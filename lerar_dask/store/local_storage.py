@@ -180,20 +180,20 @@ class LocalRanges:
     ends the process (SIGBUS), and letting its pages go interrupts all cores.
     """
 
-    __slots__ = ("descriptor", "identity", "size")
+    __slots__ = ("_descriptor", "identity", "size")
 
     def __init__(self, name: str) -> None:
-        self.descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        status = os.fstat(self.descriptor)
+        self._descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        status = os.fstat(self._descriptor)
         self.identity, self.size = _identity(status), status.st_size
 
     def read_into(self, buffer: np.ndarray, offset: int) -> int:
         """Fill bytes (uint8) from an offset; how many there were."""
-        return os.preadv(self.descriptor, [buffer.data], offset)
+        return os.preadv(self._descriptor, [buffer.data], offset)
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self.descriptor)
+        os.close(self._descriptor)
 
 
 class LocalAppender:

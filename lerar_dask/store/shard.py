@@ -17,7 +17,6 @@ from google_crc32c import value as crc32c
 from numcodecs import blosc
 
 from lerar_dask.errors import DamagedError, damaged_part, unreadable_part
-from lerar_dask.store.compiled_read import read_rows
 from lerar_dask.store.storage import Place, Ranges, ReplacedError
 
 __all__ = ["Shard", "inner_chunk", "shard_parts"]
@@ -101,8 +100,6 @@ class Shard:
         try:
             if ranges.identity != self.identity:
                 return False
-            if self._at_once(ranges, y0, y1, x0, x1, out):
-                return True
             for cy in range(y0 // height, -(-y1 // height)):
                 a, b = max(y0 - cy * height, 0), min(y1 - cy * height, height)
                 to = out[cy * height + a - y0 : cy * height + b - y0]
@@ -119,27 +116,6 @@ class Shard:
         finally:
             ranges.close()
         return True
-
-    def _at_once(self, ranges: Ranges, y0: int, y1: int, x0: int, x1: int, out: np.ndarray) -> bool:
-        """Read a window of plain chunks that were checked; False where it needs the long way, or fails."""
-        height, width = self.chunk
-        rows = slice(y0 // height, -(-y1 // height))
-        columns = slice(x0 // width, -(-x1 // width))
-        fits = out.shape == (y1 - y0, x1 - x0) and out.dtype == self.dtype and out.flags.c_contiguous
-        plain = ranges.descriptor >= 0 and self.codec == "none"
-        if not (plain and fits and self.checked.reshape(-1, self.n_columns)[rows, columns].all()):
-            return False
-        size = self.dtype.itemsize
-        return bool(
-            read_rows(
-                np.int32(ranges.descriptor),
-                self.offsets.reshape(-1, self.n_columns),
-                (height, width * size),
-                (y0, y1, x0 * size, x1 * size),
-                _buffer("packed", min(height, y1 - y0) * width * size * (columns.stop - columns.start)),
-                out.view(np.uint8),
-            )
-        )
 
     def _ahead(self, ranges: Ranges, first: int, last: int) -> Ranges:
         """What neighboring chunks are read from: their bytes fetched in one request, where requests are what costs."""
@@ -251,7 +227,6 @@ class _Fetched:
     start: int
     identity: Hashable
     size: int
-    descriptor: int = -1
 
     def read_into(self, buffer: np.ndarray, offset: int) -> int:
         """Fill bytes (uint8) from an offset; how many there were."""

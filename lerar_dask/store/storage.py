@@ -51,10 +51,6 @@ class Ranges(Protocol):
     def size(self) -> int:
         """Bytes of the object."""
 
-    @property
-    def descriptor(self) -> int:
-        """Of a file that is open on this machine; -1: it is none."""
-
     def read_into(self, buffer: np.ndarray, offset: int) -> int:
         """Fill bytes (uint8) from an offset; how many there were. ReplacedError: it is another object by now."""
 

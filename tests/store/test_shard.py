@@ -68,7 +68,7 @@ def test_any_window(kept, data):
     np.testing.assert_array_equal(out[:-1, :-1], image()[y0:y1, x0:x1])
     assert (out[-1] == 7777).all()
     assert (out[:, -1] == 7777).all()
-    just = np.empty((y1 - y0, x1 - x0), np.uint16)  # no wider than the window: plain chunks come by compiled code
+    just = np.empty((y1 - y0, x1 - x0), np.uint16)  # no larger than the window
     for _ in range(2):
         just[...] = 7777
         kept.raw("g").window(1, y0, y1, x0, x1, just)

@@ -89,7 +89,7 @@ def test_the_same_bits_though_a_job_and_a_worker_are_killed(slurm, small_night, 
 
 
 def test_a_job_at_its_walltime(slurm, small_night, small_bits, tmp_path):
-    """Slurm ends it in the middle of its tasks; another one takes its place."""
+    """Slurm ends it in the middle of a step; another one takes its place."""
     ended = []
 
     def shorten(event):

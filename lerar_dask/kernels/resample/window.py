@@ -96,58 +96,26 @@ def take_plane(source, lattice, height, width, turn, out):
     (source, sy0, sx0), (out, oy0, ox0) = source, out
     step, phase_y, phase_x = lattice
     transpose, flip_y, flip_x = turn
-    rows, columns = (width, height) if transpose else (height, width)
-    # source row and column = origin + slope * row and column of the turned plane (or column and row)
-    step_y, step_x = (-step if flip_y else step), (-step if flip_x else step)
-    origin_y = phase_y + (step * (height - 1) if flip_y else 0) - sy0
-    origin_x = phase_x + (step * (width - 1) if flip_x else 0) - sx0
-    for i in range(max(0, -oy0), min(out.shape[0], rows - oy0)):
-        j0, j1 = max(0, -ox0), min(out.shape[1], columns - ox0)
-        if transpose:
-            column = origin_x + step_x * (oy0 + i)
-            if column < 0 or column >= source.shape[1]:
+    rows = width if transpose else height
+    columns = height if transpose else width
+    for i in range(out.shape[0]):
+        y = oy0 + i
+        if y < 0 or y >= rows:
+            continue
+        for j in range(out.shape[1]):
+            x = ox0 + j
+            if x < 0 or x >= columns:
                 continue
-            j0, j1 = _within(origin_y + step_y * ox0, step_y, source.shape[0], j0, j1)
-            for j in range(j0, j1):
-                out[i, j] = source[origin_y + step_y * (ox0 + j), column]
-        else:
-            row = origin_y + step_y * (oy0 + i)
-            if row < 0 or row >= source.shape[0]:
-                continue
-            j0, j1 = _within(origin_x + step_x * ox0, step_x, source.shape[1], j0, j1)
-            _copy_every(source[row], origin_x + step_x * (ox0 + j0), step_x, out[i, j0:j1])
-
-
-@njit(nogil=True, error_model="numpy")
-def _within(origin, step, length, first, last):
-    """The part of j = first..last-1 for which origin + step * j lies in 0..length-1; first = last when there is none."""
-    if step < 0:
-        # counted from the other end it grows
-        origin, step = length - 1 - origin, -step
-    first = max(first, -(origin // step))
-    last = min(last, (length - 1 - origin) // step + 1)
-    return first, max(first, last)
-
-
-@njit(nogil=True, error_model="numpy")
-def _copy_every(source, start, step, to):
-    """Copy source[start], source[start + step], ...; each step has a loop of its own, which the compiler vectorizes."""
-    n = to.size
-    if step == 1:
-        ahead = source[start : start + n]
-        for j in range(n):
-            to[j] = ahead[j]
-    elif step == -1:
-        back = source[start - n + 1 : start + 1]
-        for j in range(n):
-            to[j] = back[n - 1 - j]
-    elif step == 2:
-        apart = source[start:]
-        for j in range(n):
-            to[j] = apart[2 * j]
-    else:
-        for j in range(n):
-            to[j] = source[start + step * j]
+            a = x if transpose else y
+            b = y if transpose else x
+            if flip_y:
+                a = height - 1 - a
+            if flip_x:
+                b = width - 1 - b
+            a = phase_y + step * a - sy0
+            b = phase_x + step * b - sx0
+            if a >= 0 and b >= 0 and a < source.shape[0] and b < source.shape[1]:
+                out[i, j] = source[a, b]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

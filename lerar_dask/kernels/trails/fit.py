@@ -141,26 +141,14 @@ def _strip(pixels: np.ndarray, window: np.ndarray, steep: bool, cfa: bool) -> tu
 @njit(cache=True, nogil=True, error_model="numpy")
 def _level(part: np.ndarray) -> None:
     """Take the median off, and divide by the noise, in place."""
-    values = np.empty(part.size)
-    _spread_out(part, 0.0, values)
+    values = part.copy().reshape(-1)
     middle = median_of(values)
-    _spread_out(part, middle, values)
     for k in range(values.size):
-        values[k] = abs(values[k])
+        values[k] = abs(values[k] - middle)
     spread = max(MAD_TO_SIGMA * median_of(values), 1e-9)
     for i in range(part.shape[0]):
         for j in range(part.shape[1]):
             part[i, j] = (part[i, j] - middle) / spread
-
-
-@njit(nogil=True, error_model="numpy")
-def _spread_out(part: np.ndarray, less: float, values: np.ndarray) -> None:
-    """Numbers of a table less one, in a row."""
-    k = 0
-    for i in range(part.shape[0]):
-        for j in range(part.shape[1]):
-            values[k] = part[i, j] - less
-            k += 1
 
 
 def _profile(strip: tuple[np.ndarray, np.ndarray, np.ndarray], at: float, slope: float) -> np.ndarray:
