@@ -17,7 +17,6 @@ from typing import Any
 
 from lerar_dask.identity import digest
 from lerar_dask.settings import Settings
-from lerar_dask.store.storage import bucket_of
 from lerar_dask.summary import GroupSummary, Summary
 
 __all__ = ["Seen", "keep_standing", "see", "standing_summary"]
@@ -45,6 +44,8 @@ def see(nights: Sequence[Path], out: Path, settings: Settings) -> Seen | None:
 
     To be called before the frames are scanned: what comes during the run must not count as seen by it.
     """
+    from lerar_dask.store.storage import bucket_of  # takes numpy, which the command's help must not wait for
+
     out, url = Path(out).absolute(), settings.run.store or str(Path(out).absolute() / "store.zarr")
     if bucket_of(url) or any(bucket_of(night) for night in nights):
         return None
