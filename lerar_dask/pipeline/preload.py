@@ -1,26 +1,26 @@
-"""What later stages need, made ready while earlier ones compute: program text read, kernels compiled.
+"""What later stages need, made ready while earlier ones compute: modules loaded, kernels compiled, plots drawn.
 
-A second and a half of imports would else stand between the stages, and before the first of them; and in the first run
-after an install more than half a minute of compiling.
+A second of imports would else stand between the stages, and before the first of them; and in the first run after an
+install more than half a minute of compiling.
 """
 
 from __future__ import annotations
 
 import importlib
-import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from lerar_dask.kernels.compiled import precompile
 from lerar_dask.runtime.events import Event, StepStarted
-from lerar_dask.runtime.memory import RESERVED_BYTES, cpu_count
+from lerar_dask.runtime.memory import cpu_count
 from lerar_dask.runtime.run import Executor
+from lerar_dask.runtime.side_process import SideProcess
+from lerar_dask.settings import Settings
 from lerar_dask.tasks import Step
 
-__all__ = ["Compiler", "precompiling", "preload_modules"]
+__all__ = ["Beside", "beside", "preload_modules"]
 
 _MODULES = {
     # Compiled code mostly, which does not keep the interpreter to itself.
@@ -31,16 +31,11 @@ _MODULES = {
         "lerar_dask.pipeline.header_facts",
         "astropy.io.fits",
         "astropy.table",
-        "bokeh.embed",
-        "bokeh.models",
-        "bokeh.plotting",
-        "bokeh.resources",
         "jinja2",
     ),
 }
 """Modules by the step during which they are loaded."""
-_COMMAND = [sys.executable, "-m", "lerar_dask.kernels.compiled.precompile"]
-_LOGGER = logging.getLogger(__name__)
+_PLOTTER_BYTES = 100 << 20
 
 
 def preload_modules(event: Event) -> None:
@@ -54,54 +49,37 @@ def _load(modules: tuple[str, ...]) -> None:
         importlib.import_module(module)
 
 
-@contextmanager
-def precompiling(executor: Executor, scheduler: str) -> Iterator[Compiler]:
-    """Within the block, a process compiles kernels of later stages, if none are kept and a core and memory are free.
+@dataclass(frozen=True)
+class Beside:
+    """Processes beside the tasks of a run."""
 
-    Only for tasks that run in this process: the workers of a cluster have caches, cores and memory of their own.
-    """
-    compiler = Compiler()
-    roomy = executor.budget_bytes >= RESERVED_BYTES + precompile.COMPILER_BYTES
-    if scheduler == "threads" and cpu_count() > 1 and roomy and not precompile.is_compiled():
-        compiler.start()
-    try:
-        yield compiler
-    finally:
-        compiler.stop()
-
-
-class Compiler:
-    """A process that compiles kernels ahead; the run never waits for it, and goes on the same without it."""
-
-    def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Begin; the process sees none of the terminal's signals, and ends when this one does."""
-        try:
-            self.process = subprocess.Popen(
-                _COMMAND,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        except OSError as error:
-            _LOGGER.info("no kernels are compiled ahead: %s", error)
+    compiler: SideProcess
+    """Compiles kernels of later stages."""
+    plotter: SideProcess
+    """Draws the plots of the report: half a second of program text to load, and as much to run."""
 
     def make_room(self, step: Step, executor: Executor) -> None:
-        """Stop before a step that can use the memory which the process takes."""
-        free = executor.budget_bytes - RESERVED_BYTES - precompile.COMPILER_BYTES
-        if self.process and step.task_bytes * min(executor.slots, len(step.tasks)) > free:
-            self.stop()
+        """Stop those whose memory a step can use."""
+        self.compiler.make_room(step, executor)
+        self.plotter.make_room(step, executor)
 
-    def stop(self) -> None:
-        """End the process at once; half a kernel is no loss."""
-        if self.process is None:
-            return
-        code = self.process.poll()
-        if code:
-            _LOGGER.info("compiling kernels ahead ended with code %d", code)
-        self.process.kill()
-        self.process.communicate()
-        self.process = None
+
+@contextmanager
+def beside(executor: Executor, settings: Settings) -> Iterator[Beside]:
+    """Within the block, processes work ahead for the run, if a core and memory are free.
+
+    Kernels are compiled ahead if none are kept, and only for tasks that run in this process: the workers of a cluster
+    have caches, cores and memory of their own.
+    """
+    compiler = SideProcess("lerar_dask.kernels.compiled.precompile", precompile.COMPILER_BYTES)
+    plotter = SideProcess("lerar_dask.products.plots", _PLOTTER_BYTES)
+    if cpu_count() > 1:
+        if settings.products.report:
+            plotter.start(executor)
+        if settings.run.scheduler == "threads" and not precompile.is_compiled():
+            compiler.start(executor)
+    try:
+        yield Beside(compiler, plotter)
+    finally:
+        compiler.stop()
+        plotter.stop()

@@ -13,6 +13,7 @@ import numpy as np
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.normalize.surface import evaluate_surface, surface_shape
 from lerar_dask.pipeline.files import told_of
+from lerar_dask.pipeline.preload import Beside
 from lerar_dask.pipeline.products import rows_of
 from lerar_dask.pipeline.session import Session
 from lerar_dask.products import plots, preview, provenance, report
@@ -34,12 +35,21 @@ class Drawing:
     """Surfaces, maps and facts of each group that has a master."""
 
 
-def draw(store: Store, state: RunState) -> Drawing:
-    """Draw the plots, and the maps and surfaces of all groups."""
+def draw(store: Store, state: RunState, beside: Beside | None = None) -> Drawing:
+    """Draw the plots, and the maps and surfaces of all groups.
+
+    Parameters
+    ----------
+    beside : processes of the run; without them the plots are drawn in this one
+    """
+    rows, gap_h = report.in_time(state.frames), state.settings["link"]["session_gap_h"]
+    if beside:
+        beside.plotter.ask((rows, gap_h))
     groups = {
         name: {"surfaces": _surfaces(store, state, name), **_group_maps(store, state, name)} for name in state.groups
     }
-    return Drawing(plots.plots(report.in_time(state.frames), gap_h=state.settings["link"]["session_gap_h"]), groups)
+    drawn = beside and beside.plotter.answer()
+    return Drawing(drawn or plots.plots(rows, gap_h=gap_h), groups)
 
 
 def report_digest(state: RunState, problems: Mapping[str, str], pictures: Sequence[report.PictureReport]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lerar_dask.errors import DamagedError, LerarError, WaitingError
-from lerar_dask.pipeline.preload import Compiler
+from lerar_dask.pipeline.preload import Beside
 from lerar_dask.replay import LEFT
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.run import run_step
@@ -42,7 +42,7 @@ class Session:
         settings: Settings,
         bus: events.Bus,
         executor: Any,
-        compiler: Compiler | None = None,
+        beside: Beside | None = None,
         apart: Collection[str] = (),
     ) -> None:
         self.store = store
@@ -51,8 +51,8 @@ class Session:
         self.settings = settings
         self.bus = bus
         self.executor = executor
-        self.compiler = compiler
-        """Of kernels, beside the tasks, while it is busy."""
+        self.beside = beside
+        """Processes that work ahead."""
         self.apart = apart
         """Names of steps whose tasks are left to other jobs."""
         self.left: list[Step] = []
@@ -140,8 +140,8 @@ class Session:
             tasks=[*step.tasks, *(task for _, task in in_background)],
             task_bytes=max([step.task_bytes, *(other.task_bytes for other, _ in in_background)]),
         )
-        if self.compiler:
-            self.compiler.make_room(together, self.executor)
+        if self.beside:
+            self.beside.make_room(together, self.executor)
         damaged: list[str] = []
         for record in run_step(together, self.executor, self.bus):
             plain = dict(vars(record))

@@ -18,7 +18,7 @@ from lerar_dask.pipeline.doubt import doubtful
 from lerar_dask.pipeline.dry import dry_run as make_dry_run
 from lerar_dask.pipeline.files import as_files, is_kept, keep_file, keep_steps
 from lerar_dask.pipeline.heal import mend_nodes, until_whole
-from lerar_dask.pipeline.preload import precompiling, preload_modules
+from lerar_dask.pipeline.preload import beside, preload_modules
 from lerar_dask.pipeline.prepare import Light, Night, gone_lights, items_of, survey
 from lerar_dask.pipeline.room import within_memory
 from lerar_dask.pipeline.session import Session
@@ -130,10 +130,10 @@ def stack_night(
         with (
             store.lock(),
             memory.PeakSampler() as sampler,
-            precompiling(executor, settings.run.scheduler) as compiler,
+            beside(executor, settings) as processes,
         ):
             _sweep(store, out)
-            session = Session(store, out, settings, bus, executor, compiler, apart)
+            session = Session(store, out, settings, bus, executor, processes, apart)
             with session.writing():
                 mend_nodes(session)
                 try:
@@ -289,7 +289,7 @@ def _finish(
     stale = settings.products.report and not is_kept(session, page, made_of)
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
-        drawn = side.submit(run_report.draw, store, state) if stale else None
+        drawn = side.submit(run_report.draw, store, state, session.beside) if stale else None
         records = session.run(step)
         session.run_waiting()
     for key, record in records.items():

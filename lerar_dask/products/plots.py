@@ -6,6 +6,8 @@ into the page, so that it needs no network.
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,14 +44,14 @@ def plots(frames: Sequence[Mapping[str, Any]], *, gap_h: float = 6.0) -> Plots:
     ----------
     gap_h : pause between frames after which a new session begins
     """
+    shown = [(key, title) for key, title in _QUANTITIES if any(_number(f.get(key)) is not None for f in frames)]
+    if not shown:
+        return "", [], ""
     from bokeh.document import Document
     from bokeh.embed import components
     from bokeh.models import ColumnDataSource, CustomJS
     from bokeh.resources import Resources
 
-    shown = [(key, title) for key, title in _QUANTITIES if any(_number(f.get(key)) is not None for f in frames)]
-    if not shown:
-        return "", [], ""
     times = np.array([_epoch_s(f.get("date_obs")) for f in frames])
     x, nights = _abscissa(times, gap_h)
     source = ColumnDataSource(_columns(frames, x, [key for key, _ in shown]), name="subs")
@@ -195,3 +197,24 @@ def _number(value: Any) -> float | None:
     if value is None or isinstance(value, str):
         return None
     return float(value) if np.isfinite(value) else None
+
+
+def main() -> None:
+    """Draw for another process, which writes the frames and the pause between sessions, and reads what `plots` gives.
+
+    What plots need is loaded before that one has anything to show; where it has nothing, or ends, so does this one.
+    """
+    import bokeh.document
+    import bokeh.embed
+    import bokeh.plotting
+    import bokeh.resources  # noqa: F401
+
+    try:
+        frames, gap_h = pickle.load(sys.stdin.buffer)
+    except EOFError:
+        return
+    pickle.dump(plots(frames, gap_h=gap_h), sys.stdout.buffer)
+
+
+if __name__ == "__main__":
+    main()

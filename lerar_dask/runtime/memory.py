@@ -7,7 +7,6 @@ what the machine has available; the smallest counts.
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import re
 import resource
@@ -40,6 +39,7 @@ _MAPPED_BYTES = 960 << 20
 """Address space that a process takes and never fills: libraries, stacks of threads, arenas of the allocator."""
 _LEAST_ROOM = 64 << 20
 _UNLIMITED = 1 << 60
+_SIZE = re.compile(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*(?:([kmgtpe])(i?))?b?\s*", re.IGNORECASE | re.ASCII)
 _PAUSE_OF = 50
 """Pause between two samples, in units of what one took."""
 
@@ -55,16 +55,11 @@ def parse_bytes(text: str) -> int:
     UsageError
         when it is no size.
     """
-    from dask.utils import parse_bytes as in_words
-
-    try:
-        wanted = float(in_words(text)) if re.match(r"\s*[\d.]", text) else -1.0
-    except OverflowError:
-        wanted = math.inf
-    except ValueError:
-        wanted = -1.0
-    if wanted < 0:
+    found = _SIZE.fullmatch(text)
+    if not found:
         raise UsageError(f"{text[:60]!r} is no amount of memory", "write it as 2GiB or 1500MB")
+    number, prefix, binary = found.groups()
+    wanted = float(number) * (1024 if binary else 1000) ** " kmgtpe".index((prefix or " ").lower())
     if wanted >= _UNLIMITED:
         raise UsageError(f"{text[:20]!r}{'...' * (len(text) > 20)} is more memory than any machine has")
     return int(wanted)

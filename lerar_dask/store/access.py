@@ -293,11 +293,13 @@ class Store:
             node = read_array_node(folder)
             shape, chunks = node["shape"], node["chunk_grid"]["configuration"]["chunk_shape"]
             codecs = [codec["name"] for codec in node["codecs"]]
+            dtype = np.dtype(node["data_type"]).newbyteorder("<")
         except (ValueError, KeyError, TypeError) as error:
             raise damaged_part(folder) from error
         ours = codecs in (["bytes", "crc32c"], ["bytes", "blosc", "crc32c"])
-        if ours and all(c >= n for c, n in zip(chunks, shape, strict=True)) and 0 not in shape:
-            dtype = np.dtype(node["data_type"]).newbyteorder("<")
+        if 0 in shape:
+            return np.empty(shape, dtype)
+        if ours and all(c >= n for c, n in zip(chunks, shape, strict=True)):
             chunk = checked_chunk(folder / _whole(len(shape)), tuple(chunks), dtype, packed="blosc" in codecs)
             return chunk[tuple(slice(n) for n in shape)]
         try:

@@ -10,9 +10,9 @@ import pytest
 
 from lerar_dask.kernels.compiled import precompile
 from lerar_dask.pipeline import preload
-from lerar_dask.runtime.memory import RESERVED_BYTES
+from lerar_dask.products.plots import plots
+from lerar_dask.settings import Settings
 from lerar_dask.simulate import simulate
-from lerar_dask.tasks import Step, Task
 
 TYPES_OF_A_RUN = """
 import sys
@@ -41,66 +41,52 @@ def test_the_types_are_those_of_a_run(tmp_path):
 
 @pytest.fixture
 def executor():
-    return SimpleNamespace(slots=2, budget_bytes=RESERVED_BYTES + precompile.COMPILER_BYTES + 100)
+    return SimpleNamespace(slots=2, budget_bytes=4 << 30)
 
 
 @pytest.fixture
 def first_run(monkeypatch):
-    """A machine with two cores and no kernels; a process that only waits."""
+    """A machine with two cores and no kernels."""
     monkeypatch.setattr(precompile, "is_compiled", lambda: False)
     monkeypatch.setattr(preload, "cpu_count", lambda: 2)
-    monkeypatch.setattr(preload, "_COMMAND", [sys.executable, "-c", "import sys; sys.stdin.read()"])
 
 
-def test_a_process_compiles_in_the_first_run(first_run, executor):
-    with preload.precompiling(executor, "threads") as compiler:
-        process = compiler.process
-        assert process.poll() is None
-    assert process.poll() is not None
+def are_begun(executor, **settings):
+    with preload.beside(executor, Settings.of(**settings)) as processes:
+        begun = [processes.compiler.process, processes.plotter.process]
+        assert all(process.poll() is None for process in begun if process)
+    assert all(process.poll() is not None for process in begun if process)
+    return [process is not None for process in begun]
 
 
-def test_no_process_on_one_core(first_run, executor, monkeypatch):
+def test_kernels_are_compiled_and_plots_drawn_beside_the_first_run(first_run, executor):
+    assert are_begun(executor) == [True, True]
+
+
+def test_nothing_runs_beside_the_tasks_on_one_core(first_run, executor, monkeypatch):
     monkeypatch.setattr(preload, "cpu_count", lambda: 1)
-    with preload.precompiling(executor, "threads") as compiler:
-        assert compiler.process is None
+    assert are_begun(executor) == [False, False]
 
 
-def test_no_process_when_kernels_are_kept(first_run, executor, monkeypatch):
+def test_kernels_that_are_kept_are_not_compiled(first_run, executor, monkeypatch):
     monkeypatch.setattr(precompile, "is_compiled", lambda: True)
-    with preload.precompiling(executor, "threads") as compiler:
-        assert compiler.process is None
+    assert are_begun(executor) == [False, True]
 
 
-def test_no_process_beside_a_cluster(first_run, executor):
-    with preload.precompiling(executor, "processes") as compiler:
-        assert compiler.process is None
+def test_the_workers_of_a_cluster_compile_for_themselves(first_run, executor):
+    assert are_begun(executor, scheduler="processes") == [False, True]
 
 
-def test_no_process_in_little_memory(first_run, executor):
-    executor.budget_bytes -= 101
-    with preload.precompiling(executor, "threads") as compiler:
-        assert compiler.process is None
+def test_no_plots_without_a_report(first_run, executor):
+    assert are_begun(executor, report=False) == [True, False]
 
 
-@pytest.mark.parametrize(("task_bytes", "stays"), [(50, True), (51, False)])
-def test_a_step_gets_the_memory_it_needs(first_run, executor, task_bytes, stays):
-    tasks = [Task(key=str(i), digest="", function=dict) for i in range(3)]
-    with preload.precompiling(executor, "threads") as compiler:
-        compiler.make_room(Step(name="ingest", tasks=tasks, task_bytes=task_bytes), executor)
-        assert (compiler.process is not None) == stays
-
-
-def test_a_run_goes_on_when_no_process_can_be_started(first_run, executor, monkeypatch, caplog):
-    monkeypatch.setattr(preload, "_COMMAND", ["/nowhere/python"])
-    caplog.set_level("INFO")
-    with preload.precompiling(executor, "threads") as compiler:
-        assert compiler.process is None
-    assert "no kernels are compiled ahead" in caplog.text
-
-
-def test_a_process_that_fails_is_logged(first_run, executor, monkeypatch, caplog):
-    monkeypatch.setattr(preload, "_COMMAND", [sys.executable, "-c", "raise SystemExit(3)"])
-    caplog.set_level("INFO")
-    with preload.precompiling(executor, "threads") as compiler:
-        compiler.process.wait(timeout=60)
-    assert "code 3" in caplog.text
+def test_plots_of_another_process_are_those_of_this_one(first_run, executor):
+    frames = [{"date_obs": f"2026-01-01T00:0{i}:00", "fwhm_px": 2.0 + i, "fate": "used"} for i in range(4)]
+    with preload.beside(executor, Settings.of()) as processes:
+        processes.plotter.ask((frames, 6.0))
+        script, elements, scripts = processes.plotter.answer()
+    own = plots(frames, gap_h=6.0)
+    assert scripts == own[2]
+    assert len(elements) == len(own[1]) == 1
+    assert script.count("fwhm_px") == own[0].count("fwhm_px") > 0
