@@ -11,7 +11,7 @@ from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.calibrate.corners import Corners, gain_cells, over_corrected
 from lerar_dask.pipeline.prepare import Light
 from lerar_dask.pipeline.session import Session
-from lerar_dask.stages.ingest import calibration_maps
+from lerar_dask.stages.calibration_maps import calibration_maps
 from lerar_dask.sub import Sub
 
 __all__ = ["corner_notes"]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from lerar_dask.kernels.calibrate.saturation import top_of
 from lerar_dask.kernels.calibrate.voids import find_voids, valid_box
 from lerar_dask.kernels.measure.sub import measure, measure_shapes
 from lerar_dask.settings import Ingest
+from lerar_dask.stages.calibration_maps import calibration_maps
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -46,6 +46,8 @@ RAW_VERSION = 4
 MAX_SPIKES = 2000
 _STRIP_ROWS = 128
 """Rows of a file that are read at once."""
+_SETS = 4
+"""Calibration sets that are kept for the lights that come next."""
 _buffers = threading.local()
 
 
@@ -135,7 +137,7 @@ def ingest_bytes(pixels: int) -> int:
 def ingest_sub(*, store_url: str, item: Item, key: str, settings: Ingest) -> dict[str, Any]:
     """Bring one light into the store (unless it is there) and measure it."""
     store = open_store(store_url)
-    pedestal, gain, defects = calibration_maps(store_url, item.calibration)
+    pedestal, gain, defects = calibration_maps(store_url, item.calibration, sets=_SETS)
     stored = _buffer("stored", item.frame.shape, np.dtype(_pixels(item.frame).stored_dtype))
     image = _buffer("image", item.frame.shape, np.dtype(np.float32))
     written = 0
@@ -279,17 +281,6 @@ def _refuse_empty(data: np.ndarray) -> None:
     if value == 0:
         raise FrameError("it is black all over (every pixel is 0)")
     raise FrameError(f"it holds no picture (every pixel is {value})")
-
-
-@lru_cache(maxsize=4)
-def calibration_maps(store_url: str, key: str | None) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray]:
-    """Pedestal, gain (None where there is none) and defects of a calibration set, read once per process."""
-    if key is None:
-        return None, None, np.zeros(0, np.int32)
-    store = open_store(store_url)
-    at = f"calibration/{key}"
-    pedestal, gain = (store.read_array(f"{at}/{n}") if store.has(f"{at}/{n}") else None for n in ("pedestal", "gain"))
-    return pedestal, gain, store.read_array(f"{at}/defects")
 
 
 def _buffer(name: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -7,6 +7,7 @@ import pytest
 
 from lerar_dask.grid import Canvas, Window
 from lerar_dask.settings import Integrate
+from lerar_dask.stages.calibration_maps import forget_maps
 from lerar_dask.stages.integrate import chunk as integrate
 from lerar_dask.stages.integrate import sources, tiles
 from lerar_dask.stages.integrate.stack_table import StackTable, load_table, save_table
@@ -113,7 +114,7 @@ def make_group(folder, n, *, pattern="", seed=1, defects=(), trail=None):
         changes["trail_start"] = start
     save_table(store, "t", make_table(n, matrices, pattern=pattern, **changes))
     load_table.cache_clear()
-    sources._read_set.cache_clear()
+    forget_maps()
     return store.url, Canvas.union(matrices, np.tile((0, SHAPE[0], 0, SHAPE[1]), (n, 1)))
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MAD_TO_SIGMA
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["defects_from_dark", "defects_from_flat", "defects_from_subs"]
 
@@ -90,7 +90,7 @@ def _poisson_limit(mean: float, chance: float) -> int:
     return 0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _staying(pixels, places, least):  # pragma: no cover
     """Pixels that at least so many detections show whose places are more than 2 px apart, of rows sorted by pixel."""
     found = np.empty(len(pixels), np.int64)
@@ -160,7 +160,7 @@ def _robust_sigma(sample: np.ndarray) -> float:
     return float(MAD_TO_SIGMA * np.median(np.abs(sample - np.median(sample))))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _find(image, step, limits, rows, columns, least):
     """Flat indices of all bad pixels, sorted int32."""
     height, width = image.shape
@@ -187,7 +187,7 @@ def _find(image, step, limits, rows, columns, least):
     return found[:n].copy()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _some_away(image, step, oy, ox, most):
     """Differences of every so-manieth pixel of a color, row after row; `most` of them, or up to twice as many."""
     n_rows, n_columns = (image.shape[0] - oy + step - 1) // step, (image.shape[1] - ox + step - 1) // step
@@ -199,7 +199,7 @@ def _some_away(image, step, oy, ox, most):
     return sample
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _away_from_neighbors(image, y, step, away):
     """Difference of each pixel of a row to the median of the 8 pixels of its color around it (edges mirrored)."""
     height, width = image.shape
@@ -220,7 +220,7 @@ def _away_from_neighbors(image, y, step, away):
         away[width - 1 - x] = _away_at(image, y, width - 1 - x, step)
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _away_at(image, y, x, step):
     """Difference of one pixel to the median around it; 0 where that is no number."""
     height, width = image.shape
@@ -235,7 +235,7 @@ def _away_at(image, y, x, step):
     return difference if difference == difference else np.float32(0.0)
 
 
-@njit(nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _middle_of_eight(a, b, c, d, e, f, g, h):
     """Median of eight: two sorted fours; the low half are the minima of one with the other reversed."""
     a, b = min(a, b), max(a, b)

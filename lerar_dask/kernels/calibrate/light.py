@@ -7,7 +7,8 @@ Out  float32 ADU above the pedestal, may be negative; NaN where the file says th
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["calibrate", "calibrate_window", "into_stack", "swap_words", "unpack_and_calibrate"]
 
@@ -97,7 +98,7 @@ def swap_words(words: np.ndarray, *, flip: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def into_stack(words, flip, pedestal, factor, stack, i):
     """Big-endian 16 bit pixels of a file as frame `i` of a stack: (number - pedestal) * factor.
 
@@ -148,7 +149,7 @@ def unpack_and_calibrate(
     _unpack(words, np.uint16(flip), first, a, second, b, np.float32(scale), np.float32(zero), stored, out)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _swap(words, flip, out):  # pragma: no cover
     for y in range(words.shape[0]):
         source, target = words[y], out[y]
@@ -162,7 +163,7 @@ def _map(array: np.ndarray | None) -> tuple[np.ndarray, bool]:
     return (_NO_MAP, False) if array is None else (array, True)
 
 
-@njit(nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _correct(value, pedestal, gain, has_pedestal, has_gain):  # pragma: no cover
     if has_pedestal and has_gain:
         for x in range(value.size):
@@ -175,7 +176,7 @@ def _correct(value, pedestal, gain, has_pedestal, has_gain):  # pragma: no cover
             value[x] = value[x] * gain[x]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _calibrate(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, zero, out):
     width = raw.shape[1]
     for y in range(raw.shape[0]):
@@ -187,7 +188,7 @@ def _calibrate(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, zero,
         _correct(value, below, factor, has_pedestal, has_gain)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _calibrate_wide(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, zero, out):
     """As `_calibrate`, for numbers that float32 cannot hold: the pedestal comes off in float64."""
     width = raw.shape[1]
@@ -202,7 +203,7 @@ def _calibrate_wide(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, 
             value[x] = np.float32(number)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _unpack(words, flip, pedestal, has_pedestal, gain, has_gain, scale, zero, stored, out):
     # `stored` may be `words`: a row apart from both keeps the loops free of what the compiler must take for overlaps
     row = np.empty(words.shape[1], np.uint16)

@@ -10,9 +10,9 @@ evaluation is a proof); the others are decided one by one.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MISSING, PRESENT
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
 from lerar_dask.kernels.robust.winsorized import WINSOR, keep_winsorized
 
@@ -54,7 +54,7 @@ def combine_winsorized(stack: np.ndarray, *, low: float, high: float, out: np.nd
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _combine(stack, low, high, block, out):
     """All pixels, in blocks of `LANES` pixels of a row."""
     n, columns = stack.shape[1:]
@@ -83,7 +83,7 @@ def _combine(stack, low, high, block, out):
             _mean_between(stack[y], x0, width, lowest, highest, total, kept, out[y])
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _gather(row, x0, width, block, counts):
     """Copy a block of pixels, samples that are not there as `MISSING`, and count those that are."""
     counts[:] = 0
@@ -98,7 +98,7 @@ def _gather(row, x0, width, block, counts):
             to[i] = np.float32(0.0)
 
 
-@njit(nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _prove(block, low, high, sums, proven):
     """Mark the pixels whose farthest samples certainly stay; only for those without missing samples.
 
@@ -133,7 +133,7 @@ def _prove(block, low, high, sums, proven):
         proven[i] = (n < 3) | ((plain >= least) & (np.float32(WINSOR * WINSOR) * clamped >= least))
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _mean_between(row, x0, width, lowest, highest, total, kept, out):
     """Mean of the samples between bounds."""
     total[:] = 0.0

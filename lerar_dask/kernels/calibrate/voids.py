@@ -13,7 +13,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["fill_boxes", "find_voids", "near_boxes", "valid_box"]
 
@@ -162,7 +163,7 @@ def _boxes(spans: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _dead_rows(raw, dead):
     """Rows that hold one value or are equal to the row before; one with another number ends the look at once."""
     for y in range(raw.shape[0]):
@@ -200,7 +201,7 @@ def _dead_columns(raw: np.ndarray, dead_rows: np.ndarray) -> np.ndarray:
     return constant | repeated
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _spans(raw, missing, fills, left, right, spans):
     """Shorten the span of each row by what is no number, or padding, at its ends."""
     for y in range(raw.shape[0]):
@@ -217,7 +218,7 @@ def _spans(raw, missing, fills, left, right, spans):
         spans[y, 0], spans[y, 1] = x0, x1
 
 
-@njit(nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _is_void(value, missing, fills):
     """Whether a pixel holds no number, the blank one, or the one that fills a corner."""
     number = np.float64(value)

@@ -11,9 +11,9 @@ Sums run over the planes in their order and never mix pixels, so that no result 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import NOISE_CELL_PX, PRESENT
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["combine_between", "finish_planes"]
 
@@ -48,7 +48,7 @@ def combine_between(
     _between(cube, first, last, lowest, highest, model, np.float32(level), row_cell, owner, planes, counts, marks)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def finish_planes(planes, dropped, fallback, halo, sky):
     """Add samples left out before to the map, fill pixels without a sample from the spare ones, add the sky's level.
 
@@ -79,7 +79,7 @@ def finish_planes(planes, dropped, fallback, halo, sky):
 # ------------------------------------------------------------------------------------------------------- within bounds
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, planes, counts, marks):
     """Weighted mean of what lies within bounds, cell by cell of each row."""
     rows, columns = planes.shape[1], planes.shape[2]
@@ -123,7 +123,7 @@ def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, 
                 planes[4, y, x0 + i] = sums[_OVER + i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _add_between(row, weight, wa, wb, sums):
     """Add a plane's samples within bounds to the sums; how many lie outside."""
     outside = np.int32(0)
@@ -144,7 +144,7 @@ def _add_between(row, weight, wa, wb, sums):
     return outside
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _count_outside(row, sums):
     """Count a plane's samples below and above the bounds, by pixel and in all."""
     under, over = 0, 0
@@ -158,7 +158,7 @@ def _count_outside(row, sums):
     return under, over
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _mark_outside(row, sums, to):
     """Mark a plane's samples below and above the bounds."""
     for i in range(row.size):

@@ -10,6 +10,7 @@ of one color; a kernel that is called with other types is compiled when it is ca
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -121,6 +122,7 @@ def _follow_parent() -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # a compiler leaves little garbage, and searching for it takes a seventh of its time
     threading.Thread(target=_follow_parent, daemon=True, name="parent").start()
     compile_all()
     # Nothing to tidy up, and the other thread may hold the lock of stdin.

@@ -6,7 +6,7 @@ are laid once for a drop and cut once for a column; what is left for a pixel is 
 
 from __future__ import annotations
 
-from numba import njit
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["cut_edges", "lay_edges", "overlap"]
 
@@ -14,7 +14,7 @@ _FLAT = 1e-7
 """Rise of an edge below which it counts as level: the formula of a slope would lose its digits."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def lay_edges(x, y, xu, xv, yu, yv, edges):
     """Edges of the parallelogram about (x, y) with corners at +- (xu, yu) +- (xv, yv).
 
@@ -32,14 +32,14 @@ def lay_edges(x, y, xu, xv, yu, yv, edges):
     _lay(edges[3], cx3, cy3, cx0, cy0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _lay(edge, x0, y0, x1, y1):
     """Write one edge."""
     edge[0], edge[1], edge[2] = x0, y0, x1
     edge[3] = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def cut_edges(edges, column, across):
     """Parts of the edges within a column of pixels.
 
@@ -56,7 +56,7 @@ def cut_edges(edges, column, across):
         across[k, 1], across[k, 2] = y0 + (a - x0) * slope, y0 + (b - x0) * slope
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def overlap(across, row):
     """Area within the pixel of a row, in the column that the edges were cut to; its sign is that of the way around."""
     bottom, area = row - 0.5, 0.0
@@ -66,7 +66,7 @@ def overlap(across, row):
     return area
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _mean_height(p, q):
     """Mean of what is cut to 0..1 of a straight rise from p to q."""
     low, high = min(p, q), max(p, q)
@@ -81,7 +81,7 @@ def _mean_height(p, q):
     return (_primitive(high) - _primitive(low)) / (high - low)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _primitive(y):
     """Integral from 0 to y of what is cut to 0..1."""
     cut = max(y, 0.0)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import NOISE_CELL_PX, SIGMA_TO_FWHM
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.drizzle.overlap import cut_edges, lay_edges, overlap
 from lerar_dask.kernels.drizzle.terms import GAUSSIAN, POINT
 from lerar_dask.kernels.drizzle.use import NONE, USED
@@ -34,7 +34,7 @@ _FAR = 32.0
 """Fine pixels from which on a drop cannot reach the window."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def pour(part, lattice, inverse, drop, sky, rules, fine):
     """Pour the pixels of one color of a sub.
 
@@ -86,7 +86,7 @@ def pour(part, lattice, inverse, drop, sky, rules, fine):
                 _pour_square(fine, fy, fx, (xu, xv, yu, yv), drop.size, held, edges, across)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _pour_square(fine, fy, fx, jacobian, size, held, edges, across):
     """A drop with the turned shape of its pixel."""
     xu, xv, yu, yv = jacobian
@@ -105,7 +105,7 @@ def _pour_square(fine, fy, fx, jacobian, size, held, edges, across):
                 _add(fine, row, column, share, held)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _pour_gaussian(fine, fy, fx, side, size, held, share):
     """A round drop whose FWHM is the side of the shrunk pixel."""
     sigma = size * side / SIGMA_TO_FWHM
@@ -122,19 +122,19 @@ def _pour_gaussian(fine, fy, fx, side, size, held, share):
             _add(fine, row, column, down * share[column - left], held)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _last_row(fine):
     """Row after the last of the window."""
     return fine.y0 + fine.sums.shape[0]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _last_column(fine):
     """Column after the last of the window."""
     return fine.x0 + fine.sums.shape[1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _add(fine, row, column, share, held):
     """Add a share of a drop to a fine pixel, counted from the canvas's corner; none outside of the window."""
     i, j = row - fine.y0, column - fine.x0
@@ -155,7 +155,7 @@ def _add(fine, row, column, share, held):
         to[4] += share
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _sky_at(sky, y, x):
     """Sky of a sub at a place of the canvas, bilinear between nodes."""
     surface = sky.surface
@@ -168,7 +168,7 @@ def _sky_at(sky, y, x):
     return upper + t * (lower - upper)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def finish_drops(sums, scale, level, sky, planes):
     """From sums to image, noise and coverage; spare drops fill pixels that no other reaches.
 

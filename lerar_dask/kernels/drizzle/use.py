@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.resample.window import first_from
 
 __all__ = ["NONE", "SPARE", "USED", "mark_use"]
@@ -12,7 +12,7 @@ __all__ = ["NONE", "SPARE", "USED", "mark_use"]
 USED, SPARE, NONE = np.uint8(0), np.uint8(1), np.uint8(2)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def mark_use(use, y0, x0, height, width, missing, saturated, defects, lines):
     """Say of every pixel of a window how it is used.
 
@@ -42,7 +42,7 @@ def mark_use(use, y0, x0, height, width, missing, saturated, defects, lines):
                 use[i, j] = NONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _mark_spare(use, y0, x0, height, width, indices):
     """Mark the pixels of a sorted list as spare."""
     for i in range(max(0, -y0), min(use.shape[0], height - y0)):
@@ -53,7 +53,7 @@ def _mark_spare(use, y0, x0, height, width, indices):
             at += 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _mark_line(use, y0, x0, line):
     """Mark what lies on a trail as spare."""
     ly, lx = line[2] - line[0], line[3] - line[1]

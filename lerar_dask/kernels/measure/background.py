@@ -12,7 +12,8 @@ above the median is cut off and the two points are walked to again, as long as t
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["background_grid", "interpolate_grid", "lattices", "smooth_grid", "step_of"]
 
@@ -142,7 +143,7 @@ def _fill(field: np.ndarray) -> None:
         missing &= ~ready
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _measure_cells(image, parts, cell_px, step, grid):
     """Fill grid (channel, gy, gx, 2), a band of cells at a time, along the rows: memory is read in its order."""
     n = grid.shape[2]
@@ -180,13 +181,13 @@ def _measure_cells(image, parts, cell_px, step, grid):
                 grid[channel, gy, gx, 1] = guess[channel, gx, 1]
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _floor(level, step):
     """Least noise that a cell can have."""
     return max(step / np.float32(12.0**0.5), abs(level) * np.float32(1e-6), np.float32(1e-12))
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _lay_bins(guess, image, parts, channel, y0, y1, x0, x1, step, bins):
     """Origin and 1 / width of a cell's bins; edges lie halfway between values that pixels can have."""
     level = guess[0] if np.isfinite(guess[0]) else np.float32(0.0)
@@ -202,7 +203,7 @@ def _lay_bins(guess, image, parts, channel, y0, y1, x0, x1, step, bins):
     bins[1] = np.float32(1.0) / width
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _read_off(sums, bins, guess, step, least):
     """Turn running sums into level and noise in `guess`; False when the bins did not fit."""
     total = sums[_BINS + 1]
@@ -222,7 +223,7 @@ def _read_off(sums, bins, guess, step, least):
     return True
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _first_guess(image, parts, channel, y0, y1, x0, x1, sample):
     """Median and lower spread of some 64 pixels of a cell."""
     n = 0
@@ -251,7 +252,7 @@ def _first_guess(image, parts, channel, y0, y1, x0, x1, sample):
     return middle, np.float32(middle - sample[int(0.1587 * n)])
 
 
-@njit(nogil=True, error_model="numpy")
+@kernel
 def _count(image, parts, channel, y0, y1, x0, x1, cell_px, bins, sums):
     """Running sums of the histograms of neighboring cells; first and last bin hold what lies outside."""
     n = bins.shape[0]
@@ -282,7 +283,7 @@ def _count(image, parts, channel, y0, y1, x0, x1, cell_px, bins, sums):
             sums[i, j] += sums[i, j - 1]
 
 
-@njit(nogil=True, error_model="numpy", inline="always")
+@kernel(inline="always")
 def _place(value, origin, inverse):
     """Bin of a value; the bin behind the last one for NaN."""
     place = (value - origin) * inverse + np.float32(1.0)
@@ -291,7 +292,7 @@ def _place(value, origin, inverse):
     return np.int32(place if place == place else np.float32(_BINS + 2))
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _walk(sums, total):
     """Positions of the 15.87 % and the 50 % point, in bins, and whether both lie in a bin that holds nearly all."""
     kept = float(total)
@@ -313,7 +314,7 @@ def _walk(sums, total):
     return low, middle, first == second and held > 0.95 * total
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _point(sums, wanted):
     """Where the running sum reaches `wanted`, linear inside a bin; and that bin."""
     low, high = 0, sums.size - 1

@@ -11,9 +11,9 @@ outside is clipped: 6 sigma below; above, 6 sigma and the peak of a star as brig
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import BLOCK_PX
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.measure.background import lattices
 from lerar_dask.kernels.robust.medians import middle_of_sorted
 
@@ -56,7 +56,7 @@ def block_statistics(
     return blocks
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _mono(image, parts, noise, cell_px, low, high, blocks):
     """Blocks of a sub of one channel; what a row of blocks needs of the sub is still in the cache when it is clipped."""
     values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
@@ -69,7 +69,7 @@ def _mono(image, parts, noise, cell_px, low, high, blocks):
             _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
 
 
-@njit(nogil=True, error_model="numpy")
+@kernel
 def _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks):
     """Mean and count of a row of blocks; a block with outliers gets count -1 and, as its level, its median."""
     total, most, least = columns[0], columns[1], columns[2]
@@ -98,7 +98,7 @@ def _sum_row(image, noise, cell_px, low, high, by, columns, values, level, block
                 blocks[by, bx, 1] = -1.0
 
 
-@njit(nogil=True, error_model="numpy")
+@kernel
 def _columns(band, total, most, least):
     """Sum, maximum and minimum of the columns of a band."""
     n_rows, width = band.shape
@@ -123,17 +123,17 @@ def _columns(band, total, most, least):
             least[x] = _min(least[x], row[x])
 
 
-@njit(nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _max(a, b):
     return a if a > b else b
 
 
-@njit(nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _min(a, b):
     return a if a < b else b
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _rough_median(block, values):
     """Median of every second pixel of every second row; of all where these are missing."""
     m = np.int64(0)  # a bare 0 would be a type of its own, and compiled as well
@@ -147,7 +147,7 @@ def _rough_median(block, values):
     return middle_of_sorted(values, m)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _lattice(image, parts, noise, cell_px, low, high, blocks):
     """As `_mono`, for one channel of a CFA sub."""
     values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
@@ -159,7 +159,7 @@ def _lattice(image, parts, noise, cell_px, low, high, blocks):
             _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks):
     """As `_sum_row`, for one channel of a CFA sub."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
@@ -191,7 +191,7 @@ def _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level,
             blocks[by, bx, 1] = -1.0
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _insert(values, n, v):
     """Insert a value into the first n, kept sorted; NaN is left out."""
     if not np.isfinite(v):
@@ -204,7 +204,7 @@ def _insert(values, n, v):
     return n + 1
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks):
     """Mean of the kept pixels of the blocks that have outliers, around the median of the 3x3 blocks' levels."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])

@@ -11,9 +11,9 @@ allocated. Wide stars are looked for on pixels binned 2x2 or 4x4.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import SIGMA_TO_FWHM
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.measure.background import cell_centers
 from lerar_dask.kernels.robust.medians import median_of
 
@@ -89,7 +89,7 @@ def halve(image: np.ndarray) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _average_quads(image, out):
     for y in range(out.shape[0]):
         top, bottom = image[2 * y], image[2 * y + 1]
@@ -97,7 +97,7 @@ def _average_quads(image, out):
             out[y, x] = np.float32(0.25) * ((top[2 * x] + top[2 * x + 1]) + (bottom[2 * x] + bottom[2 * x + 1]))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _to_single_pixels(image, peaks, factor):
     """Put peaks of one binned pixel on the highest of the pixels that it is made of."""
     for k in range(peaks.shape[0]):
@@ -112,7 +112,7 @@ def _to_single_pixels(image, peaks, factor):
         peaks[k, 0], peaks[k, 1] = top_x, top_y
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _smooth_row(image, y, taps, column, out):
     """One row of the sub smoothed in both directions; the ends are without meaning."""
     n = out.size
@@ -134,7 +134,7 @@ def _smooth_row(image, y, taps, column, out):
             inner[x] += t * (left[x] + right[x])
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _grid_row(field, y, ys, out):
     """A row of a grid at position y, at the centers of its columns."""
     i = 0
@@ -148,7 +148,7 @@ def _grid_row(field, y, ys, out):
         out[x] = np.float32(field[i, x] * (1.0 - t) + field[last, x] * t)
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _spread_row(nodes, xs, out):
     """Linear between the nodes at positions xs, constant beyond."""
     n = out.size
@@ -167,7 +167,7 @@ def _spread_row(nodes, xs, out):
         out[x] = nodes[-1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _detect(image, level, noise, ys, xs, taps, sigma, reach):
     height, width = image.shape
     r = taps.size - 1
@@ -222,7 +222,7 @@ def _detect(image, level, noise, ys, xs, taps, sigma, reach):
     return found[:n].copy()
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _is_highest(smooth, y, x, reach):
     """Whether a pixel is the highest of its disc; of equal ones the last in reading order."""
     rows = smooth.shape[0]
@@ -238,7 +238,7 @@ def _is_highest(smooth, y, x, reach):
     return True
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _sharpness(image, y, x, sky, out):
     """Write mean of the 8 neighbors over the pixel, and its height, for the highest pixel of the nine."""
     top_y, top_x = y, x
@@ -256,7 +256,7 @@ def _sharpness(image, y, x, sky, out):
     out[4] = peak
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _drop_half(found):
     """Keep the brighter half, in order; their number and the new limit."""
     limit = np.float32(median_of(found[:, 2].copy()))

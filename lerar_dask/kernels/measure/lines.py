@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["off_lines"]
 
@@ -42,7 +43,7 @@ def _fullest(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return xy[i], along / np.hypot(*along)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _most_beside(xy, width, apart):
     """How many points lie beside the line through the best pair of them, and that pair (the first of equal ones).
 

@@ -14,9 +14,9 @@ References
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import SIGMA_TO_FWHM, StarFlag
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.robust.medians import median_of
 
 __all__ = ["adaptive_moments", "aperture_flux", "weighted_flux"]
@@ -104,7 +104,7 @@ def _down(xy: np.ndarray) -> np.ndarray:
     return np.argsort(xy[:, 1], kind="stable")
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, work, sums):
     """Sums of w d, w d dx, w d dy, w d dx^2, w d dx dy, w d dy^2; False when the window leaves the sub.
 
@@ -154,7 +154,7 @@ def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, work, sums):
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _moments(image, xy, sky, fwhm, table):
     begin = (fwhm / SIGMA_TO_FWHM) ** 2
     widest = min(3.0 * fwhm, 0.5 * _WIDEST - 1.0)
@@ -198,7 +198,7 @@ def _moments(image, xy, sky, fwhm, table):
         table[k, 6] = flags
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _weighted(image, xy, sky, mxx, mxy, myy, flux):
     radius = min(_RADIUS * np.sqrt(max(mxx, myy)), 0.5 * _WIDEST - 1.0)
     sums, work = np.empty(6), np.empty(5 * _WIDEST)
@@ -207,7 +207,7 @@ def _weighted(image, xy, sky, mxx, mxy, myy, flux):
         flux[k] = 2.0 * sums[0] if inside else np.nan
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _apertures(image, xy, radius, inner, outer, noise, table):
     values = np.empty(int(4 * (outer + 2) * (outer + 2)), np.float32)
     for k in range(xy.shape[0]):
@@ -243,7 +243,7 @@ def _apertures(image, xy, radius, inner, outer, noise, table):
         table[k, 3] = count
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _append(row, first, last, values, n):
     """Collect the good pixels of a piece of a row; how many there are now."""
     for i in range(first, last + 1):
@@ -253,7 +253,7 @@ def _append(row, first, last, values, n):
     return n
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _clipped_mean(values, sigma):
     """Mean of what lies within 2.5 sigma of itself, begun at the median of some."""
     if values.size < 8:

@@ -11,7 +11,8 @@ References
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["fit_centers"]
 
@@ -55,7 +56,7 @@ def fit_centers(
     return np.where(good[:, None], table[:, :2], stars[:, :2]), good, found[0]
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _pixel(dx, dy, alpha2, beta):
     """Profile integrated over a pixel, and its slopes in x and y of the star's center."""
     value = slope_x = slope_y = 0.0
@@ -77,7 +78,7 @@ def _pixel(dx, dy, alpha2, beta):
     return value * norm, slope_x * norm, slope_y * norm
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _fit(image, stars, fwhm, beta, growth):
     """Gauss-Newton in x, y, flux and sky; x, y and chi2 per degree of freedom (NaN = failed)."""
     alpha2 = (0.5 * fwhm) ** 2 / (2.0 ** (1.0 / beta) - 1.0)

@@ -7,8 +7,8 @@ Out  per position the median of its ring and the point below which seven of eigh
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
 
 __all__ = ["ring_levels"]
@@ -38,7 +38,7 @@ def ring_levels(image: np.ndarray, xy: np.ndarray, *, inner_px: float, outer_px:
     return levels
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _rings(image, xy, inner, outer, out):
     reach = int(outer)
     # Every k-th pixel of the ring, so that about 40 remain whatever its size.

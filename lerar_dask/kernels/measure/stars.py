@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MAD_TO_SIGMA, SIGMA_TO_FWHM, StarFlag
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.measure.background import interpolate_grid, smooth_grid
 from lerar_dask.kernels.measure.detection import SINGLE, detect_peaks
 from lerar_dask.kernels.measure.lines import off_lines
@@ -231,7 +231,7 @@ def _flag_saturated(found: _Candidates, raw: np.ndarray | None, saturation: floa
     found.flags[touched] |= StarFlag.SATURATED
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _touches(raw, corners, step, limit, touched):
     """Mark positions with a raw pixel at or above a limit in the 3x3 (super)pixels around them."""
     height, width = raw.shape
@@ -372,7 +372,7 @@ def _doubles(xy: np.ndarray, flux: np.ndarray, radius: float) -> np.ndarray:
     return found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _pair(x, y, flux, order, radius, share, found):
     """Mark those with another within `radius` of at least `share` of their flux; of equal ones the first stays."""
     for i in range(x.size):

@@ -8,9 +8,9 @@ subs; residuals of a sub over their noise. Where another sub has a trail, the sc
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import BLOCK_PX
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["add_clipped", "add_to_scene", "block_residuals", "lasting_light", "scene_of"]
 
@@ -109,7 +109,7 @@ def block_residuals(
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _splat(
     blocks: np.ndarray,
     masked: np.ndarray,
@@ -153,7 +153,7 @@ def _splat(
                     weight[r + a, c + b] += share
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _touch(
     blocks: np.ndarray,
     masked: np.ndarray,
@@ -181,7 +181,7 @@ def _touch(
                     clipped[r + a, c + b] |= light
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _excess(
     blocks: np.ndarray,
     masked: np.ndarray,

@@ -7,14 +7,14 @@ are in a fixed order.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MAD_TO_SIGMA
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["apply_normal", "gather_gradient", "reweight_cells", "sample_scene", "subtract_model"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def sample_scene(scene: np.ndarray, row: np.ndarray, column: np.ndarray, out: np.ndarray) -> None:
     """Bilinear value of the scene at each cell."""
     for k in range(row.shape[0]):
@@ -27,7 +27,7 @@ def sample_scene(scene: np.ndarray, row: np.ndarray, column: np.ndarray, out: np
                 out[k, i, j] = top + fy * (low - top)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def subtract_model(
     value: np.ndarray, scene: np.ndarray, row: np.ndarray, column: np.ndarray, scale: np.ndarray, out: np.ndarray
 ) -> None:
@@ -42,7 +42,7 @@ def subtract_model(
                 out[k, i, j] = value[k, i, j] - scale[k] * (top + fy * (low - top)) - out[k, i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def apply_normal(
     scene: np.ndarray,
     row: np.ndarray,
@@ -73,7 +73,7 @@ def apply_normal(
                 out[r + 1, c] += below - fx * below
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def gather_gradient(
     residual: np.ndarray,
     weight: np.ndarray,
@@ -102,7 +102,7 @@ def gather_gradient(
                         diagonal[r + a, c + b] += share * s * s * w
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def reweight_cells(
     residual: np.ndarray,
     weight: np.ndarray,

@@ -8,9 +8,9 @@ nebula in exactly in proportion to the scale, whatever noise and seeing.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import BLOCK_PX, MAD_TO_SIGMA
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["bin_cells", "cell_edges", "cell_size", "mask_blocks", "mask_radius"]
 
@@ -151,7 +151,7 @@ def _popcount(bits: np.ndarray) -> np.ndarray:
     return np.bitwise_count(bits)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _cover(xs: np.ndarray, ys: np.ndarray, radius: np.ndarray, bits: np.ndarray) -> None:
     """Mark, in 4 x 4 points of each block, what lies within a star's radius."""
     for k in range(xs.size):
@@ -171,7 +171,7 @@ def _cover(xs: np.ndarray, ys: np.ndarray, radius: np.ndarray, bits: np.ndarray)
                 bits[i, j] |= found
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _bin(
     blocks: np.ndarray,
     masked: np.ndarray,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import BLOCK_PX
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.normalize.cells import cell_edges
 from lerar_dask.kernels.normalize.surface import AxisModes, axis_modes, surface_shape
 
@@ -155,7 +155,7 @@ def components(slabs: Sequence[Slab], scene: Scene, *, n_subs: int) -> np.ndarra
     return rank[label]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _place(
     inverse: np.ndarray,
     ys: np.ndarray,

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = [
     "AxisModes",
@@ -173,7 +174,7 @@ def _flat_modes(gram: np.ndarray, n: int) -> np.ndarray:
     return np.stack([one, line / np.sqrt(line @ gram @ line)], axis=1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _axis_weights(position: float, per_px: float, n: int, weights: np.ndarray) -> int:
     """First spline and the four weights at a position; continued linearly beyond the ends."""
     u = (position + 0.5) * per_px
@@ -189,7 +190,7 @@ def _axis_weights(position: float, per_px: float, n: int, weights: np.ndarray) -
     return first
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _axis_rows(points: np.ndarray, per_px: float, n: int, out: np.ndarray) -> None:
     weights = np.empty(4)
     for i in range(points.size):
@@ -198,7 +199,7 @@ def _axis_rows(points: np.ndarray, per_px: float, n: int, out: np.ndarray) -> No
             out[i, first + a] = weights[a]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _evaluate(
     table: np.ndarray, y_per_px: float, x_per_px: float, ys: np.ndarray, xs: np.ndarray, out: np.ndarray
 ) -> None:
@@ -216,7 +217,7 @@ def _evaluate(
         out[i] = total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _evaluate_all(
     tables: np.ndarray, y_per_px: float, x_per_px: float, ys: np.ndarray, xs: np.ndarray, out: np.ndarray
 ) -> None:

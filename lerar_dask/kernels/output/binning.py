@@ -7,7 +7,8 @@ Out  one value per area; NaN where less than half of it has data
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["area_means"]
 
@@ -35,7 +36,7 @@ def area_means(rows: np.ndarray, factor: int) -> np.ndarray:
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _area_means(image, factor, out):
     width = image.shape[1]
     total, count = np.empty(width, np.float32), np.empty(width, np.int32)

@@ -7,7 +7,8 @@ Out  the same bits with their bytes turned, and the sum of the 32 bit words
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["turn_words"]
 
@@ -33,7 +34,7 @@ def turn_words(rows: np.ndarray, out: np.ndarray) -> int:
     return int(_turn(rows.view(np.uint32), out))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _turn(words, out):
     total = np.uint64(0)
     for y in range(words.shape[0]):

@@ -15,8 +15,8 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.register.log_odds import MIN_PAIRS, best_candidate, stationary_points
 
 __all__ = ["Match", "StarList", "match_stars"]
@@ -201,7 +201,7 @@ def _matrix(p: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------------------------------ compiled
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _triangles(xy, chosen, shortest):  # pragma: no cover
     n = len(chosen)
     most = n * (n - 1) * (n - 2) // 6
@@ -238,7 +238,7 @@ def _triangles(xy, chosen, shortest):  # pragma: no cover
     return shapes[:m].copy(), corners[:m].copy()
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _hash(shapes):  # pragma: no cover
     """Triangles by cell of their shape: starts (cells + 1,) and members (n,)."""
     start = np.zeros(_HASH * _HASH + 1, np.int64)
@@ -256,7 +256,7 @@ def _hash(shapes):  # pragma: no cover
     return start, members
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _vote(a, b, xy_a, xy_b, middle, place_px, scales):  # pragma: no cover
     """One vote per pair of like triangles: similarity (n, 5: alpha, beta, mirrored) and cells (2, n) of two grids."""
     shapes_a, corners_a, start, members = a
@@ -313,7 +313,7 @@ def _vote(a, b, xy_a, xy_b, middle, place_px, scales):  # pragma: no cover
     return found[:n], keys[:, :n]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _fullest(found, keys, orders):  # pragma: no cover
     """Mean similarities of the 20 fullest cells of the vote, (n, 5); the fullest first."""
     n = found.shape[0]

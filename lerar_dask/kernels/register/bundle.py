@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.register.sphere import charts_at
 from lerar_dask.kernels.register.transform import MODELS, apply, compose, fit, invert
 
@@ -289,7 +289,7 @@ def _from_mean(points: np.ndarray, problem: _Problem) -> np.ndarray:
     return points - np.stack(mean, axis=1)[star]  # type: ignore[no-any-return]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _terms_times(frame, terms, x):  # pragma: no cover
     out = np.zeros((len(frame), 2))
     for k in range(len(frame)):
@@ -299,7 +299,7 @@ def _terms_times(frame, terms, x):  # pragma: no cover
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _along_terms(frame, weight, terms, away, n):  # pragma: no cover
     out = np.zeros((n, 8))
     for k in range(len(frame)):
@@ -308,7 +308,7 @@ def _along_terms(frame, weight, terms, away, n):  # pragma: no cover
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _blocks(frame, weight, terms, n):  # pragma: no cover
     out = np.zeros((n, 8, 8))
     for k in range(len(frame)):

@@ -12,7 +12,8 @@ References
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["MIN_PAIRS", "best_candidate", "stationary_points"]
 
@@ -22,7 +23,7 @@ _DISTRACTORS = 0.7
 """Share of stars that may have no partner at all."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def best_candidate(xy_a, xy_b, by_x, candidates, height, width, sigma_px, accept):  # pragma: no cover
     """Log-odds, pairs and similarity of the best candidate; the emptier cells only while none passes."""
     score, pairs, best = -1e9, 0, np.zeros(5)
@@ -35,7 +36,7 @@ def best_candidate(xy_a, xy_b, by_x, candidates, height, width, sigma_px, accept
     return score, pairs, best
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _verify(xy_a, xy_b, by_x, p, height, width, sigma_px):  # pragma: no cover
     """Log-odds, pairs and refined similarity of a candidate, from coarse to fine."""
     n_a, n_b = len(xy_a), len(xy_b)
@@ -75,7 +76,7 @@ def _verify(xy_a, xy_b, by_x, p, height, width, sigma_px):  # pragma: no cover
     return score, peak_pairs, q
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _nearest(xy, by_x, used, x, y, radius):  # pragma: no cover
     """Squared distance and index of the nearest unused point within `radius`; -1 for none."""
     low, high = 0, len(by_x)
@@ -95,7 +96,7 @@ def _nearest(xy, by_x, used, x, y, radius):  # pragma: no cover
     return nearest, at
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def stationary_points(xy_a, xy_b, by_x, radius):  # pragma: no cover
     """Which points of both lists have one of the other within `radius`."""
     stays_a = np.zeros(len(xy_a), np.bool_)
@@ -109,7 +110,7 @@ def stationary_points(xy_a, xy_b, by_x, radius):  # pragma: no cover
     return stays_a, stays_b
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _similarity(xy_a, xy_b, partner, q, sigma):  # pragma: no cover
     """Similarity through pairs, with Tukey weights around the one in hand."""
     sign = -1.0 if q[4] > 0.5 else 1.0

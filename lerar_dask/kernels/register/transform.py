@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.robust.medians import upper_median
 
 __all__ = ["MODELS", "Described", "aicc", "apply", "compose", "describe", "fit", "invert", "robust_fit"]
@@ -126,7 +126,7 @@ def aicc(residuals: np.ndarray, n_parameters: int) -> float:
 # ------------------------------------------------------------------------------------------------------------ compiled
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _robust(source, target, sigma, n_parameters, mirrored, rounds):  # pragma: no cover
     n = len(source)
     weight = np.empty(n)
@@ -151,7 +151,7 @@ def _robust(source, target, sigma, n_parameters, mirrored, rounds):  # pragma: n
     return transform, r
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _fit(source, target, weight, n_parameters, mirrored):  # pragma: no cover
     """Normal equations in points that are centered and scaled first (Hartley 1997), so that they are well conditioned."""
     n = len(source)
@@ -227,7 +227,7 @@ def _fit(source, target, weight, n_parameters, mirrored):  # pragma: no cover
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _eliminate(a):  # pragma: no cover
     """Solve in place by Gauss-Jordan with pivots; the solution is the last column. False when singular."""
     m = a.shape[0]

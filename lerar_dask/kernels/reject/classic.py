@@ -12,9 +12,9 @@ Formulas as published, with the limits tested by strict comparison; sigma has a 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MAD_TO_SIGMA, MISSING, PRESENT
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
 from lerar_dask.kernels.robust.winsorized import WINSOR, deviation, keep_winsorized, middle_of, running_sums
 
@@ -60,7 +60,7 @@ def reject_bounds(
 # ------------------------------------------------------------------------------------------------------ sorted blocks
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _bounds(cube, first, last, columns, method, low, high, block, lowest, highest):
     """Bounds of every pixel, in blocks of `LANES` pixels of a row."""
     n = last - first
@@ -94,7 +94,7 @@ def _bounds(cube, first, last, columns, method, low, high, block, lowest, highes
                     lowest[y, x0 + i], highest[y, x0 + i] = block[a, i], block[b - 1, i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _count_present(block, counts):
     """Samples of each column that are not missing."""
     for i in range(LANES):
@@ -108,7 +108,7 @@ def _count_present(block, counts):
 # --------------------------------------------------------------------------------------- winsorized: who loses nothing
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _clamped_moments(block, lanes):
     """Sums of the deviations from the median, clamped at +- the bound, and of their squares."""
     for i in range(LANES):
@@ -124,7 +124,7 @@ def _clamped_moments(block, lanes):
             lanes[_SQUARES + i] += d * d
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _narrow(lanes, n, factor, low, high):
     """One pass of the inner loop of all lanes: sigma, bound, and whether the lane is settled."""
     for i in range(LANES):
@@ -149,7 +149,7 @@ def _narrow(lanes, n, factor, low, high):
         lanes[_BOUND + i] = min(bound, np.float32(1.5) * sigma)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _settle_winsorized(block, counts, low, high, lanes):
     """Mark the lanes in which winsorized clipping certainly rejects nothing; the others stay 0.
 
@@ -176,7 +176,7 @@ def _settle_winsorized(block, counts, low, high, lanes):
 # --------------------------------------------------------------------------------------------- the rules, one pixel
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _slice(v, method, low, high, sums):
     """Kept slice [a, b) of the sorted samples `v` (float64)."""
     n = v.size
@@ -205,7 +205,7 @@ def _slice(v, method, low, high, sums):
     return a, b
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _slice_minmax(n, low, high):
     """Drop counts at both ends, never leaving fewer than max(2, n / 2); nothing below four samples."""
     if n < 4:
@@ -216,7 +216,7 @@ def _slice_minmax(n, low, high):
     return low, n - high
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _slice_percentile(v, low, high):
     """Drop what lies further from the median than a fraction of its absolute value, once."""
     n = v.size
@@ -229,7 +229,7 @@ def _slice_percentile(v, low, high):
     return (a, b) if b > a else (0, n)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _mad(v, a, b, middle):
     """Median of the absolute deviations of v[a:b], sorted: the two ends of the slice are walked inwards."""
     n = b - a

@@ -10,9 +10,9 @@ Each call is a chain of kernels that release the interpreter once: threads then 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MISSING
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.resample.masks import drop_footprints, drop_missing
 from lerar_dask.kernels.resample.warp import warp_plane
 from lerar_dask.kernels.resample.window import (
@@ -27,7 +27,7 @@ from lerar_dask.kernels.resample.window import (
 __all__ = ["join_lattices", "prepare_window", "sample_plane"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def prepare_window(part, numbers, pedestal, gain, shape, voids, defects, step, level, window):
     """Calibrate a raw window into a buffer, repair its defects, and tell what is no sample or a clipped one.
 
@@ -64,7 +64,7 @@ def prepare_window(part, numbers, pedestal, gain, shape, voids, defects, step, l
     return missing, find_saturated(raw, numbers.saturation, y0, x0, width)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, fallback):
     """Mirror the edges of a plane's window, resample it into the cube; leave out voids, clipped samples and defects.
 
@@ -93,7 +93,7 @@ def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, fallba
     return samples
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def join_lattices(cube, plane, other, columns, halo):
     """Put the mean of two planes into the first; where one has no sample, the other's.
 

@@ -13,9 +13,9 @@ a change of scale goes through a gather with 36 taps. Strong downscaling does no
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MISSING
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["BILINEAR", "HALO", "LANCZOS3", "choose_turn", "needs_gather", "warp_plane", "warp_scratch"]
 
@@ -88,7 +88,7 @@ def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return (matrix[:2, :2] - np.outer([x / z, y / z], matrix[2, :2])) / z
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _nodes(matrix, row, first, xs, ys):
     """Source positions of an output row at canvas columns first * 64, (first + 1) * 64, ..."""
     ax, ay, az = matrix[0, 1] * row + matrix[0, 2], matrix[1, 1] * row + matrix[1, 2], matrix[2, 1] * row + matrix[2, 2]
@@ -99,7 +99,7 @@ def _nodes(matrix, row, first, xs, ys):
         ys[k] = (matrix[1, 0] * column + ay) / z
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _position(xs, ys, first, column):
     """Source position (x, y) at a canvas column."""
     k = column // NODE - first
@@ -107,14 +107,14 @@ def _position(xs, ys, first, column):
     return xs[k] + t * (xs[k + 1] - xs[k]), ys[k] + t * (ys[k + 1] - ys[k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _inside(xs, ys, first, column, height, width):
     """Whether a canvas column's position lies within the rectangle of pixel centers."""
     x, y = _position(xs, ys, first, column)
     return x >= 0.0 and y >= 0.0 and x <= width - 1.0 and y <= height - 1.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _reach(xs, ys, first, x0, x1, height, width):
     """Canvas columns [a, b) of [x0, x1) whose positions lie in the plane (an interval, since planes are convex)."""
     start, stop = x1, x1
@@ -135,14 +135,14 @@ def _reach(xs, ys, first, x0, x1, height, width):
     return start, stop
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@part(fastmath={"contract"})
 def _ramp(first, step, start, to):
     """Write first + step * (start + i), i = 0, 1, ..."""
     for i in range(to.size):
         to[i] = first + step * (start + np.float32(i))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _along_row(xs, first, a, b, fraction, runs):
     """Fractions - 1/2 of the source columns of canvas columns [a, b), and runs (start, stop, floor(x) - column).
 
@@ -171,7 +171,7 @@ def _along_row(xs, first, a, b, fraction, runs):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _up_columns(xs, ys, c0, c1, fraction, runs):
     """Fractions - 1/2 of the source rows of source columns [c0, c1) on the line of an output row, and their runs.
 
@@ -200,7 +200,7 @@ def _up_columns(xs, ys, c0, c1, fraction, runs):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+@part(inline="always")
 def _add_run(runs, n, start, stop, value):
     """Append a run, or lengthen the last one."""
     if n > 0 and runs[n - 1, 2] == value:
@@ -210,7 +210,7 @@ def _add_run(runs, n, start, stop, value):
     return n + 1
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST, inline="always")
+@part(fastmath=_FAST, inline="always")
 def _lanczos(s, v0, v1, v2, v3, v4, v5, offset, clamping):
     """Lanczos-3 at fraction 1/2 + s of six values plus offset, negative lobes held below `clamping` times the positive.
 
@@ -248,7 +248,7 @@ def _lanczos(s, v0, v1, v2, v3, v4, v5, offset, clamping):
     return positive - negative
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _vertical(window, row, a, b, f, kind, clamping, offset, to):
     """Interpolate columns a..b-1 of a window between its rows around `row`, plus offset."""
     n = to.size
@@ -263,7 +263,7 @@ def _vertical(window, row, a, b, f, kind, clamping, offset, to):
         to[i] = _lanczos(f[i], v0[i], v1[i], v2[i], v3[i], v4[i], v5[i], offset, clamping)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _horizontal(line, start, fraction, kind, clamping, gain, sky, to):
     """Interpolate along a line of source columns; to = gain * value - sky."""
     n = to.size
@@ -279,7 +279,7 @@ def _horizontal(line, start, fraction, kind, clamping, gain, sky, to):
         to[i] = gain * _lanczos(fraction[i], v0[i], v1[i], v2[i], v3[i], v4[i], v5[i], zero, clamping) - sky[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
     """Sky of one canvas row, bilinear between nodes, as it is subtracted: (b + offset) * gain."""
     k = row // SURFACE_NODE
@@ -298,13 +298,13 @@ def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
         column = end
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _tap_row(s, v, offset, clamping):
     """Lanczos-3 of six neighbors (not inlined: compiling seven copies takes seconds)."""
     return _lanczos(s, v[0], v[1], v[2], v[3], v[4], v[5], offset, clamping)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_FAST)
+@part(fastmath=_FAST)
 def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
     """Value plus offset at one position: 36 taps, or 4."""
     i, j = int(np.floor(y)), int(np.floor(x))
@@ -323,7 +323,7 @@ def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
     return _lanczos(t, r0, r1, r2, r3, r4, r5, zero, clamping)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
     """Resample a plane onto canvas rows: cube[i, plane, j] = (value - sky) * gain.
 

@@ -7,9 +7,9 @@ Out  float32 windows that may begin outside the frame; `MISSING` (1e30) marks pi
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from lerar_dask.constants import MISSING
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.robust.medians import median_of_few
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox):
     """Calibrate a raw window into a part of a buffer: (raw * scale + zero - pedestal) * gain.
 
@@ -81,7 +81,7 @@ def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox)
     return missing
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def take_plane(source, lattice, height, width, turn, out):
     """Copy a lattice of a window, turned, into a window of the turned plane.
 
@@ -118,7 +118,7 @@ def take_plane(source, lattice, height, width, turn, out):
                 out[i, j] = source[a, b]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def mirror_edges(window, wy0, wx0, height, width):
     """Fill the pixels of a window that lie outside its plane with the mirrored inside, in place.
 
@@ -142,7 +142,7 @@ def mirror_edges(window, wy0, wx0, height, width):
             window[i, j] = window[max(2 * (bottom - 1) - i, top), j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def repair_defects(window, y0, x0, height, width, defects, step, level):
     """Replace defects by the median of their good neighbors of the same color, in place.
 
@@ -190,7 +190,7 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
     return n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def lay_voids(window, y0, x0, height, width, voids):
     """Mark the voids of a sub in a window of it as `MISSING`; number of pixels marked.
 
@@ -210,7 +210,7 @@ def lay_voids(window, y0, x0, height, width, voids):
     return marked
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def fill_missing(window, missing, top, left, rows, columns, step, level):
     """Give pixels without data the mean of the nearest good ones of their color, or `level`, in place.
 
@@ -239,7 +239,7 @@ def fill_missing(window, missing, top, left, rows, columns, step, level):
             window[i, j] = np.float32(total / n) if n > 0 else level
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def find_saturated(raw, saturation, y0, x0, width):
     """Sorted flat indices, into a sub of a width, of the pixels of its raw window that are saturated.
 
@@ -256,7 +256,7 @@ def find_saturated(raw, saturation, y0, x0, width):
     return _find_from(raw, saturation, y0, x0, width)
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _find_from(raw, least, y0, x0, width):
     """As `find_saturated`, of a limit in a type of its own."""
     n = np.int64(0)
@@ -276,7 +276,7 @@ def _find_from(raw, least, y0, x0, width):
     return found
 
 
-@njit(nogil=True, error_model="numpy")
+@part
 def _count_from(row, least):
     """How many numbers are not below `least`."""
     count = np.int32(0)
@@ -285,7 +285,7 @@ def _count_from(row, least):
     return np.int64(count)
 
 
-@njit(nogil=True, error_model="numpy")
+@kernel
 def first_from(numbers, least):
     """Index of the first of sorted numbers that is not below `least` (`np.searchsorted` is slow to compile)."""
     low, high = 0, numbers.size

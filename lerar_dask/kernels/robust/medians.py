@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from lerar_dask.kernels.compiled.kernel import kernel, part
 
 __all__ = ["median_of", "median_of_few", "middle_of_sorted", "upper_median"]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def middle_of_sorted(values, n):
     """Median of the first `n` of sorted values; NaN of none."""
     if n == 0:
@@ -16,7 +17,7 @@ def middle_of_sorted(values, n):
     return np.float32(0.5) * (values[(n - 1) // 2] + values[n // 2])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def median_of_few(values):
     """Median of a few values, which are sorted in place."""
     for i in range(1, values.size):
@@ -28,7 +29,7 @@ def median_of_few(values):
     return middle_of_sorted(values, values.size)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def median_of(values):
     """Median of numbers, which are put in another order."""
     k = values.size // 2
@@ -41,7 +42,7 @@ def median_of(values):
     return np.float64((below + values[k]) / 2)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def upper_median(values):
     """The upper of the two middle values."""
     own = values.copy()
@@ -49,7 +50,7 @@ def upper_median(values):
     return own[own.size // 2]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def _select(values, k):
     """Quickselect: the k-th smallest value at its place, smaller ones before it."""
     low, high = 0, values.size - 1

@@ -6,7 +6,7 @@ Out  the first `LANES` columns sorted, in place
 
 from __future__ import annotations
 
-from numba import njit
+from lerar_dask.kernels.compiled.kernel import part
 
 __all__ = ["LANES", "sort_rows"]
 
@@ -14,7 +14,7 @@ LANES = 128
 """Columns that are sorted at once. A block is best some columns wider: rows then fall into more sets of the cache."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+@part(fastmath={"contract", "nsz", "arcp"})
 def _exchange(upper, lower):
     """Put the smaller of two rows' values into the first, the larger into the second."""
     for i in range(LANES):
@@ -24,7 +24,7 @@ def _exchange(upper, lower):
         lower[i] = b if less else a
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@part
 def sort_rows(block):
     """Sort every column of a block: Batcher's merge exchange (Knuth 5.2.2 M), any number of rows."""
     n = block.shape[0]

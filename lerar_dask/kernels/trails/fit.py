@@ -8,10 +8,10 @@ windows gives place and width, so that stars on the way do not matter; each wind
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from scipy.optimize import least_squares
 
 from lerar_dask.constants import MAD_TO_SIGMA
+from lerar_dask.kernels.compiled.kernel import kernel
 from lerar_dask.kernels.robust.medians import median_of
 from lerar_dask.kernels.trails.search import REACH_PX, Line, line_axis
 
@@ -138,7 +138,7 @@ def _strip(pixels: np.ndarray, window: np.ndarray, steep: bool, cfa: bool) -> tu
     return (out.T, rows, columns) if steep else (out, columns, rows)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _level(part: np.ndarray) -> None:
     """Take the median off, and divide by the noise, in place."""
     values = part.copy().reshape(-1)
@@ -260,7 +260,7 @@ def _row_medians(values: np.ndarray, use: np.ndarray) -> np.ndarray:
     return np.where(count > 0, middle, np.nan)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _means_across(pixels: np.ndarray, along0: float, across0: float, at: float, slope: float, out: np.ndarray) -> None:
     """Means of the pixels (across, along) by their whole-pixel offset from a line; NaN of fewer than 16."""
     reach = out.size // 2

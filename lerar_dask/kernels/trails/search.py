@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.ndimage import uniform_filter
 
 from lerar_dask.constants import MAD_TO_SIGMA
+from lerar_dask.kernels.compiled.kernel import kernel
 
 __all__ = ["REACH_PX", "Line", "find_lines", "line_axis"]
 
@@ -182,7 +182,7 @@ def _erase(flat: np.ndarray, line: Line, bin_px: float) -> None:
     flat[:, near] = 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _radon_level(total: np.ndarray, height: int, out: np.ndarray) -> None:
     """Join pairs of bands of `height` rows; row r of a band = shift r."""
     size, width = total.shape
@@ -198,7 +198,7 @@ def _radon_level(total: np.ndarray, height: int, out: np.ndarray) -> None:
                 row[x] = upper[x]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _peak(total: np.ndarray, shortest: float) -> tuple[float, int, int, float]:
     """Highest sum / sqrt(count), one or two bins wide, where it is, and minus the lowest."""
     best, dark = 0.0, 0.0
@@ -220,7 +220,7 @@ def _peak(total: np.ndarray, shortest: float) -> tuple[float, int, int, float]:
     return best, where[0], where[1], dark
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def _search(image: np.ndarray, a: float, b: float, length: int, step: float) -> tuple[float, float, float]:
     """Ends (positions across at both ends of the frame) with the highest sum within four steps."""
     rows, columns = image.shape

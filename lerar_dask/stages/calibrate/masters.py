@@ -32,6 +32,7 @@ from lerar_dask.stages.calibrate.bands import (
     read_master,
     write_band,
 )
+from lerar_dask.stages.calibration_maps import keep_map
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.tasks import Step, Task
 
@@ -240,7 +241,6 @@ def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chose
     pedestal = _pedestal(store, masters, chosen)
     if pedestal is not None:
         written += _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
-    del pedestal
     flat = _master(store, masters, "flat", chosen)
     if flat is not None:
         written += _write_map(
@@ -350,13 +350,15 @@ def _master(store: Store, masters: Mapping[str, str | None], kind: str, chosen: 
 
 
 def _write_map(store: Store, key: str, name: str, image: np.ndarray, unit: str, meaning: str) -> int:
-    array = image.astype(np.float32, copy=False)
+    array = np.ascontiguousarray(image, np.float32)
+    keep_map(store.url, key, name, array)
     return store.write_array(f"calibration/{key}/{name}", array, dims=("y", "x"), unit=unit, meaning=meaning)
 
 
 def _write_defects(store: Store, key: str, defects: np.ndarray) -> None:
     meaning = "flat indices of bad pixels, sorted"
     store.write_array(f"calibration/{key}/defects", defects, dims=("defect",), meaning=meaning)
+    keep_map(store.url, key, "defects", defects)
 
 
 def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:

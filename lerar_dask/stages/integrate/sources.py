@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,13 @@ from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.sample import prepare_window
 from lerar_dask.kernels.resample.terms import Lattice, Numbers, Part
 from lerar_dask.kernels.resample.window import calibrate_into, lay_voids, take_plane
+from lerar_dask.stages.calibration_maps import calibration_maps
 from lerar_dask.stages.integrate.stack_table import Plane, StackTable
 from lerar_dask.store.access import open_store
 from lerar_dask.store.local_copy import copied
 from lerar_dask.store.raw import RawReader
 
 __all__ = [
-    "KEPT_SETS",
     "Source",
     "calibrated_window",
     "mapped",
@@ -38,11 +37,8 @@ __all__ = [
     "turned_lattice",
 ]
 
-KEPT_SETS = 16
-"""Calibration sets that a process keeps at most; every chunk asks for all sets of its subs."""
 _NOTHING = (np.zeros((0, 0), np.float32), np.zeros((0, 0), np.float32), np.zeros(0, np.int32))
 _threads = threading.local()
-_reading = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -192,24 +188,8 @@ def _calibration(store_url: str, table: StackTable, i: int) -> tuple[np.ndarray,
     index = int(table.calibration[i])
     if index < 0:
         return _NOTHING
-    return _calibration_set(store_url, table.calibrations[index])
-
-
-def _calibration_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Arrays of a calibration set; one thread reads, the others wait for it."""
-    with _reading:
-        return _read_set(store_url, key)
-
-
-@lru_cache(maxsize=KEPT_SETS)
-def _read_set(store_url: str, key: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    store = open_store(store_url)
-
-    def read(name: str, empty: np.ndarray) -> np.ndarray:
-        path = f"calibration/{key}/{name}"
-        return np.ascontiguousarray(store.read_array(path), empty.dtype) if store.has(path) else empty
-
-    return read("pedestal", _NOTHING[0]), read("gain", _NOTHING[1]), read("defects", _NOTHING[2])
+    pedestal, gain, defects = calibration_maps(store_url, table.calibrations[index])
+    return _NOTHING[0] if pedestal is None else pedestal, _NOTHING[1] if gain is None else gain, defects
 
 
 def _box(

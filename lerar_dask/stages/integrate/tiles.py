@@ -12,7 +12,7 @@ from lerar_dask.grid import CHUNK_SHAPE, SURFACE_NODE_PX
 from lerar_dask.kernels.reject.noise_model import PITCH_PAD
 from lerar_dask.kernels.resample import warp
 from lerar_dask.settings import Integrate
-from lerar_dask.stages.integrate.sources import KEPT_SETS
+from lerar_dask.stages.calibration_maps import KEPT_SETS
 from lerar_dask.stages.integrate.stack_table import StackTable
 
 __all__ = ["Extent", "Foretold", "cube_pitch", "cube_planes", "fitting_tile", "halo_px", "resident_bytes", "task_bytes"]
