@@ -3,8 +3,7 @@
 In   a band of aligned frames (rows, frames, columns) float32, NaN or `MISSING` (1e30) where there is none
 Out  the mean of what is kept, summed in float64 in the order of the frames
 
-A vector pass proves for whole pixels that winsorized clipping leaves nothing out (robust/winsorized.py says why one
-evaluation is a proof); the others are decided one by one.
+A vector pass proves for whole pixels that winsorized clipping leaves nothing out; the others are decided one by one.
 """
 
 from __future__ import annotations
@@ -14,16 +13,12 @@ import numpy as np
 from lerar_dask.constants import MISSING, PRESENT
 from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.robust.sorting import LANES, sort_rows
-from lerar_dask.kernels.robust.winsorized import WINSOR, keep_winsorized
+from lerar_dask.kernels.robust.winsorized import keep_winsorized
+from lerar_dask.kernels.robust.winsorized_lanes import NUMBERS, describe_lanes, prove_kept
 
 __all__ = ["combine_winsorized"]
 
 _LARGEST = np.float32(3.4e38)
-_MARGIN = np.float32(1.0002)
-"""What float32 may lose in a proof, twice over and squared."""
-# Numbers of the lanes lie in one flat array at constant offsets: the compiler then sees that they do not overlap.
-_MIDDLE, _FARTHEST, _SUM, _SQUARES, _CLAMPED, _CLAMPED_SQUARES = (LANES * k for k in range(6))
-_FAST = {"contract", "nsz", "arcp"}
 
 
 def combine_winsorized(stack: np.ndarray, *, low: float, high: float, out: np.ndarray | None = None) -> np.ndarray:
@@ -60,7 +55,7 @@ def _combine(stack, low, high, block, out):
     n, columns = stack.shape[1:]
     lowest, highest = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
     proven = np.empty(LANES, np.bool_)
-    sums, counts = np.empty(6 * LANES, np.float32), np.empty(LANES, np.int32)
+    lanes, counts = np.empty(NUMBERS, np.float32), np.empty(LANES, np.int32)
     total, kept = np.empty(LANES), np.empty(LANES, np.int32)
     column, running = np.empty(n), np.empty((2, n + 1))
     for y in range(stack.shape[0]):
@@ -68,13 +63,14 @@ def _combine(stack, low, high, block, out):
             width = min(LANES, columns - x0)
             _gather(stack[y], x0, width, block, counts)
             sort_rows(block)
-            _prove(block, np.float32(low), np.float32(high), sums, proven)
+            describe_lanes(block, counts, np.float32(low), np.float32(high), lanes)
+            prove_kept(block, lanes, proven)
             for i in range(width):
                 m = counts[i]
-                if m == n and proven[i]:
-                    lowest[i], highest[i] = block[0, i], block[n - 1, i]
-                elif m == 0:
+                if m == 0:
                     lowest[i], highest[i] = np.inf, -np.inf
+                elif proven[i]:
+                    lowest[i], highest[i] = block[0, i], block[m - 1, i]
                 else:
                     for k in range(m):
                         column[k] = block[k, i]
@@ -96,41 +92,6 @@ def _gather(row, x0, width, block, counts):
             counts[i] += np.int32(there)
         for i in range(width, LANES):
             to[i] = np.float32(0.0)
-
-
-@part(fastmath=_FAST)
-def _prove(block, low, high, sums, proven):
-    """Mark the pixels whose farthest samples certainly stay; only for those without missing samples.
-
-    Sums of deviations from the median and of their squares, as they are and clamped at 1.5 s, where s is the sigma that
-    would put the farthest sample at its limit.
-    """
-    n = block.shape[0]
-    count = np.float32(n)
-    bottom, top, lower, upper = block[0], block[n - 1], block[(n - 1) // 2], block[n // 2]
-    for i in range(LANES):
-        middle = np.float32(0.5) * (lower[i] + upper[i])
-        farthest = max((middle - bottom[i]) / low, (top[i] - middle) / high)
-        sums[_MIDDLE + i], sums[_FARTHEST + i] = middle, farthest
-        sums[_SUM + i], sums[_SQUARES + i] = np.float32(0.0), np.float32(0.0)
-        sums[_CLAMPED + i], sums[_CLAMPED_SQUARES + i] = np.float32(0.0), np.float32(0.0)
-    for k in range(n):
-        row = block[k]
-        for i in range(LANES):
-            bound = np.float32(1.5) * sums[_FARTHEST + i]
-            d = row[i] - sums[_MIDDLE + i]
-            sums[_SUM + i] += d
-            sums[_SQUARES + i] += d * d
-            d = d if d < bound else bound
-            d = d if d > -bound else -bound
-            sums[_CLAMPED + i] += d
-            sums[_CLAMPED_SQUARES + i] += d * d
-    for i in range(LANES):
-        s = sums[_FARTHEST + i]
-        least = s * s * _MARGIN * (count - np.float32(1.0))
-        plain = sums[_SQUARES + i] - sums[_SUM + i] * sums[_SUM + i] / count
-        clamped = sums[_CLAMPED_SQUARES + i] - sums[_CLAMPED + i] * sums[_CLAMPED + i] / count
-        proven[i] = (n < 3) | ((plain >= least) & (np.float32(WINSOR * WINSOR) * clamped >= least))
 
 
 @part

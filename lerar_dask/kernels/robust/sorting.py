@@ -6,9 +6,12 @@ Out  the first `LANES` columns sorted, in place
 
 from __future__ import annotations
 
+import numpy as np
+
+from lerar_dask.constants import MISSING, PRESENT
 from lerar_dask.kernels.compiled.kernel import part
 
-__all__ = ["LANES", "sort_rows"]
+__all__ = ["LANES", "sort_rows", "sorted_block"]
 
 LANES = 128
 """Columns that are sorted at once. A block is best some columns wider: rows then fall into more sets of the cache."""
@@ -42,3 +45,28 @@ def sort_rows(block):
                 break
             d, q, r = q - p, q // 2, p
         p //= 2
+
+
+@part
+def sorted_block(row, first, x0, width, block, counts):
+    """Sort the samples of pixels x0 to x0 + width - 1, and count those of each that are not missing.
+
+    Parameters
+    ----------
+    row : (planes, columns) float32     samples, `MISSING` where there is none; those from plane `first` on are taken
+    block : (n, >= LANES) float32       written
+    counts : (LANES,) int32             written; 0 beyond `width`
+    """
+    for k in range(block.shape[0]):
+        source, to = row[first + k, x0 : x0 + width], block[k]
+        for i in range(width):
+            to[i] = source[i]
+        for i in range(width, LANES):
+            to[i] = MISSING
+    sort_rows(block)
+    for i in range(LANES):
+        counts[i] = 0
+    for k in range(block.shape[0]):
+        values = block[k]
+        for i in range(LANES):
+            counts[i] += np.int32(values[i] < PRESENT)

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
-from lerar_dask.constants import MISSING
+from lerar_dask.constants import MISSING, PRESENT
 from lerar_dask.kernels.reject.classic import METHODS, reject_bounds
+from lerar_dask.kernels.robust.winsorized import keep_winsorized
 from tests.kernels import oracles
 
 
@@ -48,8 +50,59 @@ def test_bounds_keep_what_the_published_rule_keeps(method, n):
         x = x[x < 1e29]
         if x.size:
             wrong += kept[0, :, i].sum() != len(kept_by_oracle(x, method, low, high))
-    # a tie within the last float32 digit may fall on either side
-    assert wrong <= (1 if method in ("winsorized", "mad", "sigma") else 0)
+    # a tie within the last digit may fall on either side
+    assert wrong <= (1 if method in ("mad", "sigma") else 0)
+
+
+@njit
+def bounds_by_the_rule(cube, low, high):
+    """As `reject_bounds`, each pixel through `keep_winsorized`."""
+    lowest, highest = np.empty(cube.shape[2], np.float32), np.empty(cube.shape[2], np.float32)
+    for x in range(cube.shape[2]):
+        samples = np.sort(cube[0, :, x])
+        samples = samples[samples < np.float32(1e29)]
+        lowest[x], highest[x] = -np.inf, PRESENT
+        if samples.size > 0:
+            column = samples.astype(np.float64)
+            a, b = keep_winsorized(column, low, high, np.empty((2, samples.size + 1)))
+            lowest[x], highest[x] = samples[a], samples[b - 1]
+    return lowest, highest
+
+
+def with_outliers(rng, x):
+    return x + 30 * (rng.random(x.shape) < rng.uniform(0, 0.2))
+
+
+SHAPES = {
+    "normal": lambda rng, x: x,
+    "long tails": lambda rng, x: rng.standard_t(2, x.shape),
+    "skew": lambda rng, x: np.exp(x),
+    "outliers": with_outliers,
+    "ties": lambda rng, x: np.round(x),
+    "two noises": lambda rng, x: x * np.where(rng.random(x.shape) < 0.3, 5, 1),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(1, 70),
+    shape=st.sampled_from(sorted(SHAPES)),
+    noise=st.sampled_from([0.01, 1.0, 500.0]),
+    level=st.sampled_from([0.0, 100.0, 30_000.0]),
+    limits=st.tuples(*[st.sampled_from([1.5, 2.5, 3.0, 3.3, 5.0])] * 2),
+    absent=st.sampled_from([0.0, 0.3]),
+)
+def test_winsorized_bounds_are_those_of_the_rule(seed, n, shape, noise, level, limits, absent):
+    rng = np.random.default_rng(seed)
+    cube = (level + noise * SHAPES[shape](rng, rng.normal(size=(1, n, 500)))).astype(np.float32)
+    cube[rng.random(cube.shape) < absent] = MISSING
+    lowest, highest = reject_bounds(
+        cube, 0, n, method="winsorized", low=limits[0], high=limits[1], columns=cube.shape[2]
+    )
+    expected = bounds_by_the_rule(cube, *limits)
+    np.testing.assert_array_equal(lowest[0], expected[0])
+    np.testing.assert_array_equal(highest[0], expected[1])
 
 
 def test_percentile_uses_the_absolute_median_and_never_takes_all():
