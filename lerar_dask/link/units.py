@@ -19,6 +19,7 @@ import numpy as np
 from lerar_dask.errors import FrameError
 from lerar_dask.frames.frame import Frame, PixelSource
 from lerar_dask.frames.reader import band_of
+from lerar_dask.kernels.robust.medians import median
 from lerar_dask.link.sets import MasterSpec
 
 __all__ = ["Converted", "Units", "lights_of_one_unit"]
@@ -262,7 +263,7 @@ def _sample(frame: Frame) -> _Sample | None:
     values = values[np.isfinite(values)]
     if not values.size:
         return None
-    return _Sample(float(np.median(values)), float(values.max()), _lattice_of(values))
+    return _Sample(float(median(values)), float(values.max()), _lattice_of(values))
 
 
 def _lattice_of(values: np.ndarray) -> float:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.output.binning import area_means
+from lerar_dask.kernels.robust.medians import median
 from lerar_dask.products.hdus import atomic_path
 
 __all__ = ["MAX_PX", "Palette", "autostretch", "map_png", "reduce_planes", "reduce_rows", "render", "write_preview"]
@@ -112,10 +113,10 @@ def autostretch(image: np.ndarray) -> np.ndarray:
         return np.full(image.shape, np.nan, np.float32)
     shown = image[:, valid].astype(np.float32)
     sample = shown[:, :: max(1, shown.shape[1] // _SAMPLE_PX)]
-    skies = np.median(sample, axis=1, keepdims=True)
+    skies = median(sample, axis=1)[:, None]
     gains = _star_gains(sample - skies)[:, None]
     pixels = (sample - skies) * gains
-    sigma = float(np.mean(MAD_TO_SIGMA * np.median(np.abs(pixels), axis=1)))
+    sigma = float(np.mean(MAD_TO_SIGMA * median(np.abs(pixels), axis=1)))
     top = float(np.quantile(pixels, 0.9998))
     sigma = sigma or max(top, 1e-6) / 100  # more than half of the pixels are equal
     # Where nebula fills the field, MAD measures it and not the sky: black is then where the image is darkest.
@@ -170,11 +171,11 @@ def _star_gains(pixels: np.ndarray) -> np.ndarray:
     """Factor per channel that makes the light above the sky white on the whole, (channel,)."""
     if len(pixels) == 1:
         return np.ones(1, np.float32)
-    sigma = MAD_TO_SIGMA * np.median(np.abs(pixels), axis=1, keepdims=True)
+    sigma = MAD_TO_SIGMA * median(np.abs(pixels), axis=1)[:, None]
     bright = (pixels > 10 * sigma).all(axis=0) & (pixels < 0.5 * pixels.max(axis=1, keepdims=True)).all(axis=0)
     if bright.sum() < 50:
         return np.ones(len(pixels), np.float32)
-    level = np.median(pixels[:, bright], axis=1)
+    level = median(pixels[:, bright], axis=1)
     return np.clip(level.mean() / level, 0.25, 4).astype(np.float32)
 
 

@@ -6,6 +6,7 @@ shards, chunks and files of their own. zarr is imported only by who wants an arr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -299,13 +300,28 @@ class Store:
         ours = codecs in (["bytes", "crc32c"], ["bytes", "blosc", "crc32c"])
         if 0 in shape:
             return np.empty(shape, dtype)
-        if ours and all(c >= n for c, n in zip(chunks, shape, strict=True)):
-            chunk = checked_chunk(folder / _whole(len(shape)), tuple(chunks), dtype, packed="blosc" in codecs)
-            return chunk[tuple(slice(n) for n in shape)]
+        if ours:
+            return self._read_chunks(path, tuple(shape), tuple(chunks), dtype, packed="blosc" in codecs)
         try:
             return np.asarray(self.open_array(path)[...])
         except ValueError as error:
             raise damaged_part(folder) from error
+
+    def _read_chunks(
+        self, path: str, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: np.dtype, *, packed: bool
+    ) -> np.ndarray:
+        """An array of our own chunks; of several, one that was not written holds what zarr fills it with."""
+        grid = [-(-n // c) for n, c in zip(shape, chunks, strict=True)]
+        if math.prod(grid) == 1:
+            chunk = checked_chunk(self._part(path, [0] * len(shape)), chunks, dtype, packed=packed)
+            return chunk[tuple(slice(n) for n in shape)]
+        out = np.full(shape, np.nan if dtype.kind == "f" else 0, dtype)
+        for at in np.ndindex(*grid):
+            if self.has_part(path, at):
+                chunk = checked_chunk(self._part(path, at), chunks, dtype, packed=packed)
+                area = tuple(slice(i * c, min((i + 1) * c, n)) for i, c, n in zip(at, chunks, shape, strict=True))
+                out[area] = chunk[tuple(slice(a.stop - a.start) for a in area)]
+        return out
 
     def attributes(self, path: str) -> dict[str, Any]:
         """Attributes of an array."""

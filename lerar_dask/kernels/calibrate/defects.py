@@ -11,6 +11,7 @@ import numpy as np
 
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.compiled.kernel import kernel, part
+from lerar_dask.kernels.robust.medians import median
 
 __all__ = ["defects_from_dark", "defects_from_flat", "defects_from_subs"]
 
@@ -129,11 +130,7 @@ def _bad_lines(flat: np.ndarray, step: int) -> np.ndarray:
 def _middles(flat: np.ndarray) -> np.ndarray:
     """Median of each column, from every 7th pixel along it."""
     columns = np.ascontiguousarray(flat[::7].T)
-    middles = np.median(columns, axis=1)
-    gaps = np.isnan(middles)
-    if gaps.any():
-        middles[gaps] = np.nanmedian(columns[gaps], axis=1)
-    return middles
+    return np.nanmedian(columns, axis=1) if np.isnan(columns).any() else median(columns, axis=1)
 
 
 def _standing_out(
@@ -157,7 +154,7 @@ def _standing_out(
 
 
 def _robust_sigma(sample: np.ndarray) -> float:
-    return float(MAD_TO_SIGMA * np.median(np.abs(sample - np.median(sample))))
+    return float("nan") if np.isnan(sample).any() else float(MAD_TO_SIGMA * median(np.abs(sample - median(sample))))
 
 
 @kernel

@@ -13,6 +13,7 @@ import numpy as np
 
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.calibrate.saturation import saturated_share
+from lerar_dask.kernels.robust.medians import median
 
 __all__ = ["Look", "flat_misfits", "look_at", "misfits", "over_the_lights"]
 
@@ -171,4 +172,4 @@ def _median(values: np.ndarray | Sequence[float]) -> float:
     """Median of the numbers among the values; NaN where there are none."""
     array = np.asarray(values, np.float32 if isinstance(values, np.ndarray) else float)
     array = array[np.isfinite(array)]
-    return float(np.median(array)) if array.size else float("nan")
+    return float(median(array)) if array.size else float("nan")

@@ -11,6 +11,7 @@ import numpy as np
 
 from lerar_dask.constants import BLOCK_PX, MAD_TO_SIGMA
 from lerar_dask.kernels.compiled.kernel import kernel
+from lerar_dask.kernels.robust.medians import median
 
 __all__ = ["bin_cells", "cell_edges", "cell_size", "mask_blocks", "mask_radius"]
 
@@ -139,7 +140,8 @@ def _trend(value: np.ndarray, weight: np.ndarray, ys: np.ndarray, xs: np.ndarray
         return np.zeros(6)
     y, x, v = y[good], x[good], value[good].astype(np.float64)
     terms = np.stack([np.ones_like(y), y, x, y * y, y * x, x * x])
-    keep = np.abs(v - np.median(v)) <= 6 * MAD_TO_SIGMA * np.median(np.abs(v - np.median(v))) + 1e-9
+    away = np.abs(v - median(v))
+    keep = away <= 6 * MAD_TO_SIGMA * median(away) + 1e-9
     if keep.sum() < 12:
         return np.zeros(6)
     terms = terms[:, keep]

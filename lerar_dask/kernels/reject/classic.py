@@ -4,8 +4,8 @@ In   a cube (rows, planes, columns) float32 of aligned samples, `MISSING` (1e30)
 Out  per pixel the lowest and highest value kept (calibration frames: `winsorize`)
 
 All these rules keep a contiguous slice of the sorted samples. A block of pixels is sorted at once (Batcher's merge
-exchange on whole rows: min and max of two rows, no branches); what is left is read off the sorted columns (`winsorized`
-for winsorized clipping, which does that for many pixels at once).
+exchange on whole rows: min and max of two rows, no branches); what is left is read off the sorted columns (winsorized
+clipping does that for many pixels at once: `robust.winsorized_lanes`).
 Formulas as published, with the limits tested by strict comparison; sigma has a floor of 1e-6 of the median.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 
 from lerar_dask.constants import MAD_TO_SIGMA, PRESENT
 from lerar_dask.kernels.compiled.kernel import kernel, part
-from lerar_dask.kernels.reject.winsorized import bound_winsorized
 from lerar_dask.kernels.robust.sorting import LANES, sorted_block
 from lerar_dask.kernels.robust.winsorized import deviation, middle_of, running_sums
+from lerar_dask.kernels.robust.winsorized_lanes import bound_winsorized, room_for_lanes
 
 __all__ = ["METHODS", "reject_bounds"]
 
@@ -48,8 +48,7 @@ def reject_bounds(
     if method == "none":
         lowest[:], highest[:] = -np.inf, PRESENT
         return lowest, highest
-    # wider than their lanes: columns would otherwise fall into few sets of the cache
-    blocks = np.empty((3, last - first, LANES + 16), np.float32)
+    blocks = room_for_lanes(last - first)
     if method == "winsorized":
         bound_winsorized(cube, first, columns, np.array([low, high], float), blocks, lowest, highest)
     else:

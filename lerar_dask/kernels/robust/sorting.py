@@ -53,14 +53,15 @@ def sorted_block(row, first, x0, width, block, counts):
 
     Parameters
     ----------
-    row : (planes, columns) float32     samples, `MISSING` where there is none; those from plane `first` on are taken
+    row : (planes, columns) float32     samples, `MISSING` or no number where there is none; from plane `first` on
     block : (n, >= LANES) float32       written
     counts : (LANES,) int32             written; 0 beyond `width`
     """
     for k in range(block.shape[0]):
         source, to = row[first + k, x0 : x0 + width], block[k]
         for i in range(width):
-            to[i] = source[i]
+            v = source[i]
+            to[i] = v if (v < PRESENT) & (v > -PRESENT) else MISSING
         for i in range(width, LANES):
             to[i] = MISSING
     sort_rows(block)

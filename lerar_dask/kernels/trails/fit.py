@@ -12,7 +12,7 @@ from scipy.optimize import least_squares
 
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.compiled.kernel import kernel
-from lerar_dask.kernels.robust.medians import median_of
+from lerar_dask.kernels.robust.medians import median, median_of
 from lerar_dask.kernels.trails.search import REACH_PX, Line, line_axis
 
 __all__ = ["extent_windows", "refine_line"]
@@ -199,7 +199,7 @@ def _segment_shifts(profiles: np.ndarray, width: float, *, reach: float) -> tupl
     filled = np.nan_to_num(profiles - level[:, None])
     score = filled @ kernels.T
     best = score.argmax(axis=1)
-    noise = MAD_TO_SIGMA * np.median(np.abs(filled), axis=1) + 1e-3
+    noise = MAD_TO_SIGMA * median(np.abs(filled), axis=1) + 1e-3
     snr = score.max(axis=1) / noise
     # A star on the way may be far brighter than the trail: no segment outweighs the others by much.
     return trial[best], np.where(snr > 3.0, width / np.clip(snr, 3.0, 6.0), np.inf)

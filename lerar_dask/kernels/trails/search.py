@@ -14,6 +14,7 @@ from scipy.ndimage import uniform_filter
 
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.compiled.kernel import kernel
+from lerar_dask.kernels.robust.medians import median
 
 __all__ = ["REACH_PX", "Line", "find_lines", "line_axis"]
 
@@ -89,7 +90,7 @@ def _flattened(excess: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
     """Clipped residuals at bin scale, (2, ny, nx): value, validity; and at block scale (NaN = 0)."""
     known = np.isfinite(excess)
     values = np.where(known, excess, np.float32(0.0))
-    spread = MAD_TO_SIGMA * float(np.median(np.abs(values[known]))) if known.any() else 1.0
+    spread = MAD_TO_SIGMA * float(median(np.abs(values[known]))) if known.any() else 1.0
     values = np.clip(values * np.float32(1.0 / max(spread, 0.5)), -4.0, 4.0)
     count = uniform_filter(known.astype(np.float32), 13, mode="constant")
     local = uniform_filter(np.clip(values, -1.5, 1.5), 13, mode="constant") / np.maximum(count, np.float32(0.05))
@@ -109,7 +110,7 @@ def _flattened(excess: np.ndarray, fold: int) -> tuple[np.ndarray, np.ndarray]:
     flat[1] = use
     inside = flat[0][use]
     if inside.size:
-        flat[0] /= max(MAD_TO_SIGMA * float(np.median(np.abs(inside))), 0.5)
+        flat[0] /= max(MAD_TO_SIGMA * float(median(np.abs(inside))), 0.5)
     return flat, fine
 
 

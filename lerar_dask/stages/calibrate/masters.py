@@ -370,8 +370,8 @@ def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:
     for color in sorted(set(cfa)) if cfa else [None]:
         where = cells if color is None else [c for c, letter in zip(cells, cfa or "", strict=True) if letter == color]
         good = [np.isfinite(flat[c]) & (flat[c] > 0.02) for c in where]
-        lit = [flat[c][g] for c, g in zip(where, good, strict=True)]
+        lit = [flat[c].reshape(-1) if g.all() else flat[c][g] for c, g in zip(where, good, strict=True)]
         mean = sum(float(v.sum(dtype=np.float64)) for v in lit) / max(sum(v.size for v in lit), 1)
         for c, g in zip(where, good, strict=True):
-            np.divide(np.float32(mean), flat[c], out=gain[c], where=g)
+            np.divide(np.float32(mean), flat[c], out=gain[c], where=True if g.all() else g)
     return gain

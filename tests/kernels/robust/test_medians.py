@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
-from lerar_dask.kernels.robust.medians import median_of, median_of_few, middle_of_sorted, upper_median
+from lerar_dask.kernels.robust.medians import median, median_of, median_of_few, middle_of_sorted, upper_median
 
 VALUES = st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40)
 
@@ -25,3 +26,19 @@ def test_they_are_numpys(values):
 
 def test_of_nothing():
     assert np.isnan(middle_of_sorted(np.zeros(3, np.float32), 0))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    values=arrays(
+        st.sampled_from([np.float32, np.float64, np.uint16]),
+        array_shapes(min_dims=1, max_dims=3, max_side=20),
+        elements=st.integers(0, 999),
+    ),
+    axis=st.integers(0, 2),
+)
+def test_the_median_of_an_array_is_that_of_numpy(values, axis):
+    assert median(values) == np.median(values)
+    axis %= values.ndim
+    np.testing.assert_array_equal(median(values, axis), np.median(values, axis=axis))
+    assert median(values).dtype == np.median(values).dtype
