@@ -28,9 +28,9 @@ _STARTUP_S = 4.0
 _BLOCKS_BYTES = 0.09
 """Measurements per pixel, packed: three float32 per 8 px block, and what lies beside them."""
 _STAR_BYTES = 50
-_REQUESTS, _REQUESTS_OF_SUB, _REQUESTS_OF_CHUNK, _ROWS_OF_CHUNK = 600, 60, 6, 3
+_REQUESTS, _REQUESTS_OF_SUB, _REQUESTS_OF_CHUNK, _ROWS_OF_CHUNK = 600, 36, 6, 2.5
 """Of a run, of a sub that is new (written, and read again by the solves), of a chunk of a master and of each sub in it: counted
-in runs of 10 to 40 subs of 1 and 4 Mpix, within a tenth; a test holds it within a third.
+in runs of 6 to 24 subs of 0.5 to 4 Mpix, within a tenth; a test holds it within a third.
 """
 _PACKED_MAP, _PACKED_MASTER, _PACKED_RAW = 0.62, 0.3, 0.55
 """Size of packed float maps, of all planes of a master, and of raw pixels under lz4, as shares of the plain one."""
@@ -117,11 +117,11 @@ def _written_bytes(night: Night, new: set[str], settings: Settings) -> int:
 
 def _requests(night: Night, new: set[str]) -> int:
     """Requests to a bucket: what a sub writes, and for each chunk of a master the rows of inner chunks of each sub."""
-    total = _REQUESTS + len(new) * _REQUESTS_OF_SUB
+    total: float = _REQUESTS + len(new) * _REQUESTS_OF_SUB
     for group in night.links.groups:
         n_chunks = len(list(Canvas((0, 0), group.frames[0].shape).chunks()))
         total += n_chunks * (len(group.frames) * _ROWS_OF_CHUNK + _REQUESTS_OF_CHUNK)
-    return total
+    return round(total)
 
 
 def _group_plan(

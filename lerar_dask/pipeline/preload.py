@@ -22,30 +22,28 @@ from lerar_dask.tasks import Step
 
 __all__ = ["Beside", "beside", "preload_modules"]
 
-_MODULES = {
-    # Compiled code mostly, which does not keep the interpreter to itself.
-    "ingest": (
-        "lerar_dask.pipeline.target",
-        "lerar_dask.pipeline.products",
-        "lerar_dask.pipeline.run_report",
-        "lerar_dask.pipeline.header_facts",
-        "astropy.io.fits",
-        "astropy.table",
-        "jinja2",
-    ),
-}
-"""Modules by the step during which they are loaded."""
+_MODULES = (
+    "lerar_dask.pipeline.target",
+    "lerar_dask.pipeline.products",
+    "lerar_dask.pipeline.run_report",
+    "lerar_dask.pipeline.header_facts",
+    "astropy.io.fits",
+    "astropy.table",
+    "jinja2",
+)
+"""Loaded during the first steps: those run compiled code mostly, which does not keep the interpreter to itself."""
+_FIRST_STEPS = ("look over", "ingest")
 _PLOTTER_BYTES = 100 << 20
 
 
 def preload_modules(event: Event) -> None:
-    """Consumer of the runtime's events that begins to load what comes after a step."""
-    if isinstance(event, StepStarted) and event.step in _MODULES:
-        threading.Thread(target=_load, args=(_MODULES[event.step],), name="loading", daemon=True).start()
+    """Consumer of the runtime's events that begins to load what later steps need."""
+    if isinstance(event, StepStarted) and event.step in _FIRST_STEPS:
+        threading.Thread(target=_load, name="loading", daemon=True).start()
 
 
-def _load(modules: tuple[str, ...]) -> None:
-    for module in modules:
+def _load() -> None:
+    for module in _MODULES:
         importlib.import_module(module)
 
 

@@ -9,8 +9,7 @@ from lerar_dask.runtime.memory import RESERVED_BYTES, format_bytes
 from lerar_dask.settings import Settings
 from lerar_dask.stages.calibrate.masters import set_bytes
 from lerar_dask.stages.ingest import ingest_bytes
-from lerar_dask.stages.normalize import solve as normalize
-from lerar_dask.stages.register.agree import agree_bytes
+from lerar_dask.stages.solve_memory import agree_bytes, solve_bytes
 
 __all__ = ["within_memory"]
 
@@ -43,7 +42,7 @@ def _check_solves(night: Night, budget_bytes: int) -> None:
     for group in night.links.groups:
         shapes = [frame.shape for frame in group.frames]
         same_target = sum(len(other.frames) for other in night.links.groups if other.target == group.target)
-        least = RESERVED_BYTES + max(normalize.solve_bytes(shapes), agree_bytes(same_target))
+        least = RESERVED_BYTES + max(solve_bytes(shapes), agree_bytes(same_target))
         if least > budget_bytes:
             raise MemoryBudgetError(
                 f"solving the {len(shapes)} subs of {group.name} needs {format_bytes(least)}, {format_bytes(budget_bytes)} "

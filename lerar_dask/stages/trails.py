@@ -34,8 +34,8 @@ BATCH = 8
 """Subs whose trails one task looks for."""
 SCENE_SUBS = 64
 """Subs, spread over the group, that make the scene at block scale."""
-SCENE_ROWS = 128
-"""Rows of blocks that one task makes of the scene; each reads the blocks of all those subs."""
+_SCENE_BLOCKS = 160_000
+"""Blocks of the scene that one task makes at most; each reads the blocks of all those subs."""
 _HALO = 2
 """Rows around a band that must be known for the second round to be right in all of its own."""
 
@@ -43,13 +43,13 @@ _HALO = 2
 def prepare_scene(store: Store, members: Sequence[Sub], transforms: np.ndarray, n_channels: int, *, key: str) -> None:
     """Make the array that the tasks of `plan_scene` fill (driver only)."""
     path = f"normalization/{key}/block_scene"
-    shape = _canvas(members, transforms).shape
+    canvas = _canvas(members, transforms)
     if not store.has(path):
         store.create_array(
             path,
-            shape=(n_channels, *shape),
+            shape=(n_channels, *canvas.shape),
             dtype="float32",
-            chunks=(n_channels, SCENE_ROWS, shape[1]),
+            chunks=(n_channels, _scene_rows(canvas), canvas.shape[1]),
             dims=("channel", "by", "bx"),
         )
 
@@ -58,8 +58,9 @@ def plan_scene(store_url: str, members: Sequence[Sub], transforms: np.ndarray, *
     """Tasks that make the scene at block scale, one per band of its rows."""
     chosen = np.unique(np.linspace(0, len(members) - 1, SCENE_SUBS).astype(int)).tolist()
     canvas = _canvas(members, transforms)
+    most = _scene_rows(canvas)
     tasks = []
-    for band in range(-(-canvas.shape[0] // SCENE_ROWS)):
+    for band in range(-(-canvas.shape[0] // most)):
         arguments = {
             "store_url": store_url,
             "members": tuple(members[k] for k in chosen),
@@ -69,7 +70,7 @@ def plan_scene(store_url: str, members: Sequence[Sub], transforms: np.ndarray, *
             "key": key,
             "band": band,
         }
-        rows = min(SCENE_ROWS, canvas.shape[0] - band * SCENE_ROWS)
+        rows = min(most, canvas.shape[0] - band * most)
         tasks.append(
             Task(
                 key=f"scene/{name}/{band}",
@@ -80,7 +81,7 @@ def plan_scene(store_url: str, members: Sequence[Sub], transforms: np.ndarray, *
             )
         )
     # Blocks (12 bytes), sky and mask of all subs in a band, and one sub's whole.
-    bytes_ = 17 * len(chosen) * (SCENE_ROWS + 8) * canvas.shape[1] + 16 * canvas.shape[0] * canvas.shape[1]
+    bytes_ = 17 * len(chosen) * (most + 8) * canvas.shape[1] + 16 * canvas.shape[0] * canvas.shape[1]
     at = f"normalization/{key}/block_scene"
     return Step(
         name="scene",
@@ -148,8 +149,9 @@ def make_scene(
     store = open_store(store_url)
     skies = _Skies.of(store, key)
     mask = store.read_array(f"normalization/{key}/mask")
-    first = band * SCENE_ROWS - _HALO
-    rows = min(SCENE_ROWS, canvas.shape[0] - band * SCENE_ROWS) + 2 * _HALO
+    most = _scene_rows(canvas)
+    first = band * most - _HALO
+    rows = min(most, canvas.shape[0] - band * most) + 2 * _HALO
     origin_xy = (canvas.origin_xy[0], canvas.origin_xy[1] + BLOCK_PX * first)
     parts = [
         _part(store, member, reference_to_sub, skies, number, mask, origin_xy, (rows, canvas.shape[1]))
@@ -296,6 +298,13 @@ def _part(
         sigma=[float(np.nanmedian(channel[..., 1])) for channel in grid],
         reference_to_sub=shift @ reference_to_sub,
     )
+
+
+def _scene_rows(canvas: Scene) -> int:
+    """Rows of blocks that one task makes of the scene: bands of one height, as few as may be."""
+    height, width = canvas.shape
+    bands = -(-height // max(_SCENE_BLOCKS // width, 1))
+    return -(-height // bands)
 
 
 def _canvas(members: Sequence[Sub], transforms: np.ndarray) -> Scene:

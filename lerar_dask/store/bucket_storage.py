@@ -13,8 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-import urllib.error
-import urllib.request
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -279,6 +277,8 @@ class BucketStorage:
                 list(pool.map(self._remove_one, some))
 
     def _remove_one(self, path: str) -> None:
+        import urllib.request
+
         import obstore
 
         with _as_os_error(self.shown(path)):

@@ -107,7 +107,7 @@ def test_trails(night):
 def test_the_scene_does_not_depend_on_its_bands(night, monkeypatch):
     scenes = []
     for rows in (4, 11, 128):
-        monkeypatch.setattr(trails_stage, "SCENE_ROWS", rows)
+        monkeypatch.setattr(trails_stage, "_scene_rows", lambda _, rows=rows: rows)
         _solved(night, "local", f"bands{rows}", trails=True)
         scenes.append(night[0].read_array(f"normalization/bands{rows}/block_scene"))
     assert np.isfinite(scenes[0]).mean() > 0.5

@@ -49,7 +49,6 @@ TYPES = (
     ("normalize.surface._evaluate", "f8[:,::1], f8, f8, f8[::1], f8[::1], f4[::1]"),
     ("output.binning._area_means", "f4[:,::1], i8, f4[:,::1]"),
     ("output.words._turn", "u4[:,::1], u4[:,::1]"),
-    ("trails.fit._level", "f8[:,::1]"),
     ("trails.fit._means_across", "f8[:,::1], f8, f8, f8, f8, f8[::1]"),
     ("trails.fit._means_across", "f8[::1,:], f8, f8, f8, f8, f8[::1]"),
     ("trails.search._search", "f4[:,::1], f8, f8, i8, f8"),

@@ -8,11 +8,10 @@ windows gives place and width, so that stars on the way do not matter; each wind
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from lerar_dask.constants import MAD_TO_SIGMA
 from lerar_dask.kernels.compiled.kernel import kernel
-from lerar_dask.kernels.robust.medians import median, median_of
+from lerar_dask.kernels.robust.medians import median
 from lerar_dask.kernels.trails.search import REACH_PX, Line, line_axis
 
 __all__ = ["extent_windows", "refine_line"]
@@ -138,17 +137,10 @@ def _strip(pixels: np.ndarray, window: np.ndarray, steep: bool, cfa: bool) -> tu
     return (out.T, rows, columns) if steep else (out, columns, rows)
 
 
-@kernel
 def _level(part: np.ndarray) -> None:
     """Take the median off, and divide by the noise, in place."""
-    values = part.copy().reshape(-1)
-    middle = median_of(values)
-    for k in range(values.size):
-        values[k] = abs(values[k] - middle)
-    spread = max(MAD_TO_SIGMA * median_of(values), 1e-9)
-    for i in range(part.shape[0]):
-        for j in range(part.shape[1]):
-            part[i, j] = (part[i, j] - middle) / spread
+    part -= median(part)
+    part /= max(MAD_TO_SIGMA * float(median(np.abs(part))), 1e-9)
 
 
 def _profile(strip: tuple[np.ndarray, np.ndarray, np.ndarray], at: float, slope: float) -> np.ndarray:
@@ -176,6 +168,8 @@ def _gaussian(profile: np.ndarray, reach: float) -> tuple[float, float, float, f
     start = int(np.flatnonzero(inside)[smooth[inside].argmax()])
     guess = (max(float(smooth[start]), 1e-3), float(axis[start]), 1.7)
     near = np.abs(axis - guess[1]) <= 16
+    from scipy.optimize import least_squares  # takes a tenth of a second, and most nights have no line to fit
+
     fit = least_squares(_misfit, guess, method="lm", max_nfev=200, args=(axis[near], profile[near]))
     peak, center, width = (float(v) for v in fit.x)
     width = abs(width)

@@ -24,6 +24,7 @@ from lerar_dask.kernels.normalize.ln_reference import adopt_reference
 from lerar_dask.kernels.normalize.surface import surface_shape
 from lerar_dask.settings import Normalize
 from lerar_dask.stages.group_cells import GroupCells
+from lerar_dask.stages.solve_memory import solve_bytes
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
@@ -35,7 +36,6 @@ __all__ = [
     "load",
     "normalization_key",
     "plan",
-    "solve_bytes",
     "solve_group",
 ]
 
@@ -116,18 +116,6 @@ def plan(
         task_bytes=solve_bytes([m.shape for m in members]),
         is_there=lambda store, _: store.has(f"normalization/{key}/scale"),
     )
-
-
-def solve_bytes(shapes: Sequence[tuple[int, int]]) -> int:
-    """Memory that solving subs of these shapes together takes."""
-    # 40 bytes per cell (values, weights, positions, work), 190 per star while the common ones are found, a few subs' blocks.
-    cells = sum(height * width for height, width in shapes) // cell_size(max(shapes), len(shapes)) ** 2
-    stars = sum(min(_STARS, height * width // _PIXELS_OF_STAR) for height, width in shapes)
-    return max(40 * cells, 190 * stars) + (96 << 20)
-
-
-_STARS, _PIXELS_OF_STAR = 3000, 1000
-"""Stars of a sub, at most by default, and as many as a rich field has."""
 
 
 def solve_group(

@@ -24,11 +24,12 @@ from lerar_dask.stages.register.reasons import reasons_of
 from lerar_dask.stages.register.second_chance import match_by_catalogue, match_by_neighbors, match_thoroughly
 from lerar_dask.stages.register.solutions import match_by_solution, place_islands
 from lerar_dask.stages.side_by_side import side_by_side
+from lerar_dask.stages.solve_memory import agree_bytes
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task
 
-__all__ = ["Registration", "agree", "agree_bytes", "agree_key", "load", "plan_agree"]
+__all__ = ["Registration", "agree", "agree_key", "load", "plan_agree"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,6 @@ def _agree_digest(
     members: Sequence[Sub], reference: Sub, matches: Sequence[dict[str, Any] | None], settings: Register
 ) -> str:
     return digest("agree", code_of(__name__), list(members), reference, list(matches), settings)
-
-
-def agree_bytes(n: int) -> int:
-    """Memory that bringing the matches of `n` subs together takes."""
-    return n * 200_000 + (64 << 20)
 
 
 def agree(
