@@ -21,7 +21,8 @@ from lerar_dask.constants import PLANES
 from lerar_dask.errors import StoreError, UsageError
 from lerar_dask.grid import CHUNK_SHAPE, Canvas, Window
 from lerar_dask.replay import steps_of
-from lerar_dask.settings import Drizzle, Integrate, from_toml
+from lerar_dask.settings import Drizzle, Integrate
+from lerar_dask.settings_toml import from_toml
 from lerar_dask.store.access import Store, open_store
 from lerar_dask.sub import Sub
 from lerar_dask.tasks import Step, Task

@@ -1,4 +1,4 @@
-"""The only home of defaults: one frozen dataclass per stage, TOML in and out.
+"""The only home of defaults: one frozen dataclass per stage (as TOML: `settings_toml`).
 
 The text under each field is its help on the command line, its comment in `lerar.toml` and its documentation. Field
 names are unique over all classes, so that `--reject` or `LERAR_REJECT` need no prefix. `Run` says where and how; it
@@ -7,10 +7,9 @@ never enters a digest. All others are science: a changed value redoes what depen
 
 from __future__ import annotations
 
-import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -33,9 +32,7 @@ __all__ = [
     "Settings",
     "Slurm",
     "field_texts",
-    "from_toml",
-    "places_from_toml",
-    "to_toml",
+    "from_tables",
 ]
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -369,7 +366,7 @@ class Settings:
         tables: dict[str, dict[str, Any]] = {}
         for name, value in values.items():
             tables.setdefault(_table_of(name), {})[name] = value
-        return _settings(tables)
+        return from_tables(tables)
 
 
 def field_texts(stage: type) -> dict[str, str]:
@@ -396,73 +393,19 @@ def _texts_of(module: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def to_toml(settings: Settings, *, nights: Sequence[Path] = (), out: Path | None = None) -> str:
-    """Every setting in force as TOML, each with its text as a comment.
+def from_tables(tables: dict[str, Any], *, where: str = "", base: Path | None = None) -> Settings:
+    """Checked settings from tables of plain values.
 
     Parameters
     ----------
-    nights, out
-        Written into `[run]` when given, so that `lerar stack --config OUT/lerar.toml` alone repeats the run.
-    """
-    lines = ["# Settings of lerar; `lerar stack --config` of this file repeats the run.", ""]
-    for table in fields(settings):
-        stage = getattr(settings, table.name)
-        lines += [f"# {(stage.__doc__ or '').splitlines()[0]}", f"[{table.name}]"]
-        if table.name == "run" and (nights or out):
-            lines += ["# The folders of raw frames, and where the results go."]
-            lines += [f"nights = [{', '.join(_toml_value(Path(n).resolve()) for n in nights)}]"]
-            lines += [f"out = {_toml_value(Path(out).resolve())}"] if out else []
-        for name, text in field_texts(type(stage)).items():
-            value = getattr(stage, name)
-            lines += [f"# {line}" for line in text.splitlines()]
-            lines += [f"# {name} =" if value is None else f"{name} = {_toml_value(value)}"]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def from_toml(source: str | Path) -> Settings:
-    """Settings from a TOML file (a `Path`) or its text (a `str`); what is not named keeps its default.
-
-    Relative paths inside a file are taken from the file's folder.
+    where : what the values come from, for messages
+    base : folder that relative paths are taken from
 
     Raises
     ------
     UsageError
-        when it cannot be read, names an unknown table or setting (with the nearest one), or a value does not fit.
+        for an unknown table or setting (with the nearest one), or a value that does not fit.
     """
-    where, tables = _load_toml(source)
-    base = source.resolve().parent if isinstance(source, Path) else None
-    return _settings(tables, where=where, base=base)
-
-
-def places_from_toml(source: str | Path) -> tuple[list[Path], Path | None]:
-    """The folders of raw frames and the output folder that `to_toml` wrote, if any."""
-    where, tables = _load_toml(source)
-    run = tables.get("run", {})
-    nights, out = run.get("nights", []), run.get("out")
-    if not isinstance(nights, list) or not all(isinstance(n, str) for n in nights):
-        raise UsageError(f"{where}: [run] nights must be a list of folders")
-    if out is not None and not isinstance(out, str):
-        raise UsageError(f"{where}: [run] out must be a folder")
-    return [Path(n) for n in nights], Path(out) if out else None
-
-
-def _load_toml(source: str | Path) -> tuple[str, dict[str, Any]]:
-    """Name for messages, and tables."""
-    import tomllib
-
-    where = str(source) if isinstance(source, Path) else "settings"
-    try:
-        text = source.read_text(encoding="utf-8", errors="surrogateescape") if isinstance(source, Path) else source
-        return where, tomllib.loads(text)
-    except OSError as error:
-        raise UsageError(f"{where}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: not valid TOML: {error}") from error
-
-
-def _settings(tables: dict[str, Any], *, where: str = "", base: Path | None = None) -> Settings:
-    """Checked settings from tables of plain values."""
     homes = {t.name: t.default_factory for t in fields(Settings)}
     stages = {}
     prefix = f"{where}: " if where else ""
@@ -527,11 +470,6 @@ def _short(value: Any) -> str:
     """A value for a message, cut where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _toml_value(value: Any) -> str:
-    """One value as TOML; JSON's strings, numbers and booleans are TOML's too."""
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _names(stage: Any) -> list[str]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import lerar_dask
 from lerar_dask.errors import UsageError
 from lerar_dask.identity import digest
-from lerar_dask.settings import Integrate, Settings, field_texts, from_toml, places_from_toml, to_toml
+from lerar_dask.settings import Integrate, Settings, field_texts
+from lerar_dask.settings_toml import from_toml, places_from_toml, to_toml
 
 
 def test_defaults_survive_toml():

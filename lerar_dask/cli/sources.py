@@ -16,7 +16,8 @@ from typing import Any
 from cyclopts import App, ArgumentCollection, Token
 
 from lerar_dask.errors import UsageError
-from lerar_dask.settings import Settings, from_toml
+from lerar_dask.settings import Settings
+from lerar_dask.settings_toml import from_toml
 
 __all__ = ["PREFIX", "fill", "settings_of", "unknown_variables"]
 

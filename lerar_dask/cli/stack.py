@@ -17,6 +17,7 @@ from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
 from lerar_dask.products.quantities import duration, size
 from lerar_dask.runtime.memory import check_address_space, parse_bytes
+from lerar_dask.settings_toml import places_from_toml
 from lerar_dask.standing import standing_summary
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def tell_of_compiling(bus: Bus) -> None:
 
 def _places(nights: list[Path], out: Path | None, config: Path | None) -> tuple[list[Path], Path]:
     """Where to read and where to write: from the command line, else from the settings file."""
-    known_nights, known_out = s.places_from_toml(config) if config else ([], None)
+    known_nights, known_out = places_from_toml(config) if config else ([], None)
     nights, out = nights or known_nights, out or known_out
     if not nights:
         raise UsageError("which frames? No folder was given", "lerar stack NIGHT -o OUT")

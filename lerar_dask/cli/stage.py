@@ -16,7 +16,8 @@ from lerar_dask.cli.places import needs_night
 from lerar_dask.cli.stack import tell_of_compiling, tell_summary
 from lerar_dask.cli.text import say
 from lerar_dask.errors import UsageError
-from lerar_dask.settings import Settings, from_toml
+from lerar_dask.settings import Settings
+from lerar_dask.settings_toml import from_toml
 
 __all__ = ["stage"]
 

@@ -22,7 +22,8 @@ from lerar_dask.run import store_of
 from lerar_dask.runtime import events
 from lerar_dask.runtime.executors import make_executor
 from lerar_dask.runtime.run import run_step
-from lerar_dask.settings import Settings, from_toml, places_from_toml
+from lerar_dask.settings import Settings
+from lerar_dask.settings_toml import from_toml, places_from_toml
 from lerar_dask.store.access import Store
 from lerar_dask.store.document import NODE
 from lerar_dask.store.storage import Place, bucket_of, open_storage

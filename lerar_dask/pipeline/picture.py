@@ -33,7 +33,8 @@ from lerar_dask.products import report
 from lerar_dask.run import Run, RunState, store_of
 from lerar_dask.runtime import events, memory
 from lerar_dask.runtime.executors import make_executor
-from lerar_dask.settings import Settings, from_toml
+from lerar_dask.settings import Settings
+from lerar_dask.settings_toml import from_toml
 from lerar_dask.stages.picture import deconvolve, finish, linear, measure, psf
 from lerar_dask.stages.picture.numbers import balance_of, facts_of, light_limits, tone_of
 from lerar_dask.store.access import Store, open_store

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from lerar_dask.errors import UsageError
 from lerar_dask.products.hdus import atomic_path
-from lerar_dask.settings import Settings, from_toml, places_from_toml, to_toml
+from lerar_dask.settings import Settings
+from lerar_dask.settings_toml import from_toml, places_from_toml, to_toml
 
 __all__ = ["keep_settings"]
 

@@ -3,7 +3,8 @@
 import pytest
 
 from lerar_dask.cli.app import run
-from lerar_dask.settings import Picture, Run, Settings, to_toml
+from lerar_dask.settings import Picture, Run, Settings
+from lerar_dask.settings_toml import to_toml
 
 
 @pytest.fixture

@@ -21,7 +21,8 @@ from lerar_dask.kernels.picture.psf import Psf, psf_image
 from lerar_dask.kernels.picture.star_colors import measure_colors
 from lerar_dask.pipeline.picture import make_pictures
 from lerar_dask.runtime.events import Bus
-from lerar_dask.settings import Settings, from_toml
+from lerar_dask.settings import Settings
+from lerar_dask.settings_toml import from_toml
 from lerar_dask.simulate import Truth, simulate_colors
 from lerar_dask.stages.picture.recipe import Channel, make_recipe
 from lerar_dask.store.access import Store

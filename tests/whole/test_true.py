@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from lerar_dask.run import Run
-from lerar_dask.settings import from_toml
+from lerar_dask.settings_toml import from_toml
 from tests.conftest import run
 
 KILLED_AT = """
