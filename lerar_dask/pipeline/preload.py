@@ -29,7 +29,7 @@ _MODULES = (
     "lerar_dask.pipeline.header_facts",
     "astropy.io.fits",
     "astropy.table",
-    "jinja2",
+    "bokeh.palettes",
 )
 """Loaded during the first steps: those run compiled code mostly, which does not keep the interpreter to itself."""
 _FIRST_STEPS = ("look over", "ingest")
@@ -45,6 +45,9 @@ def preload_modules(event: Event) -> None:
 def _load() -> None:
     for module in _MODULES:
         importlib.import_module(module)
+    from lerar_dask.products.report import page_template
+
+    page_template()
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +22,19 @@ from lerar_dask.products.plots import Plots, group_colors, plots
 from lerar_dask.products.preview import map_png
 from lerar_dask.products.quantities import duration, size
 
-__all__ = ["GroupReport", "PictureReport", "ReportData", "StageTiming", "Surface", "in_time", "write_report"]
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = [
+    "GroupReport",
+    "PictureReport",
+    "ReportData",
+    "StageTiming",
+    "Surface",
+    "in_time",
+    "page_template",
+    "write_report",
+]
 
 _MAX_SURFACES = 160
 _PREVIEW_PX = 1800
@@ -140,15 +153,9 @@ def write_report(path: Path, data: ReportData, drawn: Plots | None = None) -> No
     ----------
     drawn : what `plots` made of `in_time(data.frames)`, when that was done before
     """
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["duration"] = duration
-    environment.filters["size"] = size
     frames = in_time(data.frames)
     script, figures, resources = drawn or plots(frames)
-    page = environment.get_template("report.html.j2").render(
+    page = page_template().render(
         data=data,
         counts=_counts(frames),
         groups=[_group_view(g) for g in data.groups],
@@ -161,6 +168,18 @@ def write_report(path: Path, data: ReportData, drawn: Plots | None = None) -> No
     )
     with atomic_path(path) as partial:
         partial.write_text(page, encoding="utf-8", errors="replace")  # names of files may be no text
+
+
+@cache
+def page_template() -> jinja2.Template:
+    """The page, read and compiled once: that takes a tenth of a second, which nobody should wait for at the end of a run."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["duration"] = duration
+    environment.filters["size"] = size
+    return environment.get_template("report.html.j2")
 
 
 def _counts(frames: Sequence[Mapping[str, Any]]) -> dict[str, int]:
