@@ -7,16 +7,14 @@ never enters a digest. All others are science: a changed value redoes what depen
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from lerar_dask.errors import UsageError
+from lerar_dask.setting_values import check_store, checked_value, nearest, shortened
 
 __all__ = [
     "Drizzle",
@@ -412,10 +410,10 @@ def from_tables(tables: dict[str, Any], *, where: str = "", base: Path | None = 
     for table, values in tables.items():
         if not isinstance(values, dict):
             home = {n: h for h, stage in homes.items() for n in _names(stage)}.get(table)
-            hint = f"put it under [{home}]" if home else _nearest(table, homes)
+            hint = f"put it under [{home}]" if home else nearest(table, homes)
             raise UsageError(f"{prefix}{table!r} stands outside of a table", hint)
         if table not in homes:
-            raise UsageError(f"{prefix}no table is called [{table}]", _nearest(table, homes))
+            raise UsageError(f"{prefix}no table is called [{table}]", nearest(table, homes))
         stage = homes[table]
         hints = get_type_hints(stage)
         checked = {}
@@ -424,52 +422,14 @@ def from_tables(tables: dict[str, Any], *, where: str = "", base: Path | None = 
                 continue
             if name not in hints:
                 raise UsageError(f"{prefix}no setting is called {name!r} in [{table}]", _elsewhere(name, table, homes))
-            checked[name] = _checked(value, hints[name], f"{prefix}{name}", base)
+            checked[name] = checked_value(value, hints[name], f"{prefix}{name}", base)
             if name in _RANGES:
                 least, most = _RANGES[name]
                 if not least <= checked[name] <= most:
-                    raise UsageError(f"{prefix}{name} must be between {least:g} and {most:g}, not {_short(value)}")
-        _check_store(checked.get("store", ""), prefix)
+                    raise UsageError(f"{prefix}{name} must be between {least:g} and {most:g}, not {shortened(value)}")
+        check_store(checked.get("store", ""), prefix)
         stages[table] = stage(**checked)  # type: ignore[operator]
     return Settings(**stages)
-
-
-def _checked(value: Any, hint: Any, name: str, base: Path | None) -> Any:
-    """`value` as the type that the setting wants, or a UsageError."""
-    kinds = get_args(hint) if not isinstance(hint, type) else (hint,)
-    if all(isinstance(kind, str) for kind in kinds):  # Literal
-        if value in kinds:
-            return value
-        choices = ", ".join(map(repr, kinds))
-        raise UsageError(f"{name} cannot be {value!r}", f"choose from {choices}")
-    if value is None and NoneType in kinds:
-        return None
-    if Path in kinds and isinstance(value, str | Path):
-        path = Path(value).expanduser()
-        return (base / path) if base else path
-    if float in kinds and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if type(value) in kinds and type(value) is not float:
-        return value
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a text", Path: "a path"}
-    raise UsageError(f"{name} must be {words[kinds[0]]}, not {value!r}")
-
-
-def _check_store(store: str, prefix: str) -> None:
-    """Refuse what is neither a folder of a file system nor a bucket."""
-    if "://" in store and not store.startswith("s3://"):
-        raise UsageError(
-            f"{prefix}store {_short(store)}: lerar keeps its store in a folder of this machine, on a shared disk or in a bucket",
-            "give a path without ://, or s3://bucket/folder",
-        )
-    if any(ord(c) < 32 for c in store):
-        raise UsageError(f"{prefix}store {_short(store)}: a folder's name with control characters is not taken")
-
-
-def _short(value: Any) -> str:
-    """A value for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _names(stage: Any) -> list[str]:
@@ -479,15 +439,7 @@ def _names(stage: Any) -> list[str]:
 def _elsewhere(name: str, table: str, homes: dict[str, Any]) -> str:
     """Hint for a name that `table` does not have."""
     home = {n: h for h, stage in homes.items() for n in _names(stage)}.get(name)
-    return f"it belongs into [{home}]" if home else _nearest(name, [n for s in homes.values() for n in _names(s)])
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?`, or nothing when nothing is near."""
-    import difflib
-
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
+    return f"it belongs into [{home}]" if home else nearest(name, [n for s in homes.values() for n in _names(s)])
 
 
 def _table_of(name: str) -> str:
@@ -495,4 +447,4 @@ def _table_of(name: str) -> str:
     homes = {f.name: t.name for t in fields(Settings) for f in fields(t.default_factory)}  # type: ignore[arg-type]
     if name in homes:
         return homes[name]
-    raise UsageError(f"no setting is called {name!r}", _nearest(name, homes))
+    raise UsageError(f"no setting is called {name!r}", nearest(name, homes))

@@ -133,7 +133,7 @@ def tell_of_compiling(bus: Bus) -> None:
     from lerar_dask.kernels.compiled import cache, precompile
     from lerar_dask.runtime.events import Event, Note, RunStarted
 
-    text = "the first run compiles its kernels for this machine: it takes about a minute longer"
+    text = "the first run compiles its kernels for this machine: it takes about twenty seconds longer on two cores"
     if cache.NOT_KEPT:
         text = (
             "there is no place where compiled kernels can be kept: each run compiles them, about a minute. "

@@ -6,6 +6,7 @@ into the page, so that it needs no network.
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
@@ -204,11 +205,8 @@ def main() -> None:
 
     What plots need is loaded before that one has anything to show; where it has nothing, or ends, so does this one.
     """
-    import bokeh.document
-    import bokeh.embed
-    import bokeh.plotting
-    import bokeh.resources  # noqa: F401
-
+    for module in ("bokeh.document", "bokeh.embed", "bokeh.plotting", "bokeh.resources"):
+        importlib.import_module(module)
     try:
         frames, gap_h = pickle.load(sys.stdin.buffer)
     except EOFError:

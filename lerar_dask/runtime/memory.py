@@ -55,7 +55,7 @@ def parse_bytes(text: str) -> int:
     UsageError
         when it is no size.
     """
-    found = _SIZE.fullmatch(text)
+    found = _SIZE.fullmatch(text)  # the words of dask.utils.parse_bytes, which takes 60 ms to load
     if not found:
         raise UsageError(f"{text[:60]!r} is no amount of memory", "write it as 2GiB or 1500MB")
     number, prefix, binary = found.groups()

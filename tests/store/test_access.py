@@ -141,3 +141,21 @@ def test_sweep_leaves_only_what_is_whole(store):
     assert store.sweep() == 2
     assert store.sweep() == 0
     assert store.read_array("a/b").tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("path", ["normalization/k/block_scene", "picture/k/image"])
+def test_arrays_of_several_chunks_are_read_as_zarr_reads_them(store, path):
+    """Packed and plain; what was not written is filled, and what is cut off at the end is left out."""
+    store.create_array(path, shape=(2, 11, 7), dtype="float32", chunks=(2, 4, 3), dims=("a", "b", "c"))
+    rng = np.random.default_rng(1)
+    for at in ((0, 0, 0), (0, 2, 2), (0, 1, 0)):
+        store.write_part(path, at, rng.normal(size=(2, 4, 3)).astype(np.float32))
+    read = store.read_array(path)
+    assert read.shape == (2, 11, 7)
+    assert np.isfinite(read).sum() == 2 * (4 * 3 + 4 * 3 + 3 * 1)
+    np.testing.assert_array_equal(read, store.open_array(path)[...])
+
+
+def test_an_array_without_numbers_is_read(store):
+    store.write_array("stack/k/trails", np.zeros((0, 5)), dims=("trail", "trail_column"))
+    assert store.read_array("stack/k/trails").shape == (0, 5)

@@ -1,7 +1,7 @@
 """How kernels are compiled: the one place of numba's options, as two decorators.
 
 Both release the GIL and divide as numpy does. What nobody calls is not compiled: no entry for C, and none for Python
-where only other kernels call; together they are a quarter of the time that compiling takes.
+where only other kernels call; together they are a sixth of the time that compiling takes.
 """
 
 from __future__ import annotations

@@ -161,6 +161,8 @@ def _typical(profiles: np.ndarray) -> np.ndarray:
 
 def _gaussian(profile: np.ndarray, reach: float) -> tuple[float, float, float, float]:
     """Peak, center, sigma of the strongest bump within `reach`, and the profile's noise."""
+    from scipy.optimize import least_squares  # takes a tenth of a second, and most nights have no line to fit
+
     axis = np.arange(-REACH_PX, REACH_PX + 1, dtype=float)
     noise = max(MAD_TO_SIGMA * float(np.median(np.abs(profile - np.median(profile)))), 1e-3)
     smooth = np.convolve(profile, np.array([0.25, 0.5, 0.25]), mode="same")
@@ -168,8 +170,6 @@ def _gaussian(profile: np.ndarray, reach: float) -> tuple[float, float, float, f
     start = int(np.flatnonzero(inside)[smooth[inside].argmax()])
     guess = (max(float(smooth[start]), 1e-3), float(axis[start]), 1.7)
     near = np.abs(axis - guess[1]) <= 16
-    from scipy.optimize import least_squares  # takes a tenth of a second, and most nights have no line to fit
-
     fit = least_squares(_misfit, guess, method="lm", max_nfev=200, args=(axis[near], profile[near]))
     peak, center, width = (float(v) for v in fit.x)
     width = abs(width)

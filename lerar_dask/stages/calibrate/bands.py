@@ -73,7 +73,8 @@ def band_bytes(frames: Sequence[Frame], width: int) -> int:
     maps = 3 * 4 * BAND_ROWS * width
     if all(has_words(frame) for frame in frames):
         return maps + len(frames) * width * (2 * _rows_at_once(len(frames), width) + 4 * _STRIP_ROWS)
-    return maps + 4 * BAND_ROWS * width * len(frames)
+    bounds = 2 * 4 * BAND_ROWS * width
+    return maps + bounds + 4 * BAND_ROWS * width * len(frames)
 
 
 def _rows_at_once(n: int, width: int) -> int:

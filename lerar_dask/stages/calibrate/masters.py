@@ -351,8 +351,9 @@ def _master(store: Store, masters: Mapping[str, str | None], kind: str, chosen: 
 
 def _write_map(store: Store, key: str, name: str, image: np.ndarray, unit: str, meaning: str) -> int:
     array = np.ascontiguousarray(image, np.float32)
+    written = store.write_array(f"calibration/{key}/{name}", array, dims=("y", "x"), unit=unit, meaning=meaning)
     keep_map(store.url, key, name, array)
-    return store.write_array(f"calibration/{key}/{name}", array, dims=("y", "x"), unit=unit, meaning=meaning)
+    return written
 
 
 def _write_defects(store: Store, key: str, defects: np.ndarray) -> None:
@@ -370,8 +371,9 @@ def _gain_of(flat: np.ndarray, cfa: str | None) -> np.ndarray:
     for color in sorted(set(cfa)) if cfa else [None]:
         where = cells if color is None else [c for c, letter in zip(cells, cfa or "", strict=True) if letter == color]
         good = [np.isfinite(flat[c]) & (flat[c] > 0.02) for c in where]
-        lit = [flat[c].reshape(-1) if g.all() else flat[c][g] for c, g in zip(where, good, strict=True)]
+        whole = [bool(g.all()) for g in good]  # to leave pixels out costs three times what is done with them
+        lit = [flat[c].reshape(-1) if w else flat[c][g] for c, g, w in zip(where, good, whole, strict=True)]
         mean = sum(float(v.sum(dtype=np.float64)) for v in lit) / max(sum(v.size for v in lit), 1)
-        for c, g in zip(where, good, strict=True):
-            np.divide(np.float32(mean), flat[c], out=gain[c], where=True if g.all() else g)
+        for c, g, w in zip(where, good, whole, strict=True):
+            np.divide(np.float32(mean), flat[c], out=gain[c], where=w or g)
     return gain

@@ -196,13 +196,8 @@ def _box(
     matrix: list[list[float]], at: tuple[int, int], rows: int, columns: int, shape: tuple[int, int]
 ) -> tuple[int, int, int, int] | None:
     """Whole pixels y0, x0, y1, x1 of a sub that a canvas rectangle's positions lie between; None outside the frame."""
-    (ax, bx, cx), (ay, by, cy), (az, bz, cz) = matrix
-    ys, xs = [], []  # as `mapped`, without its calls: this is done for every sub of every tile
-    for y in (at[0], at[0] + rows - 1):
-        for x in (at[1], at[1] + columns - 1):
-            z = az * x + bz * y + cz
-            ys.append((ay * x + by * y + cy) / z)
-            xs.append((ax * x + bx * y + cx) / z)
+    corners = np.array([[at[0]], [at[0] + rows - 1]], float), np.array([at[1], at[1] + columns - 1], float)
+    ys, xs = (positions.ravel().tolist() for positions in mapped(matrix, *corners))
     y0, y1 = max(min(ys), 0.0), min(max(ys), shape[0] - 1.0)
     x0, x1 = max(min(xs), 0.0), min(max(xs), shape[1] - 1.0)
     if y1 < y0 or x1 < x0:
