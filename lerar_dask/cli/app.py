@@ -45,8 +45,9 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-_GC_EVERY = 50_000
-"""New objects between searches for garbage: at Python's 700, a tenth of the start is spent with them."""
+_GC_EVERY = 200_000
+"""New objects between searches for garbage: modules alone are this many, and hold none. At Python's 700, a tenth of the
+start is spent with searches."""
 _COMMANDS = {
     "stack": ("NIGHT... -o OUT", "Stack folders of raw frames into masters, pictures and a report."),
     "link": ("NIGHT...", "Show which dark, flat and bias each light gets, and why."),

@@ -46,8 +46,10 @@ def _load() -> None:
     for module in _MODULES:
         importlib.import_module(module)
     from lerar_dask.products.report import page_template
+    from lerar_dask.settings import Run, field_texts
 
     page_template()
+    field_texts(Run)  # comments of the settings' file, read from the program text
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from lerar_dask.pipeline.files import told_of
 from lerar_dask.pipeline.preload import Beside
 from lerar_dask.pipeline.products import rows_of
 from lerar_dask.pipeline.session import Session
-from lerar_dask.products import plots, preview, provenance, report
+from lerar_dask.products import plots, preview, provenance, report, report_maps
 from lerar_dask.run import RunState
 from lerar_dask.stages.integrate.stack_table import load_table
 from lerar_dask.store.access import Store
@@ -35,18 +35,23 @@ class Drawing:
     """Surfaces, maps and facts of each group that has a master."""
 
 
-def draw(store: Store, state: RunState, beside: Beside | None = None) -> Drawing:
+def draw(store: Store, state: RunState, upwards: Collection[str], beside: Beside | None = None) -> Drawing:
     """Draw the plots, and the maps and surfaces of all groups.
 
     Parameters
     ----------
+    upwards : groups whose rows run upwards
     beside : processes of the run; without them the plots are drawn in this one
     """
     rows, gap_h = report.in_time(state.frames), state.settings["link"]["session_gap_h"]
     if beside:
         beside.plotter.ask((rows, gap_h))
     groups = {
-        name: {"surfaces": _surfaces(store, state, name), **_group_maps(store, state, name)} for name in state.groups
+        name: {
+            "surfaces": _surfaces(store, state, name, bottom_up=name in upwards),
+            **_group_maps(store, state, name, bottom_up=name in upwards),
+        }
+        for name in state.groups
     }
     drawn = beside and beside.plotter.answer()
     return Drawing(drawn or plots.plots(rows, gap_h=gap_h), groups)
@@ -123,12 +128,12 @@ def _link_lines(state: RunState, name: str) -> list[str]:
     return [line for row in rows for line in (*row["lines"], *(f"near miss: {m}" for m in row["near_misses"]))]
 
 
-def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
+def _surfaces(store: Store, state: RunState, name: str, *, bottom_up: bool) -> report_maps.SurfaceViews:
     """Small pictures of the sky that was taken off the subs, evenly chosen when there are many."""
     group = state.groups[name]
     table = load_table(store.url, group.table)
     if table.ln_coefficients.shape[2] == 0:
-        return []
+        return report_maps.SurfaceViews()
     subs = [state.targets[group.target].subs[i] for i in group.subs]
     chosen = np.unique(np.linspace(0, len(subs) - 1, min(len(subs), _SURFACES_SHOWN)).astype(int))
     surfaces = []
@@ -138,11 +143,11 @@ def _surfaces(store: Store, state: RunState, name: str) -> list[report.Surface]:
         ny, nx = surface_shape((height, width), table.tile_px)
         coefficients = table.ln_coefficients[k, 0, : ny + 3, : nx + 3]
         values = evaluate_surface(coefficients.astype(np.float64), (height, width), table.tile_px, ys, xs)
-        surfaces.append(report.Surface(name=Path(subs[k].path).name, values=values))
-    return surfaces
+        surfaces.append(report_maps.Surface(name=Path(subs[k].path).name, values=values))
+    return report_maps.surface_views(surfaces, n_all=len(subs), bottom_up=bottom_up)
 
 
-def _group_maps(store: Store, state: RunState, name: str) -> dict[str, Any]:
+def _group_maps(store: Store, state: RunState, name: str, *, bottom_up: bool) -> dict[str, Any]:
     """Maps and facts of a group that has a master."""
     read_rows, shape = rows_of(store, state, name)
     noise, coverage, low, high = preview.reduce_planes(read_rows, shape, max_px=400).mean(axis=1)[1:]
@@ -151,9 +156,5 @@ def _group_maps(store: Store, state: RunState, name: str) -> dict[str, Any]:
         facts["noise"] = f"{np.nanmedian(noise):.3g} ADU"
     with np.errstate(invalid="ignore", divide="ignore"):
         offered = coverage + low + high
-        return {
-            "coverage": coverage,
-            "rejected_low": low / offered,
-            "rejected_high": high / offered,
-            "facts": facts,
-        }
+        maps = report_maps.map_views(coverage, low / offered, high / offered, bottom_up=bottom_up)
+    return {"maps": maps, "facts": facts}

@@ -10,6 +10,7 @@ import importlib
 import pickle
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,41 +32,59 @@ _QUANTITIES = (
     ("n_stars", "Stars"),
     ("rejected_fraction", "Rejected fraction"),
 )
-_WEBGL_FROM = 1500
-"""Points from which plots are drawn by WebGL."""
+_SMALL_FROM, _WEBGL_FROM = 1000, 1500
+"""Points from which they are small, and from which plots are drawn by WebGL."""
 _COLORS = ("#3987d6", "#d98b2b", "#3aa37a", "#c05fa8", "#8a79d6", "#b0a332", "#4fb3bf", "#cf6a5d")
 _ASIDE_COLOR = "#d64545"
 _MUTED = "#8a8f98"
 
 
-def plots(frames: Sequence[Mapping[str, Any]], *, gap_h: float = 6.0) -> Plots:
+@dataclass(frozen=True)
+class _Look:
+    """What figures depend on, but for the numbers that they show."""
+
+    is_in_time: bool = True
+    """Along the time of one night; else by running numbers."""
+    is_small: bool = False
+    is_webgl: bool = False
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """A figure for each quantity, still without numbers; they can be given once."""
+
+    look: _Look
+    source: Any
+    x_range: Any
+    figures: Mapping[str, Any]
+
+
+def plots(frames: Sequence[Mapping[str, Any]], *, gap_h: float = 6.0, prepared: _Sheet | None = None) -> Plots:
     """Script, one HTML element per plot, and bokeh's scripts; empty when no frame has a number to show.
 
     Parameters
     ----------
     gap_h : pause between frames after which a new session begins
+    prepared : figures made before, taken if they look as these frames want it
     """
-    shown = [(key, title) for key, title in _QUANTITIES if any(_number(f.get(key)) is not None for f in frames)]
+    shown = [key for key, _ in _QUANTITIES if any(_number(f.get(key)) is not None for f in frames)]
     if not shown:
         return "", [], ""
     from bokeh.document import Document
     from bokeh.embed import components
-    from bokeh.models import ColumnDataSource, CustomJS
     from bokeh.resources import Resources
 
-    times = np.array([_epoch_s(f.get("date_obs")) for f in frames])
-    x, nights = _abscissa(times, gap_h)
-    source = ColumnDataSource(_columns(frames, x, [key for key, _ in shown]), name="subs")
-    source.selected.js_on_change(
-        "indices", CustomJS(code="if (window.lerarSelect) window.lerarSelect(cb_obj.indices);")
-    )
-    figures = _figures(source, shown, nights)
+    x, nights = _abscissa(np.array([_epoch_s(f.get("date_obs")) for f in frames]), gap_h)
+    look = _Look(nights is None, len(frames) >= _SMALL_FROM, len(frames) >= _WEBGL_FROM)
+    sheet = prepared if prepared and prepared.look == look else _prepare(look)
+    figures = [sheet.figures[key] for key in shown]
+    _fill(sheet, figures, _columns(frames, x, shown), nights)
     document = Document()
     with document.models.freeze():  # else the models are collected anew for each figure, a third of the whole time
         for plot in figures:
             document.add_root(plot)
     script, divs = components(figures, wrap_script=False)
-    parts: Any = ["bokeh", "bokeh-gl"] if len(frames) >= _WEBGL_FROM else ["bokeh"]
+    parts: Any = ["bokeh", "bokeh-gl"] if look.is_webgl else ["bokeh"]
     resources = Resources(mode="inline", components=parts)
     return script, list(divs), "\n".join(resources.js_raw)
 
@@ -76,56 +95,74 @@ def group_colors(frames: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {group: _COLORS[i % len(_COLORS)] for i, group in enumerate(groups)}
 
 
-def _figures(source: Any, shown: Sequence[tuple[str, str]], nights: Mapping[float, str] | None) -> list[Any]:
-    from bokeh.models import HoverTool, Range1d
-    from bokeh.plotting import figure
+def _prepare(look: _Look) -> _Sheet:
+    from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
-    n = len(source.data["x"])
-    x = source.data["x"]
-    margin = 0.02 * (float(np.ptp(x)) or 1.0)
-    x_range = Range1d(start=float(np.min(x)) - margin, end=float(np.max(x)) + margin)
-    figures = []
-    for key, title in shown:
-        plot = figure(
-            height=190,
-            sizing_mode="stretch_width",
-            title=title,
-            x_range=x_range,
-            x_axis_type="linear" if nights is not None else "datetime",
-            tools="box_select,lasso_select,tap,xwheel_zoom,xpan,reset",
-            active_drag="box_select",
-            active_scroll=None,
-            output_backend="webgl" if n >= _WEBGL_FROM else "canvas",
-        )
-        dots = plot.scatter(
-            "x",
-            key,
-            source=source,
-            size=6 if n < 1000 else 4,
-            color="color",
-            marker="marker",
-            line_width=1.5,
-            alpha=0.85,
-            selection_alpha=1.0,
-            nonselection_alpha=0.1,
-        )
-        tips = [
-            ("", "@name"),
-            ("group", "@group"),
-            ("", "@fate @reason"),
-            ("at", "@when"),
-            (title, f"@{key}{{0.[0000]}}"),
-        ]
-        plot.add_tools(HoverTool(renderers=[dots], tooltips=tips, point_policy="snap_to_data"))
-        _restrain(plot, nights)
-        figures.append(plot)
-    return figures
+    source = ColumnDataSource(_columns([], np.empty(0), [key for key, _ in _QUANTITIES]), name="subs")
+    source.selected.js_on_change(
+        "indices", CustomJS(code="if (window.lerarSelect) window.lerarSelect(cb_obj.indices);")
+    )
+    x_range = Range1d()
+    return _Sheet(
+        look, source, x_range, {key: _figure(look, source, x_range, key, title) for key, title in _QUANTITIES}
+    )
 
 
-def _restrain(plot: Any, nights: Mapping[float, str] | None) -> None:
-    """Quiet lines and a clear ground, readable on light and on dark pages."""
+def _fill(sheet: _Sheet, figures: Sequence[Any], columns: dict[str, Any], nights: Mapping[float, str] | None) -> None:
+    """Give the figures their numbers."""
     from bokeh.models import FixedTicker
 
+    sheet.source.data = columns
+    x = columns["x"]
+    margin = 0.02 * (float(np.ptp(x)) or 1.0)
+    sheet.x_range.update(start=float(np.min(x)) - margin, end=float(np.max(x)) + margin)
+    if nights is not None:
+        for plot in figures:
+            plot.xaxis.ticker = FixedTicker(ticks=list(nights))
+            plot.xaxis.major_label_overrides = dict(nights)
+
+
+def _figure(look: _Look, source: Any, x_range: Any, key: str, title: str) -> Any:
+    from bokeh.models import HoverTool
+    from bokeh.plotting import figure
+
+    plot = figure(
+        height=190,
+        sizing_mode="stretch_width",
+        title=title,
+        x_range=x_range,
+        x_axis_type="datetime" if look.is_in_time else "linear",
+        tools="box_select,lasso_select,tap,xwheel_zoom,xpan,reset",
+        active_drag="box_select",
+        active_scroll=None,
+        output_backend="webgl" if look.is_webgl else "canvas",
+    )
+    dots = plot.scatter(
+        "x",
+        key,
+        source=source,
+        size=4 if look.is_small else 6,
+        color="color",
+        marker="marker",
+        line_width=1.5,
+        alpha=0.85,
+        selection_alpha=1.0,
+        nonselection_alpha=0.1,
+    )
+    tips = [
+        ("", "@name"),
+        ("group", "@group"),
+        ("", "@fate @reason"),
+        ("at", "@when"),
+        (title, f"@{key}{{0.[0000]}}"),
+    ]
+    plot.add_tools(HoverTool(renderers=[dots], tooltips=tips, point_policy="snap_to_data"))
+    _restrain(plot)
+    return plot
+
+
+def _restrain(plot: Any) -> None:
+    """Quiet lines and a clear ground, readable on light and on dark pages."""
     plot.background_fill_alpha = plot.border_fill_alpha = 0
     plot.outline_line_color = None
     plot.toolbar.logo = None
@@ -142,9 +179,6 @@ def _restrain(plot: Any, nights: Mapping[float, str] | None) -> None:
     for grid in (*plot.xgrid, *plot.ygrid):
         grid.grid_line_color = _MUTED
         grid.grid_line_alpha = 0.18
-    if nights is not None:
-        plot.xaxis.ticker = FixedTicker(ticks=list(nights))
-        plot.xaxis.major_label_overrides = dict(nights)
 
 
 def _columns(frames: Sequence[Mapping[str, Any]], x: np.ndarray, keys: Sequence[str]) -> dict[str, Any]:
@@ -203,15 +237,17 @@ def _number(value: Any) -> float | None:
 def main() -> None:
     """Draw for another process, which writes the frames and the pause between sessions, and reads what `plots` gives.
 
-    What plots need is loaded before that one has anything to show; where it has nothing, or ends, so does this one.
+    What plots need is loaded, and figures as most nights want them are made, before that one has anything to show; where
+    it has nothing, or ends, so does this one.
     """
-    for module in ("bokeh.document", "bokeh.embed", "bokeh.plotting", "bokeh.resources"):
+    for module in ("bokeh.document", "bokeh.embed", "bokeh.resources"):
         importlib.import_module(module)
+    prepared = _prepare(_Look())
     try:
         frames, gap_h = pickle.load(sys.stdin.buffer)
     except EOFError:
         return
-    pickle.dump(plots(frames, gap_h=gap_h), sys.stdout.buffer)
+    pickle.dump(plots(frames, gap_h=gap_h, prepared=prepared), sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ import numpy as np
 
 from lerar_dask.products.hdus import atomic_path
 from lerar_dask.products.plots import Plots, group_colors, plots
-from lerar_dask.products.preview import map_png
 from lerar_dask.products.quantities import duration, size
+from lerar_dask.products.report_maps import MapView, SurfaceViews
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,13 +30,11 @@ __all__ = [
     "PictureReport",
     "ReportData",
     "StageTiming",
-    "Surface",
     "in_time",
     "page_template",
     "write_report",
 ]
 
-_MAX_SURFACES = 160
 _PREVIEW_PX = 1800
 TABLE_COLUMNS = (
     ("name", "frame", ""),
@@ -60,16 +58,6 @@ TABLE_COLUMNS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surface:
-    """The sky surface that was taken off one sub."""
-
-    name: str
-    """File name of the sub."""
-    values: np.ndarray
-    """(y, x) float, ADU, coarse (a value per tile or so)."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class GroupReport:
     """One master."""
 
@@ -81,14 +69,8 @@ class GroupReport:
     """Other headline numbers, ready to print: `{"noise": "1.32 ADU"}`."""
     preview: Path | None = None
     """PNG, made smaller and put into the page."""
-    coverage: np.ndarray | None = None
-    """(y, x) float, reduced; NaN = no data."""
-    rejected_low: np.ndarray | None = None
-    """(y, x) float, reduced, fraction of the samples."""
-    rejected_high: np.ndarray | None = None
-    bottom_up: bool = False
-    """Whether the rows of maps and surfaces run upwards."""
-    surfaces: Sequence[Surface] = ()
+    maps: Sequence[MapView] = ()
+    surfaces: SurfaceViews = SurfaceViews()
     links: Sequence[str] = ()
     """Lines that say which dark, flat, bias were used, and why."""
     problem: str = ""
@@ -158,7 +140,7 @@ def write_report(path: Path, data: ReportData, drawn: Plots | None = None) -> No
     page = page_template().render(
         data=data,
         counts=_counts(frames),
-        groups=[_group_view(g) for g in data.groups],
+        previews=[_jpeg_uri(g.preview) if g.preview and g.preview.exists() else "" for g in data.groups],
         columns=[c for c in TABLE_COLUMNS if c[0] == "name" or any(f.get(c[0]) not in (None, "") for f in frames)],
         table=_table_json(frames),
         plot_script=script,
@@ -185,57 +167,6 @@ def page_template() -> jinja2.Template:
 def _counts(frames: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     fates = [str(f.get("fate", "")) for f in frames]
     return {fate: fates.count(fate) for fate in ("used", "aside", "failed")}
-
-
-def _group_view(group: GroupReport) -> dict[str, Any]:
-    """What the template needs of a group: texts and data URIs."""
-    maps = []
-    if group.coverage is not None:
-        top = _top(group.coverage, 1.0)
-        maps.append(_map_view("Coverage", group.coverage, top, f"0 to {top:.3g} subs", group.bottom_up))
-    for label, values in (("Rejected low", group.rejected_low), ("Rejected high", group.rejected_high)):
-        if values is not None:
-            top = max(float(np.nanquantile(values, 0.999)), 1e-4) if np.isfinite(values).any() else 1e-4
-            maps.append(_map_view(label, values, top, f"0 to {100 * top:.2g} % of the samples", group.bottom_up))
-    shown, limit = _surface_views(group)
-    return {
-        "group": group,
-        "preview": _jpeg_uri(group.preview) if group.preview and group.preview.exists() else "",
-        "maps": maps,
-        "surfaces": shown,
-        "surface_limit": limit,
-    }
-
-
-def _top(values: np.ndarray, least: float) -> float:
-    return max(float(np.nanmax(values)), least) if np.isfinite(values).any() else least
-
-
-def _map_view(label: str, values: np.ndarray, top: float, span: str, bottom_up: bool) -> dict[str, str]:
-    uri = _png_uri(map_png(values, low=0.0, high=top, bottom_up=bottom_up))
-    return {"label": label, "uri": uri, "span": span}
-
-
-def _surface_views(group: GroupReport) -> tuple[list[dict[str, str]], float]:
-    """Small pictures of each sub's gradient about its own mean, all on one scale; evenly chosen when there are many."""
-    chosen = list(group.surfaces)
-    if len(chosen) > _MAX_SURFACES:
-        chosen = [chosen[i] for i in np.linspace(0, len(chosen) - 1, _MAX_SURFACES).round().astype(int)]
-    chosen = [s for s in chosen if np.isfinite(s.values).any()]
-    shapes = [s.values - np.nanmean(s.values) for s in chosen]
-    if not shapes:
-        return [], 0.0
-    limit = float(np.quantile([np.nanmax(np.abs(s)) for s in shapes], 0.95)) or 1.0
-    views = []
-    for surface, shape in zip(chosen, shapes, strict=True):
-        png = map_png(shape, low=-limit, high=limit, palette="balance", max_px=96, bottom_up=group.bottom_up)
-        peak = f"{np.nanmin(shape):+.1f} to {np.nanmax(shape):+.1f} ADU about {np.nanmean(surface.values):.1f}"
-        views.append({"name": surface.name, "uri": _png_uri(png), "text": peak})
-    return views, limit
-
-
-def _png_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def _jpeg_uri(path: Path) -> str:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from lerar_dask.products.plots import plots
-from lerar_dask.products.report import GroupReport, ReportData, StageTiming, Surface, write_report
+from lerar_dask.products.report import GroupReport, ReportData, StageTiming, write_report
+from lerar_dask.products.report_maps import Surface, map_views, surface_views
 
 HOSTILE = "</script><script>window.pwned=1</script><img src=x onerror=window.pwned=2>'\"{{7*7}}"
 CHROMIUM = shutil.which("chromium")
@@ -55,10 +56,12 @@ def data_of(frames, **more):
         n_aside=sum(f["fate"] == "aside" for f in frames),
         exposure_s=3600.0,
         facts={"Noise": "1.3 ADU"},
-        coverage=np.full((30, 40), 7.0),
-        rejected_low=np.full((30, 40), 0.01),
-        rejected_high=np.full((30, 40), np.nan),
-        surfaces=[Surface(name=f["path"], values=500.0 + i * x + y) for i, f in enumerate(frames[:200])],
+        maps=map_views(np.full((30, 40), 7.0), np.full((30, 40), 0.01), np.full((30, 40), np.nan), bottom_up=False),
+        surfaces=surface_views(
+            [Surface(name=f["path"], values=500.0 + i * x + y) for i, f in enumerate(frames[:160])],
+            n_all=len(frames),
+            bottom_up=False,
+        ),
         links=["dark: master dark 60 s, same temperature"],
         **more,
     )
