@@ -67,16 +67,27 @@ def _make_stacks(session: Session, links: Links) -> tuple[dict[str, str], dict[s
     """Combine the masters; those that could not be made, and the frames that are to blame, with the reasons."""
     settings, store = session.settings.masters, session.store
     masters.prepare_arrays(store, links, settings)
-    pedestals = masters.plan_stacks(store.url, links, settings, flats=False, levels={})
-    failed = _failures(session.run(pedestals))
-    found = session.run(soundness.plan_levels(store.url, links, settings))
-    unfit = _bad_frames(found)
-    if not unfit:
-        failed |= _failures(found)
-        levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
-        flats = masters.plan_stacks(store.url, links, settings, flats=True, levels=levels)
-        failed |= _failures(session.run(flats))
-    return failed, unfit | _find_unfit(session, links, failed)
+    failed = _failures(session.run(masters.plan_stacks(store.url, links, settings, flats=False, levels={})))
+    if unfit := _find_unfit(session, links, failed):
+        return failed, unfit
+    failed |= _without_pedestal(links, failed)
+    rest = dataclasses.replace(links, masters={n: spec for n, spec in links.masters.items() if n not in failed})
+    found = session.run(soundness.plan_levels(store.url, rest, settings))
+    if unfit := _bad_frames(found):
+        return failed, unfit
+    levels = {key.partition("/")[2]: r["result"]["levels"] for key, r in found.items() if r["state"] == "done"}
+    made = session.run(masters.plan_stacks(store.url, rest, settings, flats=True, levels=levels))
+    flats = _failures(found) | _failures(made)
+    return failed | flats, _find_unfit(session, links, flats)
+
+
+def _without_pedestal(links: Links, failed: Mapping[str, str]) -> dict[str, str]:
+    """Flats whose bias or flat-dark could not be made, with the reason."""
+    return {
+        name: f"its {spec.pedestal} could not be made: {failed[spec.pedestal]}"
+        for name, spec in links.masters.items()
+        if spec.pedestal and spec.pedestal in failed
+    }
 
 
 def _known_unfit(session: Session, night: Night) -> dict[str, str]:

@@ -20,7 +20,7 @@ from lerar_dask.stages.register.reference import grid_scale
 from lerar_dask.store.access import Store
 from lerar_dask.sub import Sub
 
-__all__ = ["carry_wcs", "header_facts"]
+__all__ = ["carry_wcs", "header_facts", "is_bottom_up"]
 
 _MOST_SOLVED = 40
 """Subs whose plate solutions are taken together."""
@@ -57,6 +57,13 @@ def header_facts(store: Store, state: RunState, name: str) -> dict[str, Any]:
         "wcs": _wcs(store, subs, target, group),
         "cards": _instrument(first, _scale_of(store, target, group)),
     }
+
+
+def is_bottom_up(store: Store, state: RunState, name: str) -> bool:
+    """Whether the rows of a group's master run upwards."""
+    group = state.groups[name]
+    first = state.targets[group.target].subs[group.subs[0]]
+    return bool(store.frame(first.geometry, first.slot)["header"].get("row_order") == "BOTTOM-UP")
 
 
 def _middle_of_light(subs: Sequence[Sub]) -> float:

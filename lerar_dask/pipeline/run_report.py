@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from lerar_dask.identity import code_of, digest
 from lerar_dask.kernels.normalize.surface import evaluate_surface, surface_shape
 from lerar_dask.pipeline.files import told_of
+from lerar_dask.pipeline.header_facts import is_bottom_up
 from lerar_dask.pipeline.preload import Beside
 from lerar_dask.pipeline.products import rows_of
 from lerar_dask.pipeline.session import Session
@@ -35,24 +36,17 @@ class Drawing:
     """Surfaces, maps and facts of each group that has a master."""
 
 
-def draw(store: Store, state: RunState, upwards: Collection[str], beside: Beside | None = None) -> Drawing:
+def draw(store: Store, state: RunState, beside: Beside | None = None) -> Drawing:
     """Draw the plots, and the maps and surfaces of all groups.
 
     Parameters
     ----------
-    upwards : groups whose rows run upwards
     beside : processes of the run; without them the plots are drawn in this one
     """
     rows, gap_h = report.in_time(state.frames), state.settings["link"]["session_gap_h"]
     if beside:
         beside.plotter.ask((rows, gap_h))
-    groups = {
-        name: {
-            "surfaces": _surfaces(store, state, name, bottom_up=name in upwards),
-            **_group_maps(store, state, name, bottom_up=name in upwards),
-        }
-        for name in state.groups
-    }
+    groups = {name: _group_pictures(store, state, name) for name in state.groups}
     drawn = beside and beside.plotter.answer()
     return Drawing(drawn or plots.plots(rows, gap_h=gap_h), groups)
 
@@ -128,12 +122,19 @@ def _link_lines(state: RunState, name: str) -> list[str]:
     return [line for row in rows for line in (*row["lines"], *(f"near miss: {m}" for m in row["near_misses"]))]
 
 
-def _surfaces(store: Store, state: RunState, name: str, *, bottom_up: bool) -> report_maps.SurfaceViews:
+def _group_pictures(store: Store, state: RunState, name: str) -> dict[str, Any]:
+    """Surfaces, maps and facts of a group that has a master, turned as its preview is."""
+    bottom_up = is_bottom_up(store, state, name)
+    surfaces = _surfaces(store, state, name, bottom_up=bottom_up)
+    return {"surfaces": surfaces, **_group_maps(store, state, name, bottom_up=bottom_up)}
+
+
+def _surfaces(store: Store, state: RunState, name: str, *, bottom_up: bool) -> report_maps.SurfaceViews | None:
     """Small pictures of the sky that was taken off the subs, evenly chosen when there are many."""
     group = state.groups[name]
     table = load_table(store.url, group.table)
     if table.ln_coefficients.shape[2] == 0:
-        return report_maps.SurfaceViews()
+        return None
     subs = [state.targets[group.target].subs[i] for i in group.subs]
     chosen = np.unique(np.linspace(0, len(subs) - 1, min(len(subs), _SURFACES_SHOWN)).astype(int))
     surfaces = []

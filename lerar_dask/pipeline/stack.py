@@ -287,10 +287,9 @@ def _finish(
     pictures = pictures_of(store, state)
     made_of, none_yet = run_report.report_digest(state, problems, pictures), problems
     stale = settings.products.report and not is_kept(session, page, made_of)
-    upwards = {name for name in state.groups if facts[name].get("row_order") == "BOTTOM-UP"}
     with ThreadPoolExecutor(1) as side:
         # Program code mostly, while the tasks convert, sum up and write.
-        drawn = side.submit(run_report.draw, store, state, upwards, session.beside) if stale else None
+        drawn = side.submit(run_report.draw, store, state, session.beside) if stale else None
         records = session.run(step)
         session.run_waiting()
     for key, record in records.items():
@@ -307,7 +306,7 @@ def _finish(
         stages = run_report.timings(session, page)
 
         def write_page() -> None:
-            drawing = drawn.result() if drawn else run_report.draw(store, state, upwards)
+            drawing = drawn.result() if drawn else run_report.draw(store, state)
             run_report.write_run_report(store, out, state, drawing, stages=stages, problems=problems, pictures=pictures)
 
         told = {"stages": [dataclasses.asdict(stage) for stage in stages]}

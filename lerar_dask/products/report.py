@@ -70,7 +70,7 @@ class GroupReport:
     preview: Path | None = None
     """PNG, made smaller and put into the page."""
     maps: Sequence[MapView] = ()
-    surfaces: SurfaceViews = SurfaceViews()
+    surfaces: SurfaceViews | None = None
     links: Sequence[str] = ()
     """Lines that say which dark, flat, bias were used, and why."""
     problem: str = ""

@@ -40,10 +40,10 @@ class Surface:
 class SurfaceViews:
     """Surfaces about their own means, all on one scale."""
 
-    views: Sequence[MapView] = ()
-    limit_adu: float = 0.0
+    views: Sequence[MapView]
+    limit_adu: float
     """The scale reaches from minus to plus this."""
-    n_all: int = 0
+    n_all: int
     """Subs that have one; of many, some are shown."""
 
 
@@ -66,8 +66,8 @@ def map_views(
     return views
 
 
-def surface_views(surfaces: Sequence[Surface], *, n_all: int, bottom_up: bool) -> SurfaceViews:
-    """Small pictures of the gradients of subs.
+def surface_views(surfaces: Sequence[Surface], *, n_all: int, bottom_up: bool) -> SurfaceViews | None:
+    """Small pictures of the gradients of subs; None where none has a value.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def surface_views(surfaces: Sequence[Surface], *, n_all: int, bottom_up: bool) -
     shown = [s for s in surfaces if np.isfinite(s.values).any()]
     shapes = [s.values - np.nanmean(s.values) for s in shown]
     if not shapes:
-        return SurfaceViews()
+        return None
     limit = float(np.quantile([np.nanmax(np.abs(s)) for s in shapes], 0.95)) or 1.0
     views = []
     for surface, shape in zip(shown, shapes, strict=True):

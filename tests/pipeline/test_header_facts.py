@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
+
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
+from PIL import Image
 
 import lerar_dask
 from lerar_dask.frames.wcs import solution_of
@@ -85,3 +90,22 @@ def test_counts_are_zero_where_no_sub_reaches(stacked):
     assert np.isnan(rows[0, :2, : CHUNK_SHAPE[0]]).all()
     assert (rows[0, 2:, : CHUNK_SHAPE[0]] == 0).all()
     assert (rows[0, :, CHUNK_SHAPE[0] :] == 1).all()
+
+
+def test_the_report_shows_maps_the_way_the_preview_is(night, tmp_path):
+    pictures = {}
+    for order in ("TOP-DOWN", "BOTTOM-UP"):
+        folder = tmp_path / order / "lights"
+        folder.mkdir(parents=True)
+        for path in sorted((night / "lights").glob("*.fits"))[:4]:
+            with fits.open(path) as opened:
+                opened[0].header["ROWORDER"] = order
+                opened.writeto(folder / path.name)
+        out = tmp_path / f"out-{order}"
+        stack([folder.parent], out, Settings.of(), bus=Bus())
+        uri = re.search(r'<img src="data:image/png;base64,([^"]+)" alt="Coverage"', (out / "report.html").read_text())
+        coverage = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri[1]))))
+        pictures[order] = coverage, np.asarray(Image.open(next(out.glob("*.png"))))
+    for top_down, bottom_up in zip(*pictures.values(), strict=True):
+        assert np.array_equal(bottom_up, top_down[::-1])
+        assert not np.array_equal(bottom_up, top_down)

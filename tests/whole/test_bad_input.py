@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from lerar_dask.pipeline import stack
 from lerar_dask.runtime.events import Bus
 from lerar_dask.settings import Settings
 from lerar_dask.simulate import simulate
+from lerar_dask.stages.calibrate import masters
 
 
 def run(night, out, **settings):
@@ -300,3 +302,23 @@ def test_a_master_whose_group_has_another_name_now_is_told(night, tmp_path):
     for _ in range(2):
         (note,) = [note for note in run(folder, tmp_path / "out").notes if "earlier" in note]
         assert note.startswith("Sim_L.fits ")
+
+
+def test_a_master_that_fails_for_reasons_of_its_own_is_told_as_such(night, tmp_path, monkeypatch):
+    """No frame is to blame, and no disk: the flats that need it, and their lights, go aside with what happened."""
+    combine = masters.combine_band
+
+    def starve(**arguments):
+        if "bias" in arguments["frames"][0].path.name:
+            raise MemoryError("no room for the bias")
+        return combine(**arguments)
+
+    monkeypatch.setattr(masters, "combine_band", starve)
+    shutil.copytree(night, tmp_path / "night")
+    for path in (tmp_path / "night").rglob("*flatdark*"):
+        path.unlink()
+    summary = run(tmp_path / "night", tmp_path / "out")
+    reasons = {reason for _, reason in summary.aside}
+    assert summary.n_used == 0
+    assert len(reasons) == 1
+    assert re.search(r"its flat.* could not be made: its bias.* could not be made: .*no room for the bias", *reasons)
