@@ -38,7 +38,7 @@ def known_names() -> dict[str, Any]:
 
     tasks = (
         (soundness.look_over, soundness.flat_levels, soundness.check_frames),
-        (masters.combine_band, masters.make_maps, masters.make_defects),
+        (masters.combine_band, masters.make_gain, masters.make_pedestal, masters.make_defects),
         (masters.find_defects, ingest.ingest_sub, match_batch, agree, normalize.solve_group),
         (trails.make_scene, trails.find_trails, integrate.integrate_chunk, drizzle.drizzle_chunk),
     )

@@ -3,7 +3,7 @@
 Reads   calibration files, straight from the files, in bands of rows
 Writes  calibration/<master key>/image                       a master bias, dark, flat-dark (ADU) or flat (mean 1)
         calibration/<set key>/{pedestal,gain,defects}        what is taken off, multiplied with, and left out
-Rounds: pedestals (bias, flat-dark, dark), flats (their levels from `stages/soundness`), sets (one task per set of masters)
+Rounds: pedestals (bias, flat-dark, dark), flats (their levels from `stages/soundness`), sets (a task per array)
 
 A *set* is what a light's link says: dark or bias, flat, and how far the dark is scaled. Its pedestal is the dark, or the
 bias, or bias + k (dark - bias), without the bias where that is off the light already; its gain is 1 / flat, with the flat's
@@ -42,7 +42,8 @@ __all__ = [
     "find_defects",
     "is_turned",
     "make_defects",
-    "make_maps",
+    "make_gain",
+    "make_pedestal",
     "master_key",
     "plan_found",
     "plan_sets",
@@ -211,7 +212,7 @@ def set_bytes(pixels: int) -> int:
 
 
 def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], masters: Masters, ingest: Ingest) -> Step:
-    """Tasks that make pedestal and gain, and the defects, of each calibration set."""
+    """Tasks that make gain, pedestal and defects of each calibration set, those that take longest first."""
     tasks, task_bytes = [], 0
     for item in chosen:
         key = set_key(item, links, masters, ingest)
@@ -221,7 +222,12 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
         }
         arguments = {"store_url": store_url, "key": key, "masters": keys, "chosen": item}
         pixels = item.shape[0] * item.shape[1]
-        for what, function, more in (("maps", make_maps, {}), ("defects", make_defects, {"settings": ingest})):
+        makers: list[tuple[str, Any, dict[str, Any]]] = [("defects", make_defects, {"settings": ingest})]
+        if item.dark or item.bias:
+            makers.insert(0, ("pedestal", make_pedestal, {}))
+        if item.flat:
+            makers.insert(0, ("gain", make_gain, {}))
+        for what, function, more in makers:
             tasks.append(
                 Task(
                     key=f"calibration/{key}/{what}",
@@ -232,21 +238,24 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
                 )
             )
         task_bytes = max(task_bytes, set_bytes(pixels))
-    return Step(name="calibration", tasks=tasks, task_bytes=task_bytes, is_there=_has_maps)
+    return Step(name="calibration", tasks=tasks, task_bytes=task_bytes, is_there=_has_array)
 
 
-def make_maps(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
-    """Write pedestal and gain of one calibration set."""
-    store, written = open_store(store_url), 0
+def make_gain(*, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet) -> dict[str, Any]:
+    """Write what lights are multiplied with."""
+    store = open_store(store_url)
+    gain = _gain_of(_master(store, masters, "flat", chosen), chosen.cfa)
+    meaning = "multiplied after the pedestal: 1 / flat"
+    return {"written_bytes": _write_map(store, key, "gain", gain, "1", meaning)}
+
+
+def make_pedestal(
+    *, store_url: str, key: str, masters: dict[str, str | None], chosen: CalibrationSet
+) -> dict[str, Any]:
+    """Write what is taken off lights."""
+    store = open_store(store_url)
     pedestal = _pedestal(store, masters, chosen)
-    if pedestal is not None:
-        written += _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")
-    flat = _master(store, masters, "flat", chosen)
-    if flat is not None:
-        written += _write_map(
-            store, key, "gain", _gain_of(flat, chosen.cfa), "1", "multiplied after the pedestal: 1 / flat"
-        )
-    return {"written_bytes": written}
+    return {"written_bytes": _write_map(store, key, "pedestal", pedestal, "adu", "taken off the raw values")}
 
 
 def make_defects(
@@ -266,13 +275,9 @@ def make_defects(
     return {"n_defects": len(defects)}
 
 
-def _has_maps(store: Store, task: Task) -> bool:
+def _has_array(store: Store, task: Task) -> bool:
     """Whether what a task of `plan_sets` made still lies in the store."""
-    key, masters = task.arguments["key"], task.arguments["masters"]
-    if task.function is make_defects:
-        return store.has(f"calibration/{key}/defects")
-    pedestal = not (masters["dark"] or masters["bias"]) or store.has(f"calibration/{key}/pedestal")
-    return pedestal and (not masters["flat"] or store.has(f"calibration/{key}/gain"))
+    return store.has(task.key)
 
 
 def plan_found(
@@ -329,7 +334,7 @@ def find_defects(
 
 
 def _pedestal(store: Store, masters: Mapping[str, str | None], chosen: CalibrationSet) -> Any:
-    """What is taken off the lights of a set, or None."""
+    """What is taken off the lights of a set that has a dark or a bias."""
     dark = _master(store, masters, "dark", chosen)
     bias = _master(store, masters, "bias", chosen) if chosen.needs_bias else None
     if dark is None or (bias is None and chosen.dark_scale == 1.0):
