@@ -60,57 +60,53 @@ def block_statistics(
 def _mono(image, parts, noise, cell_px, low, high, blocks):
     """Blocks of a sub of one channel; what a row of blocks needs of the sub is still in the cache when it is clipped."""
     values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
-    columns = np.empty((3, _STRIP), np.float32)
+    columns, sums = np.empty((3, _STRIP), np.float32), np.empty((3, _STRIP // BLOCK_PX), np.float32)
     level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
     for by in range(blocks.shape[0] + 1):
         if by < blocks.shape[0]:
-            _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks)
+            _sum_row(image, noise, cell_px, low, high, by, columns, sums, values, level, blocks)
         if by > 0:
             _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
 
 
-@kernel
-def _sum_row(image, noise, cell_px, low, high, by, columns, values, level, blocks):
+@part
+def _sum_row(image, noise, cell_px, low, high, by, columns, sums, values, level, blocks):
     """Mean and count of a row of blocks; a block with outliers gets count -1 and, as its level, its median."""
-    total, most, least = columns[0], columns[1], columns[2]
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
     # Columns of a strip stay in the fastest cache.
     for left in range(0, image.shape[1], _STRIP):
         n_columns = min(_STRIP, image.shape[1] - left)
-        _columns(image[y0:y1, left : left + n_columns], total, most, least)
-        for x0 in range(0, n_columns, BLOCK_PX):
-            x1, bx = min(x0 + BLOCK_PX, n_columns), (left + x0) // BLOCK_PX
-            sum_, top, bottom = total[x0], most[x0], least[x0]
-            for x in range(x0 + 1, x1):
-                sum_ += total[x]
-                top = _max(top, most[x])
-                bottom = _min(bottom, least[x])
+        _columns(image[y0:y1, left : left + n_columns], columns)
+        _join_columns(columns, n_columns, sums)
+        for i in range((n_columns + BLOCK_PX - 1) // BLOCK_PX):
+            x0, x1 = left + i * BLOCK_PX, left + min((i + 1) * BLOCK_PX, n_columns)
+            bx = x0 // BLOCK_PX
             n = np.float32((y1 - y0) * (x1 - x0))
-            mean = sum_ / n
-            sigma = noise[y0 // cell_px, (left + x0) // cell_px]
+            mean = sums[0, i] / n
+            sigma = noise[y0 // cell_px, x0 // cell_px]
             level[by, bx] = mean
             blocks[by, bx, 0] = mean
             blocks[by, bx, 1] = n
             blocks[by, bx, 2] = 0.0
             # Written so that NaN in the block goes the slow way.
-            if not (top - mean <= high * sigma and mean - bottom <= low * sigma):
-                level[by, bx] = _rough_median(image[y0:y1, left + x0 : left + x1], values)
+            if not (sums[1, i] - mean <= high * sigma and mean - sums[2, i] <= low * sigma):
+                level[by, bx] = _rough_median(image[y0:y1, x0:x1], values)
                 blocks[by, bx, 1] = -1.0
 
 
-@kernel
-def _columns(band, total, most, least):
+@part
+def _columns(band, columns):
     """Sum, maximum and minimum of the columns of a band."""
+    total, most, least = columns[0], columns[1], columns[2]
     n_rows, width = band.shape
-    if n_rows == 8:
-        # One pass with eight loads, so that what is gathered stays in registers.
+    if n_rows == BLOCK_PX:
+        # One pass, so that what is gathered stays in registers.
         a, b, c, d, e, f, g, h = band[0], band[1], band[2], band[3], band[4], band[5], band[6], band[7]
         for x in range(width):
-            total[x] = ((a[x] + b[x]) + (c[x] + d[x])) + ((e[x] + f[x]) + (g[x] + h[x]))
-        for x in range(width):
-            most[x] = _max(_max(_max(a[x], b[x]), _max(c[x], d[x])), _max(_max(e[x], f[x]), _max(g[x], h[x])))
-        for x in range(width):
-            least[x] = _min(_min(_min(a[x], b[x]), _min(c[x], d[x])), _min(_min(e[x], f[x]), _min(g[x], h[x])))
+            s, t, u, v, w, p, q, r = a[x], b[x], c[x], d[x], e[x], f[x], g[x], h[x]
+            total[x] = ((s + t) + (u + v)) + ((w + p) + (q + r))
+            most[x] = _max(_max(_max(s, t), _max(u, v)), _max(_max(w, p), _max(q, r)))
+            least[x] = _min(_min(_min(s, t), _min(u, v)), _min(_min(w, p), _min(q, r)))
         return
     total[:width] = 0.0
     most[:width] = -np.inf
@@ -121,6 +117,31 @@ def _columns(band, total, most, least):
             total[x] += row[x]
             most[x] = _max(most[x], row[x])
             least[x] = _min(least[x], row[x])
+
+
+@part
+def _join_columns(columns, n_columns, sums):
+    """Of the columns of each block one sum, maximum and minimum; written out, as loops within would not be vector code."""
+    n = n_columns // BLOCK_PX
+    t, m, k = columns[0], columns[1], columns[2]
+    for i in range(n):
+        x = i * BLOCK_PX
+        sums[0, i] = ((((((t[x] + t[x + 1]) + t[x + 2]) + t[x + 3]) + t[x + 4]) + t[x + 5]) + t[x + 6]) + t[x + 7]
+    for i in range(n):
+        x = i * BLOCK_PX
+        first = _max(_max(m[x], m[x + 1]), _max(m[x + 2], m[x + 3]))
+        sums[1, i] = _max(first, _max(_max(m[x + 4], m[x + 5]), _max(m[x + 6], m[x + 7])))
+    for i in range(n):
+        x = i * BLOCK_PX
+        first = _min(_min(k[x], k[x + 1]), _min(k[x + 2], k[x + 3]))
+        sums[2, i] = _min(first, _min(_min(k[x + 4], k[x + 5]), _min(k[x + 6], k[x + 7])))
+    if n * BLOCK_PX < n_columns:
+        x = n * BLOCK_PX
+        sums[0, n], sums[1, n], sums[2, n] = t[x], m[x], k[x]
+        for x in range(n * BLOCK_PX + 1, n_columns):
+            sums[0, n] += t[x]
+            sums[1, n] = _max(sums[1, n], m[x])
+            sums[2, n] = _min(sums[2, n], k[x])
 
 
 @part(inline="always")
