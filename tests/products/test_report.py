@@ -118,7 +118,10 @@ def test_numbers_and_reasons_are_on_the_page(tmp_path):
     for text in (
         "no sub could be registered",
         "no bias was found",
-        "1 h 00 min",
+        f"<dt>Subs in masters</dt><dd>{sum(f['fate'] == 'used' for f in frames)}</dd>",
+        "<dt>Masters</dt><dd>1</dd>",
+        "<dt>Total exposure</dt><dd>1 h 00 min</dd>",
+        "<dt>Exposure</dt><dd>1 h 00 min</dd>",
         "1.0 GiB",
         "same temperature",
         "abacus",
