@@ -136,7 +136,7 @@ def tell_of_compiling(bus: Bus) -> None:
     text = "the first run compiles its kernels for this machine: it takes about twenty seconds longer on two cores"
     if cache.NOT_KEPT:
         text = (
-            "there is no place where compiled kernels can be kept: each run compiles them, about a minute. "
+            "there is no place where compiled kernels can be kept: each run compiles them, about twenty seconds on two cores. "
             "NUMBA_CACHE_DIR names a folder for them"
         )
 

@@ -51,7 +51,7 @@ class _Look:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A figure for each quantity, still without numbers; they can be given once."""
+    """A figure for each quantity, still without numbers; it is used up when they are given."""
 
     look: _Look
     source: Any
@@ -96,6 +96,7 @@ def group_colors(frames: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _prepare(look: _Look) -> _Sheet:
+    """Figures of all quantities; they need nothing of a run, and so can be made before it has anything to show."""
     from bokeh.models import ColumnDataSource, CustomJS, Range1d
 
     source = ColumnDataSource(_columns([], np.empty(0), [key for key, _ in _QUANTITIES]), name="subs")

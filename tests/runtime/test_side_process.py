@@ -100,3 +100,14 @@ def test_one_that_failed_is_logged_when_it_is_stopped(beside, executor, caplog):
     side.process.wait(timeout=60)
     side.stop()
     assert "code 3" in caplog.text
+
+
+def test_it_runs_the_program_that_asks_and_not_a_clone_in_whose_folder_that_was_called(executor, tmp_path, monkeypatch):
+    other = tmp_path / "lerar_dask"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise SystemExit('another program text')")
+    monkeypatch.chdir(tmp_path)
+    side = SideProcess("lerar_dask.products.plots", BYTES)
+    side.start(executor)
+    side.ask(([], 6.0))
+    assert side.answer() == ("", [], "")

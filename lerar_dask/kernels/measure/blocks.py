@@ -121,7 +121,10 @@ def _columns(band, columns):
 
 @part
 def _join_columns(columns, n_columns, sums):
-    """Of the columns of each block one sum, maximum and minimum; written out, as loops within would not be vector code."""
+    """Of the eight columns of each block one sum, maximum and minimum.
+
+    Written out: loops over the columns of a block would not be vector code.
+    """
     n = n_columns // BLOCK_PX
     t, m, k = columns[0], columns[1], columns[2]
     for i in range(n):

@@ -222,11 +222,12 @@ def plan_sets(store_url: str, links: Links, chosen: Sequence[CalibrationSet], ma
         }
         arguments = {"store_url": store_url, "key": key, "masters": keys, "chosen": item}
         pixels = item.shape[0] * item.shape[1]
-        makers: list[tuple[str, Any, dict[str, Any]]] = [("defects", make_defects, {"settings": ingest})]
-        if item.dark or item.bias:
-            makers.insert(0, ("pedestal", make_pedestal, {}))
+        makers: list[tuple[str, Any, dict[str, Any]]] = []
         if item.flat:
-            makers.insert(0, ("gain", make_gain, {}))
+            makers.append(("gain", make_gain, {}))
+        if item.dark or item.bias:
+            makers.append(("pedestal", make_pedestal, {}))
+        makers.append(("defects", make_defects, {"settings": ingest}))
         for what, function, more in makers:
             tasks.append(
                 Task(
@@ -276,7 +277,7 @@ def make_defects(
 
 
 def _has_array(store: Store, task: Task) -> bool:
-    """Whether what a task of `plan_sets` made still lies in the store."""
+    """Whether the array of a task of `plan_sets` still lies in the store; the task is called as its array is."""
     return store.has(task.key)
 
 
