@@ -5,6 +5,6 @@ no clock, no log, nothing of ours but other kernels. (What is compiled of them i
 subject, named as the stage that calls it.
 """
 
-from lerar_dask.kernels.compiled.cache import drop_stale
+from lerar_dask.kernels.compiled.cache import renew
 
-drop_stale()
+renew()

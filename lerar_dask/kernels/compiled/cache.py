@@ -1,5 +1,7 @@
 """Compiled kernels of another program text are dropped; where none can be kept, they are for this run.
 
+Those that a wheel has brought are laid in their place (`shipped`).
+
 numba keeps a compiled kernel as long as the kernel's own file is unchanged. A kernel of another file that is compiled
 into it may have changed meanwhile (an update by version control touches only what changed): the old one would go on to
 run, without a word. So the text of all kernels has one digest, kept beside them.
@@ -23,7 +25,9 @@ import numba
 import xxhash
 from numba import njit
 
-__all__ = ["NOT_KEPT", "drop_stale"]
+from lerar_dask.kernels.compiled.shipped import Shipped, shipped_for, use_family
+
+__all__ = ["NOT_KEPT", "digest_of", "drop_stale", "renew"]
 
 _KEPT = "lerar-kernels.digest"
 _KERNELS = Path(__file__).parents[1]
@@ -57,44 +61,66 @@ def _is_not_kept() -> bool:
         return True
 
 
+def digest_of(sources: Path = _KERNELS) -> str:
+    """Digest of the text that is compiled: of all files below a folder, and of the constants beside it."""
+    text = xxhash.xxh3_128()
+    for path in [*sorted(sources.rglob("*.py")), *sources.parent.glob("constants.py")]:
+        text.update(path.relative_to(sources.parent).as_posix().encode() + b"\0" + path.read_bytes())
+    return text.hexdigest()
+
+
+_DIGEST = digest_of()
+_SHIPPED = shipped_for(_DIGEST)
+use_family(_SHIPPED)
 NOT_KEPT = _is_not_kept()
 
 
-def drop_stale(sources: Path = _KERNELS, *, kept_at: Callable[[Path], Path] = _kept_at) -> bool:
-    """Drop what was compiled of another text; True if there was something to do.
+def renew() -> bool:
+    """Make the kernels that are kept those of this text."""
+    return drop_stale(_KERNELS, _DIGEST, _SHIPPED)
+
+
+def drop_stale(
+    sources: Path, digest: str, shipped: Shipped | None = None, *, kept_at: Callable[[Path], Path] = _kept_at
+) -> bool:
+    """Drop what was compiled of another text, and lay what came with this one in its place.
 
     Parameters
     ----------
     sources : folder of the kernels' rooms; a kernel, and the constants beside the folder, may be compiled into any other
+    digest : of their text
+    shipped : kernels of this text that are there already
     kept_at : says where numba keeps the kernels of a folder
+
+    Returns
+    -------
+    whether there was something to do
     """
-    digest = _digest(sources)
-    dropped = [_drop(kept_at(room), digest) for room in _rooms(sources)]
-    return any(dropped)
+    state = f"{digest} shipped" if shipped else digest
+    rooms = sorted({path.parent for path in sources.rglob("*.py")})
+    return any(
+        [_renew(kept_at(room), state, shipped.files(room.relative_to(sources)) if shipped else []) for room in rooms]
+    )
 
 
-def _rooms(sources: Path) -> list[Path]:
-    return sorted({path.parent for path in sources.rglob("*.py")})
-
-
-def _drop(compiled: Path, digest: str) -> bool:
+def _renew(compiled: Path, state: str, shipped: list[Path]) -> bool:
     kept = compiled / _KEPT
     with suppress(OSError):
-        if kept.read_text() == digest:
+        if kept.read_text() == state:
             return False
     # A folder that cannot be written keeps no kernels either, and another process may do the same at this moment.
     with suppress(OSError):
         for file in compiled.glob("*.nb[ic]"):
             file.unlink(missing_ok=True)
         compiled.mkdir(parents=True, exist_ok=True)
-        own = kept.with_suffix(f".{os.getpid()}")
-        own.write_text(digest)
-        own.replace(kept)
+        for file in shipped:
+            _write(compiled / file.name, file.read_bytes())
+        _write(kept, state.encode())
     return True
 
 
-def _digest(sources: Path) -> str:
-    text = xxhash.xxh3_128()
-    for path in [*sorted(sources.rglob("*.py")), *sources.parent.glob("constants.py")]:
-        text.update(path.relative_to(sources.parent).as_posix().encode() + b"\0" + path.read_bytes())
-    return text.hexdigest()
+def _write(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
+    own = path.with_name(f"{path.name}.{os.getpid()}")
+    own.write_bytes(content)
+    own.replace(path)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import pickle
 import sys
 import threading
 from collections.abc import Iterator
@@ -20,12 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numba
 from numba import types
 
 from lerar_dask.kernels.resample import terms
 
 __all__ = ["COMPILER_BYTES", "TYPES", "compile_all", "is_compiled"]
 
+_PYTHON = f"py{sys.version_info[0]}{sys.version_info[1]}"
 COMPILER_BYTES = 450 << 20
 """Most memory that the process takes."""
 # fmt: off
@@ -108,10 +111,23 @@ def _names(room: ModuleType) -> dict[str, Any]:
 
 
 def is_compiled() -> bool:
-    """Whether the kernel that is begun with is in the cache (where only those of this program text are: `cache`)."""
+    """Whether the kernel that is begun with is kept for this processor and numba (of this program text: `cache`)."""
     kernel, _ = next(kernels_and_types())
     text = Path(kernel.py_func.__code__.co_filename)
-    return any(Path(kernel.stats.cache_path).glob(f"{text.stem}.{kernel.py_func.__name__}-*.nbi"))
+    indexes = Path(kernel.stats.cache_path).glob(f"{text.stem}.{kernel.py_func.__name__}-*{_PYTHON}*.nbi")
+    machine = kernel.targetctx.codegen().magic_tuple()
+    return any(machine in _machines(index) for index in indexes)
+
+
+def _machines(index: Path) -> list[Any]:
+    """What numba has compiled a kernel for, as it notes in the index of the kernel's variants."""
+    try:
+        with index.open("rb") as file:
+            made_by = pickle.load(file)
+            _, variants = pickle.load(file)
+        return [machine for _, machine, _ in variants] if made_by == numba.__version__ else []
+    except Exception:  # an index of a numba that writes another one: at worst a kernel is loaded that is there
+        return []
 
 
 def _follow_parent() -> None:
