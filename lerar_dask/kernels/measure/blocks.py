@@ -14,7 +14,7 @@ import numpy as np
 
 from lerar_dask.constants import BLOCK_PX
 from lerar_dask.kernels.compiled.kernel import kernel, part
-from lerar_dask.kernels.measure.background import lattices
+from lerar_dask.kernels.measure.lattices import lattices, part_pairs
 from lerar_dask.kernels.robust.medians import middle_of_sorted
 
 __all__ = ["block_statistics"]
@@ -45,32 +45,32 @@ def block_statistics(
     shape = -(-image.shape[0] // BLOCK_PX), -(-image.shape[1] // BLOCK_PX)
     blocks = np.empty((grid.shape[0], *shape, 3), np.float32)
     high = np.float32(_CLIP_SIGMA + _STAR_PEAK / max(fwhm_px, 1.0))
-    noise = np.ascontiguousarray(grid[..., 1])
+    noise = grid[..., 1].repeat(cell_px // BLOCK_PX, axis=1).repeat(cell_px // BLOCK_PX, axis=2)
+    noise = np.ascontiguousarray(noise[:, : shape[0], : shape[1]])
     low = np.float32(_CLIP_SIGMA)
     if cfa is None:
-        _mono(image, parts, noise[0], cell_px, low, high, blocks[0])
+        _mono(image, parts, noise[0], low, high, blocks[0])
     else:
-        for channel in range(grid.shape[0]):
-            own = np.ascontiguousarray(parts[parts[:, 0] == channel])
-            _lattice(image, own, noise[channel], cell_px, low, high, blocks[channel])
+        parts = parts[np.argsort(parts[:, 0], kind="stable")]
+        _lattices(image, parts, noise, low, high, blocks)
     return blocks
 
 
 @kernel
-def _mono(image, parts, noise, cell_px, low, high, blocks):
+def _mono(image, parts, noise, low, high, blocks):
     """Blocks of a sub of one channel; what a row of blocks needs of the sub is still in the cache when it is clipped."""
     values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
     columns, sums = np.empty((3, _STRIP), np.float32), np.empty((3, _STRIP // BLOCK_PX), np.float32)
     level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
     for by in range(blocks.shape[0] + 1):
         if by < blocks.shape[0]:
-            _sum_row(image, noise, cell_px, low, high, by, columns, sums, values, level, blocks)
+            _sum_row(image, noise, low, high, by, columns, sums, values, level, blocks)
         if by > 0:
-            _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
+            _clip_row(image, parts, noise, low, high, by - 1, around, level, blocks)
 
 
 @part
-def _sum_row(image, noise, cell_px, low, high, by, columns, sums, values, level, blocks):
+def _sum_row(image, noise, low, high, by, columns, sums, values, level, blocks):
     """Mean and count of a row of blocks; a block with outliers gets count -1 and, as its level, its median."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
     # Columns of a strip stay in the fastest cache.
@@ -83,7 +83,7 @@ def _sum_row(image, noise, cell_px, low, high, by, columns, sums, values, level,
             bx = x0 // BLOCK_PX
             n = np.float32((y1 - y0) * (x1 - x0))
             mean = sums[0, i] / n
-            sigma = noise[y0 // cell_px, x0 // cell_px]
+            sigma = noise[by, bx]
             level[by, bx] = mean
             blocks[by, bx, 0] = mean
             blocks[by, bx, 1] = n
@@ -172,47 +172,102 @@ def _rough_median(block, values):
 
 
 @kernel
-def _lattice(image, parts, noise, cell_px, low, high, blocks):
-    """As `_mono`, for one channel of a CFA sub."""
+def _lattices(image, parts, noise, low, high, blocks):
+    """As `_mono`, for a CFA sub; its lattices in the order of their channels."""
     values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
-    level = np.empty((blocks.shape[0], blocks.shape[1]), np.float32)
-    for by in range(blocks.shape[0] + 1):
-        if by < blocks.shape[0]:
-            _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks)
+    halves = np.empty((4, BLOCK_PX // 2, _STRIP // 2), np.float32)
+    columns, sums = np.empty((3, _STRIP // 2), np.float32), np.empty((3, _STRIP // BLOCK_PX), np.float32)
+    level = np.empty(blocks.shape[:3], np.float32)
+    for by in range(blocks.shape[1] + 1):
+        if by < blocks.shape[1]:
+            _sum_lattice_row(image, parts, noise, low, high, by, halves, columns, sums, values, level, blocks)
         if by > 0:
-            _clip_row(image, parts, noise, cell_px, low, high, by - 1, around, level, blocks)
+            for c in range(blocks.shape[0]):
+                own = parts[_first_of(parts, c) : _first_of(parts, c + 1)]
+                _clip_row(image, own, noise[c], low, high, by - 1, around, level[c], blocks[c])
 
 
 @part
-def _sum_lattice_row(image, parts, noise, cell_px, low, high, by, values, level, blocks):
-    """As `_sum_row`, for one channel of a CFA sub."""
+def _first_of(parts, channel):
+    """Index of the first lattice of a channel."""
+    p = np.int64(0)
+    while p < parts.shape[0] and parts[p, 0] < channel:
+        p += 1
+    return p
+
+
+@part
+def _sum_lattice_row(image, parts, noise, low, high, by, halves, columns, sums, values, level, blocks):
+    """As `_sum_row`, for a CFA sub."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
-    for bx in range(blocks.shape[1]):
-        x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
-        sum_, n = np.float32(0.0), 0
-        top, bottom = np.float32(-np.inf), np.float32(np.inf)
-        for p in range(parts.shape[0]):
-            for y in range(y0 + parts[p, 1], y1, 2):
-                for x in range(x0 + parts[p, 2], x1, 2):
-                    v = image[y, x]
-                    sum_ += v
-                    top = v if v > top else top
-                    bottom = v if v < bottom else bottom
-                    n += 1
-        mean = sum_ / np.float32(max(n, 1))
-        sigma = noise[y0 // cell_px, x0 // cell_px]
-        level[by, bx] = mean
-        blocks[by, bx, 0] = mean
-        blocks[by, bx, 1] = n
-        blocks[by, bx, 2] = 0.0
-        if not (n > 0 and top - mean <= high * sigma and mean - bottom <= low * sigma):
-            m = np.int64(0)
-            for p in range(parts.shape[0]):
-                for y in range(y0 + parts[p, 1], y1, 2):
-                    for x in range(x0 + parts[p, 2], x1, 2):
-                        m = _insert(values, m, image[y, x])
-            level[by, bx] = middle_of_sorted(values, m)
-            blocks[by, bx, 1] = -1.0
+    whole = image.shape[1] // BLOCK_PX if y1 - y0 == BLOCK_PX else 0
+    for left in range(0, whole * BLOCK_PX, _STRIP):
+        n_columns = min(_STRIP, whole * BLOCK_PX - left)
+        n, half = n_columns // BLOCK_PX, n_columns // 2
+        _part_band(image, parts, y0, left, half, halves)
+        for c in range(blocks.shape[0]):
+            first, after = _first_of(parts, c), _first_of(parts, c + 1)
+            rows = halves[first:after].reshape(4 * (after - first), halves.shape[2])
+            _columns(rows[:, :half], columns)
+            _join_fours(columns, n, sums)
+            area = np.float32((after - first) * BLOCK_PX * BLOCK_PX // 4)
+            share = np.float32(1.0) / area
+            for i in range(n):
+                bx = left // BLOCK_PX + i
+                mean, sigma = sums[0, i] * share, noise[c, by, bx]
+                level[c, by, bx] = mean
+                blocks[c, by, bx, 0] = mean
+                blocks[c, by, bx, 1] = area
+                blocks[c, by, bx, 2] = 0.0
+                if not (sums[1, i] - mean <= high * sigma and mean - sums[2, i] <= low * sigma):
+                    level[c, by, bx] = _lattice_median(image, parts[first:after], y0, y1, bx * BLOCK_PX, values)
+                    blocks[c, by, bx, 1] = -1.0
+    for c in range(blocks.shape[0]):
+        own = parts[_first_of(parts, c) : _first_of(parts, c + 1)]
+        for bx in range(whole, blocks.shape[2]):
+            # An edge cuts these: by their medians, as if they had outliers.
+            level[c, by, bx] = _lattice_median(image, own, y0, y1, bx * BLOCK_PX, values)
+            blocks[c, by, bx, 1] = -1.0
+
+
+@part
+def _part_band(image, parts, y0, left, half, halves):
+    """Rows of a strip of a band of blocks, apart by lattice: halves (lattice, row, column)."""
+    for p in range(parts.shape[0]):
+        for q in range(p + 1, parts.shape[0]):
+            if parts[p, 1] == parts[q, 1]:
+                even, odd = (p, q) if parts[p, 2] == 0 else (q, p)
+                for j in range(BLOCK_PX // 2):
+                    row = image[y0 + parts[p, 1] + 2 * j, left : left + 2 * half]
+                    part_pairs(row, halves[even, j, :half], halves[odd, j, :half])
+
+
+@part
+def _lattice_median(image, parts, y0, y1, x0, values):
+    """Median of the pixels of one color in a block: of the first of its lattices that has some."""
+    m = np.int64(0)
+    for p in range(parts.shape[0]):
+        if m > 0:
+            break
+        for y in range(y0 + parts[p, 1], y1, 2):
+            for x in range(x0 + parts[p, 2], min(x0 + BLOCK_PX, image.shape[1]), 2):
+                m = _insert(values, m, image[y, x])
+    return middle_of_sorted(values, m)
+
+
+@part
+def _join_fours(columns, n, sums):
+    """As `_join_columns`, of four columns of each of n blocks."""
+    t, m, k = columns[0], columns[1], columns[2]
+    for i in range(n):
+        x = 4 * i
+        sums[0, i] = ((t[x] + t[x + 1]) + t[x + 2]) + t[x + 3]
+    for i in range(n):
+        x = 4 * i
+        sums[1, i] = _max(_max(m[x], m[x + 1]), _max(m[x + 2], m[x + 3]))
+    for i in range(n):
+        x = 4 * i
+        sums[2, i] = _min(_min(k[x], k[x + 1]), _min(k[x + 2], k[x + 3]))
 
 
 @part
@@ -229,7 +284,7 @@ def _insert(values, n, v):
 
 
 @part
-def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks):
+def _clip_row(image, parts, noise, low, high, by, around, level, blocks):
     """Mean of the kept pixels of the blocks that have outliers, around the median of the 3x3 blocks' levels."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
     for bx in range(blocks.shape[1]):
@@ -241,7 +296,7 @@ def _clip_row(image, parts, noise, cell_px, low, high, by, around, level, blocks
                 n = _insert(around, n, level[j, i])
         center = middle_of_sorted(around, n)
         x0, x1 = bx * BLOCK_PX, min((bx + 1) * BLOCK_PX, image.shape[1])
-        sigma = noise[y0 // cell_px, x0 // cell_px]
+        sigma = noise[by, bx]
         sum_, count, above = 0.0, 0, 0.0
         for p in range(parts.shape[0]):
             stride = parts[p, 3]

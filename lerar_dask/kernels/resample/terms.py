@@ -64,8 +64,8 @@ class Method(NamedTuple):
     offset: np.float32
     """float32, added before clamping and taken off after it (12 sigma - sky: clamping then neither depends on the sky's
     level nor touches noise)."""
-    gathered: bool
-    """36 taps per pixel in place of two passes (`needs_gather`)."""
+    stride: int
+    """Canvas columns a column of the plane apart: 1 or 2; 0: 36 taps per pixel in place of two passes (`stride_of`)."""
 
 
 class Sky(NamedTuple):

@@ -6,8 +6,10 @@ Out  one plane of the cube (rows, planes, columns) float32, `MISSING` where the 
 An output row is a line in the sub: first every source column that it needs is interpolated to the height of the line,
 then those values along it: 12 taps in place of 36. Source positions are computed in float64 at canvas columns that are
 multiples of 64 and are linear between; nothing depends on where a window or strip begins, so that tiles never show.
-Flips and quarter turns are folded into the window (`choose_turn`, `take_plane`); what remains of a large rotation or of
-a change of scale goes through a gather with 36 taps. Strong downscaling does not widen the kernel.
+Flips and quarter turns are folded into the window (`choose_turn`, `take_plane`). On a lattice of a color camera two
+columns of the canvas lie in one of the plane: the even ones are resampled as a row of their own, then the odd ones
+(`stride_of`). What remains of a large rotation or of another scale goes through a gather with 36 taps. Strong downscaling
+does not widen the kernel.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import numpy as np
 
 from lerar_dask.constants import MISSING
 from lerar_dask.kernels.compiled.kernel import kernel, part
+from lerar_dask.kernels.measure.lattices import join_pairs, part_pairs
 
-__all__ = ["BILINEAR", "HALO", "LANCZOS3", "choose_turn", "needs_gather", "warp_plane", "warp_scratch"]
+__all__ = ["BILINEAR", "HALO", "LANCZOS3", "choose_turn", "stride_of", "warp_plane", "warp_scratch"]
 
 LANCZOS3, BILINEAR = 0, 1
 HALO = 6
@@ -66,19 +69,24 @@ def choose_turn(matrix: np.ndarray, shape: tuple[int, int]) -> tuple[tuple[bool,
     return best[1], best[2]
 
 
-def needs_gather(matrix: np.ndarray, shape: tuple[int, int]) -> bool:
-    """Whether a (turned) transform rotates or scales too much for the two-pass warp."""
+def stride_of(matrix: np.ndarray, shape: tuple[int, int]) -> int:
+    """Canvas columns from one to the next that lie a column of the plane apart: 1, or 2 on a plane of half the scale.
+
+    0 where a (turned) transform rotates or scales too much for the two-pass warp.
+    """
     jacobian = _jacobian(matrix, shape)
     if jacobian[0, 0] <= 0.0:
-        return True
+        return 0
     slope = jacobian[1, 0] / jacobian[0, 0]
-    return bool(abs(jacobian[0, 0] - 1.0) + abs(slope) > MAX_BEND)
+    bends = {stride: abs(stride * jacobian[0, 0] - 1.0) + abs(slope) for stride in (1, 2)}
+    stride = min(bends, key=lambda some: bends[some])
+    return stride if bends[stride] <= MAX_BEND else 0
 
 
 def warp_scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Work arrays of `warp_plane` for rows of `columns` pixels out of windows of `window_columns`."""
     width = max(columns, window_columns) + 2 * NODE
-    return np.empty((4, width), np.float32), np.empty((2 * width, 3), np.int64), np.empty((2, columns // NODE + 8))
+    return np.empty((6, width), np.float32), np.empty((2 * width, 3), np.int64), np.empty((2, columns // NODE + 8))
 
 
 def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -143,31 +151,61 @@ def _ramp(first, step, start, to):
 
 
 @part
-def _along_row(xs, first, a, b, fraction, runs):
-    """Fractions - 1/2 of the source columns of canvas columns [a, b), and runs (start, stop, floor(x) - column).
+def _along_row(xs, first, a, b, stride, fraction, runs):
+    """Fractions - 1/2 of the source columns of canvas columns [a, b), and runs (start, stop, floor(x) - place).
 
-    Starts and stops count from a. Whether a stretch between nodes is one run is decided for the whole stretch, and its
-    fractions count from its node, so that no bit depends on a and b.
+    Places: those of columns a, a + stride, ... from 0, then those of a + 1, ... from `_place_of(1, ...)`.
     """
     n = 0
-    column = a
-    while column < b:
-        k = column // NODE - first
-        node = (first + k) * NODE
-        end = min(b, node + NODE)
-        base, step = xs[k], (xs[k + 1] - xs[k]) / NODE
+    for t in range(stride):
+        column = a + t
+        stop = column // stride + _number(t, a, b, stride)
+        n = _along(
+            xs, first, column // stride, stop, stride, column % stride, _place_of(t, a, b, stride), fraction, runs, n
+        )
+    return n
+
+
+@part(inline="always")
+def _number(t, a, b, stride):
+    """How many of the canvas columns a + t, a + t + stride, ... lie before b."""
+    return max(b - a - t + stride - 1, 0) // stride
+
+
+@part(inline="always")
+def _place_of(t, a, b, stride):
+    """Place of canvas column a + t."""
+    return t * _number(0, a, b, stride)
+
+
+@part
+def _along(xs, first, a, b, stride, phase, place, fraction, runs, n):
+    """As `_along_row`, for the canvas columns stride * m + phase, m in [a, b), in places from `place`; number of runs.
+
+    Whether a stretch between nodes is one run is decided for the whole stretch, and its fractions count from its node, so
+    that no bit depends on a and b.
+    """
+    stretch = NODE // stride
+    to = place - a
+    m = a
+    while m < b:
+        k = m // stretch - first
+        node = (first + k) * stretch
+        end = min(b, node + stretch)
+        base = xs[k] + float(phase) * ((xs[k + 1] - xs[k]) / NODE)
+        step = (xs[k + 1] - xs[k]) / stretch
         low = int(np.floor(base)) - node
-        high = int(np.floor(base + (NODE - 1) * step)) - (node + NODE - 1)
+        high = int(np.floor(base + (stretch - 1) * step)) - (node + stretch - 1)
         if low == high:
             origin = np.float32(base - float(node + low) - 0.5)
-            _ramp(origin, np.float32(step - 1.0), np.float32(column - node), fraction[column - a : end - a])
-            n = _add_run(runs, n, column - a, end - a, low)
+            _ramp(origin, np.float32(step - 1.0), np.float32(m - node), fraction[m + to : end + to])
+            n = _add_run(runs, n, m + to, end + to, low - to)
         else:
-            for c in range(column, end):
+            for c in range(m, end):
                 x = base + float(c - node) * step
-                fraction[c - a] = np.float32(x - np.floor(x) - 0.5)
-                n = _add_run(runs, n, c - a, c + 1 - a, int(np.floor(x)) - c)
-        column = end
+                fraction[c + to] = np.float32(x - np.floor(x) - 0.5)
+                n = _add_run(runs, n, c + to, c + 1 + to, int(np.floor(x)) - c - to)
+        m = end
     return n
 
 
@@ -340,7 +378,7 @@ def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
         number of samples
     """
     window, wy0, wx0 = part
-    kind, clamping, offset, gathered = method
+    kind, clamping, offset, stride = method
     surface, sy0, sx0, gain = sky_terms
     cube, plane, y0, x0, columns, halo = target
     floats, runs, nodes = scratch
@@ -348,7 +386,7 @@ def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
     first = (x0 - NODE) // NODE
     n_nodes = (x1 - 1 + NODE) // NODE + 2 - first
     xs, ys = nodes[0, :n_nodes], nodes[1, :n_nodes]
-    line, up, along, sky = floats[0], floats[1], floats[2], floats[3, :columns]
+    sky = floats[0, :columns]
     samples = 0
     for r in range(cube.shape[0]):
         row = y0 + r
@@ -362,23 +400,38 @@ def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
         if r >= halo and r < cube.shape[0] - halo:
             samples += max(0, min(b, x1 - halo) - max(a, x0 + halo))
         _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky)
-        if gathered:
+        own, under = to[a - x0 : b - x0], sky[a - x0 : b - x0]
+        if stride == 0:
             for c in range(a, b):
                 x, y = _position(xs, ys, first, c)
-                to[c - x0] = gain * _gather(window, wy0, wx0, x, y, kind, clamping, offset) - sky[c - x0]
-            continue
-        n = _along_row(xs, first, a, b, along, runs)
-        c0 = int(runs[0, 0] + a + runs[0, 2]) - 2
-        c1 = int(runs[n - 1, 1] - 1 + a + runs[n - 1, 2]) + 4
-        m = _up_columns(xs, ys, c0, c1, up, runs[n:])
-        for i in range(n, n + m):
-            start, stop = runs[i, 0], runs[i, 1]
-            left, row = start + c0 - wx0, runs[i, 2] - wy0
-            into = line[start:stop]
-            _vertical(window, row, left, left + stop - start, up[start:stop], kind, clamping, offset, into)
-        for i in range(n):
-            start, stop, at = runs[i, 0], runs[i, 1], runs[i, 0] + a + runs[i, 2] - c0
-            into = to[start + a - x0 : stop + a - x0]
-            under = sky[start + a - x0 : stop + a - x0]
-            _horizontal(line, at, along[start:stop], kind, clamping, gain, under, into)
+                own[c - a] = gain * _gather(window, wy0, wx0, x, y, kind, clamping, offset) - under[c - a]
+        elif stride == 1:
+            _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, under, floats, runs, own)
+        else:
+            n, middle = b - a, _number(0, a, b, 2)
+            apart, skies = floats[4, :n], floats[5, :n]
+            part_pairs(under, skies[:middle], skies[middle:])
+            _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, skies, floats, runs, apart)
+            join_pairs(apart[:middle], apart[middle:], own)
     return samples
+
+
+@part
+def _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, sky, floats, runs, to):
+    """Resample canvas columns [a, b) of a row in two passes; sky and result lie in the places of `_along_row`."""
+    kind, clamping, offset, stride = method
+    line, up, along = floats[1], floats[2], floats[3]
+    n = _along_row(xs, first, a, b, stride, along, runs)
+    c0, c1 = runs[0, 0] + runs[0, 2], np.int64(0)
+    for i in range(n):
+        c0 = min(c0, runs[i, 0] + runs[i, 2])
+        c1 = max(c1, runs[i, 1] - 1 + runs[i, 2])
+    c0, c1 = c0 - 2, c1 + 4
+    m = _up_columns(xs, ys, c0, c1, up, runs[n:])
+    for i in range(n, n + m):
+        start, stop = runs[i, 0], runs[i, 1]
+        left, row = start + c0 - wx0, runs[i, 2] - wy0
+        _vertical(window, row, left, left + stop - start, up[start:stop], kind, clamping, offset, line[start:stop])
+    for i in range(n):
+        start, stop, at = runs[i, 0], runs[i, 1], runs[i, 0] + runs[i, 2] - c0
+        _horizontal(line, at, along[start:stop], kind, clamping, gain, sky[start:stop], to[start:stop])

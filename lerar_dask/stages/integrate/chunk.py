@@ -355,7 +355,7 @@ class _Chunk:
             (*plane.turned_shape, plane.matrix),
             Lattice(plane.step, plane.phase_y, plane.phase_x),
             SubTerms(matrix, inverse, *self.shapes[k], missing, *left_out),
-            Method(self.kind, self.clamping, table.offset[i, c], plane.gathered),
+            Method(self.kind, self.clamping, table.offset[i, c], plane.stride),
             Sky(sky, *self.first_node, gain),
             self._target(terms.cube, to, terms.at, terms.columns),
             Scratch(*thread_scratch(terms.columns, pixels.shape[1])),

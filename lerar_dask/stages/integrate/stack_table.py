@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lerar_dask.kernels.combine.noise import fill_gaps, growth_of_variance
-from lerar_dask.kernels.resample.warp import choose_turn, needs_gather
+from lerar_dask.kernels.resample.warp import choose_turn, stride_of
 from lerar_dask.store.access import Store, open_store
 
 __all__ = ["LATTICES", "Plane", "StackTable", "load_table", "save_table"]
@@ -43,7 +43,8 @@ class Plane:
     """transpose, flip_y, flip_x."""
     matrix: np.ndarray
     """(3, 3) canvas pixel to turned plane."""
-    gathered: bool
+    stride: int
+    """How it is resampled (`stride_of`)."""
 
     @property
     def turned_shape(self) -> tuple[int, int]:
@@ -210,8 +211,8 @@ class StackTable:
         shape = (-(-(int(self.shape[i, 0]) - phase_y) // step), -(-(int(self.shape[i, 1]) - phase_x) // step))
         turn, turned = choose_turn(to_plane @ matrix, shape)
         turned_shape = shape[::-1] if turn[0] else shape
-        gathered = needs_gather(turned, turned_shape)
-        return Plane(channel, step, phase_y, phase_x, shape, turn, np.ascontiguousarray(turned), gathered)
+        stride = stride_of(turned, turned_shape)
+        return Plane(channel, step, phase_y, phase_x, shape, turn, np.ascontiguousarray(turned), stride)
 
     def touching(self, window: tuple[int, int, int, int], origin_yx: tuple[int, int]) -> np.ndarray:
         """Indices of the subs whose frame may reach into canvas rows y0..y1-1, columns x0..x1-1 (one pixel more)."""

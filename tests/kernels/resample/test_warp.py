@@ -25,7 +25,7 @@ def resample(image, matrix, *, rows, columns, kind=warp.LANCZOS3, clamping=1e30,
     cube = np.full((rows, 1, columns), 7, np.float32)
     if surface is None:
         surface = np.zeros((rows // 32 + 3, columns // 32 + 3), np.float32)
-    method = Method(kind, np.float32(clamping), np.float32(0), warp.needs_gather(turned, shape))
+    method = Method(kind, np.float32(clamping), np.float32(0), warp.stride_of(turned, shape))
     sky = Sky(surface, at[0] // 32, at[1] // 32, np.float32(gain))
     scratch = Scratch(*warp.warp_scratch(columns, window.shape[1]))
     n = warp.warp_plane(part, *shape, turned, method, sky, Target(cube, 0, *at, columns, 0), scratch)
@@ -77,14 +77,40 @@ def test_mirrored_and_scaled_and_projective():
         assert np.abs(out - expected)[both].max() < 3.0
 
 
-@settings(max_examples=12, deadline=None)
+@pytest.mark.parametrize("degrees", [0, 0.05, 1.5, 8, 40, 91, 180])
+@pytest.mark.parametrize("kind", [warp.LANCZOS3, warp.BILINEAR])
+def test_a_plane_of_half_the_scale_agrees_with_taps(degrees, kind):
+    """As the lattices of a color camera; columns of the canvas go by in pairs, of which the plane may cut one."""
+    image = smooth((75, 85))
+    matrix = rotation(degrees, (40, 35), (0.37, -1.21), scale=0.5) @ np.array([[1.0, 0, -40], [0, 1.0, -35], [0, 0, 1]])
+    columns = 169
+    out = resample(image, matrix, rows=150, columns=columns, kind=kind)
+    sy, sx = positions(matrix, 150, columns)
+    expected = (lanczos_sample if kind == warp.LANCZOS3 else bilinear_sample)(pad_mirrored(image, 8), sy + 8, sx + 8)
+    inside = (sy >= 0) & (sx >= 0) & (sy <= 74) & (sx <= 84)
+    assert inside.mean() > 0.5
+    np.testing.assert_array_equal(np.isfinite(out), inside)
+    assert np.abs(out - expected)[inside].max() < (0.02 if degrees % 90 == 0 else 3.0)
+    assert np.abs(out - expected)[inside].std() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("scale", "degrees", "stride"),
+    [(1, 0, 1), (1, 9, 1), (1, 14, 0), (0.5, 0, 2), (0.5, 9, 2), (0.5, 14, 0), (0.52, 0, 2), (0.7, 0, 0), (2, 0, 0)],
+)
+def test_what_rotates_or_scales_too_much_is_gathered(scale, degrees, stride):
+    turn, turned = warp.choose_turn(rotation(degrees, (50, 40), scale=scale), (90, 110))
+    assert warp.stride_of(turned, (110, 90) if turn[0] else (90, 110)) == stride
+
+
+@settings(max_examples=24, deadline=None)
 @given(
     y0=st.integers(0, 60), x0=st.integers(0, 150), rows=st.integers(1, 30), columns=st.integers(1, 140),
-    degrees=st.sampled_from([0.03, 2.0, 30.0]),
+    degrees=st.sampled_from([0.03, 2.0, 30.0]), scale=st.sampled_from([1.0, 0.5]),
 )  # fmt: skip
-def test_a_part_has_the_bits_of_the_whole(y0, x0, rows, columns, degrees):
+def test_a_part_has_the_bits_of_the_whole(y0, x0, rows, columns, degrees, scale):
     image = smooth((100, 300))
-    matrix = rotation(degrees, (150, 50), (0.4, 0.7))
+    matrix = rotation(degrees, (150, 50), (0.4, 0.7), scale=scale)
     surface = np.random.default_rng(1).normal(50, 5, (8, 14)).astype(np.float32)
     whole = resample(image, matrix, rows=100, columns=300, clamping=0.3, surface=surface, gain=1.1)
     k, j = y0 // 32, x0 // 32
