@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Literal
@@ -96,12 +95,15 @@ def _list(out: Path, display: Display) -> int:
 
 def _sbatch(out: Path, n_jobs: int) -> int:
     from lerar_dask.pipeline.parts import SHARED, chain
+    from lerar_dask.runtime.own_program import python_path, python_words
     from lerar_dask.runtime.slurm import chain_script
 
     stages, place = chain(out), out.absolute()
 
     def call(stage: str) -> list[str]:
-        return [sys.executable, "-m", "lerar_dask", "stage", stage, str(place)]
+        path = python_path()
+        where = ["env", f"PYTHONPATH={path}"] if path else []
+        return [*where, *python_words("lerar_dask"), "stage", stage, str(place)]
 
     print(chain_script(from_toml(place / "lerar.toml").slurm, stages, SHARED, n_jobs, call, place), end="")
     return 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from lerar_dask.errors import UsageError
 from lerar_dask.runtime import cluster
 from lerar_dask.runtime.address import client_of
 from lerar_dask.runtime.memory import RESERVED_BYTES
+from lerar_dask.runtime.own_program import python_words
 
 __all__ = ["FOLDER", "OwnScheduler", "sweep_folders", "worker_words"]
 
@@ -85,7 +85,7 @@ def sweep_folders(out: Path) -> None:
 def worker_words(address: str, files: Mapping[str, Path], threads: int, worker_bytes: int) -> list[str]:
     """Command of a worker that ends when its scheduler is gone."""
     words = [
-        *(sys.executable, "-m", "distributed.cli.dask_worker", address, "--nanny", "--no-dashboard"),
+        *(*python_words("distributed.cli.dask_worker"), address, "--nanny", "--no-dashboard"),
         *("--tls-ca-file", files["ca"], "--tls-cert", files["cert"], "--tls-key", files["key"]),
         *("--nthreads", threads, "--memory-limit", worker_bytes, "--death-timeout", 60),
         *("--preload", "lerar_dask.runtime.cluster"),

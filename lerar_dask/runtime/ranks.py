@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from lerar_dask.errors import LerarError
 from lerar_dask.runtime import cluster
 from lerar_dask.runtime.address import check_shared
+from lerar_dask.runtime.own_program import environment
 from lerar_dask.runtime.own_scheduler import FOLDER, OwnScheduler, worker_words
 from lerar_dask.settings import Slurm
 
@@ -84,7 +85,7 @@ def serve_rank(out: Path, worker_bytes: int) -> int:
     ):
         subprocess.run(
             [*words, "--local-directory", scratch],
-            env={**os.environ, **cluster.ENVIRONMENT},
+            env={**environment(), **cluster.ENVIRONMENT},
             stdout=log,
             stderr=log,
             check=False,

@@ -7,15 +7,13 @@ Out  its answer, or None
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import subprocess
-import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from lerar_dask.runtime.memory import RESERVED_BYTES
+from lerar_dask.runtime.own_program import environment, python_words
 from lerar_dask.runtime.run import Executor
 from lerar_dask.tasks import Step
 
@@ -34,8 +32,7 @@ class SideProcess:
     """
 
     def __init__(self, module: str, most_bytes: int) -> None:
-        # Without -P, a clone's folder in which lerar is called would serve instead of the program that is installed.
-        self.command = [sys.executable, "-P", "-m", module]
+        self.command = python_words(module)
         self.most_bytes = most_bytes
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -46,7 +43,7 @@ class SideProcess:
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         try:
             self.process = subprocess.Popen(
-                self.command, stdin=pipe, stdout=pipe, stderr=nothing, start_new_session=True, env=_same_program()
+                self.command, stdin=pipe, stdout=pipe, stderr=nothing, start_new_session=True, env=environment()
             )
         except OSError as error:
             _LOGGER.info("%s does not run beside the tasks: %s", self.command[-1], error)
@@ -86,9 +83,3 @@ class SideProcess:
             _LOGGER.info("%s beside the tasks ended with code %d", self.command[-1], code)
         process.kill()
         process.communicate()
-
-
-def _same_program() -> dict[str, str]:
-    """Environment in which a new process finds the program text that this one runs."""
-    own = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (own, os.environ.get("PYTHONPATH"))))}

@@ -8,7 +8,6 @@ written into the current folder, a lost job is replaced only by `adapt`, and imp
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from lerar_dask.errors import LerarError, SpaceError, UsageError
 from lerar_dask.runtime import cluster
 from lerar_dask.runtime.address import check_shared
 from lerar_dask.runtime.memory import parse_bytes
+from lerar_dask.runtime.own_program import python_path
 from lerar_dask.runtime.own_scheduler import OwnScheduler, worker_words
 from lerar_dask.settings import Slurm
 from lerar_dask.tasks import Record, Task
@@ -103,8 +103,8 @@ def job_script(settings: Slurm, address: str, files: Mapping[str, Path], worker_
     worker += ["--lifetime", f"{lifetime_s}s", "--lifetime-stagger", f"{int(0.05 * lifetime_s)}s"]
     lines = ["#!/bin/bash", *_prologue(settings)]
     lines += [f"export {name}={shlex.quote(value)}" for name, value in cluster.ENVIRONMENT.items()]
-    if "PYTHONPATH" in os.environ:
-        lines.append(f"export PYTHONPATH={shlex.quote(os.environ['PYTHONPATH'])}")
+    if path := python_path():
+        lines.append(f"export PYTHONPATH={shlex.quote(path)}")
     lines += ['scratch=$(mktemp -d "${TMPDIR:-/tmp}/lerar-XXXXXX")', "trap 'rm -rf \"$scratch\"' EXIT"]
     lines.append(f'{shlex.join(worker)} --local-directory "$scratch"')
     return "\n".join(lines) + "\n"

@@ -196,7 +196,7 @@ def _some_away(image, step, oy, ox, most):
     return sample
 
 
-@part
+@part(borrows=True)
 def _away_from_neighbors(image, y, step, away):
     """Difference of each pixel of a row to the median of the 8 pixels of its color around it (edges mirrored)."""
     height, width = image.shape
@@ -217,7 +217,7 @@ def _away_from_neighbors(image, y, step, away):
         away[width - 1 - x] = _away_at(image, y, width - 1 - x, step)
 
 
-@part
+@part(borrows=True)
 def _away_at(image, y, x, step):
     """Difference of one pixel to the median around it; 0 where that is no number."""
     height, width = image.shape

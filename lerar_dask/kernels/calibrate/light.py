@@ -98,7 +98,7 @@ def swap_words(words: np.ndarray, *, flip: int) -> np.ndarray:
     return out
 
 
-@kernel
+@kernel(borrows=True)
 def into_stack(words, flip, pedestal, factor, stack, i):
     """Big-endian 16 bit pixels of a file as frame `i` of a stack: (number - pedestal) * factor.
 
@@ -149,7 +149,7 @@ def unpack_and_calibrate(
     _unpack(words, np.uint16(flip), first, a, second, b, np.float32(scale), np.float32(zero), stored, out)
 
 
-@kernel
+@kernel(borrows=True)
 def _swap(words, flip, out):  # pragma: no cover
     for y in range(words.shape[0]):
         source, target = words[y], out[y]
@@ -176,7 +176,7 @@ def _correct(value, pedestal, gain, has_pedestal, has_gain):  # pragma: no cover
             value[x] = value[x] * gain[x]
 
 
-@kernel
+@kernel(borrows=True)
 def _calibrate(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, zero, out):
     width = raw.shape[1]
     for y in range(raw.shape[0]):
@@ -188,7 +188,7 @@ def _calibrate(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, zero,
         _correct(value, below, factor, has_pedestal, has_gain)
 
 
-@kernel
+@kernel(borrows=True)
 def _calibrate_wide(raw, pedestal, has_pedestal, gain, has_gain, y0, x0, scale, zero, out):
     """As `_calibrate`, for numbers that float32 cannot hold: the pedestal comes off in float64."""
     width = raw.shape[1]

@@ -52,7 +52,7 @@ def _combine(stack, limits, blocks, out):
         _mean_between(stack[y], lowest[y], highest[y], total, kept, out[y])
 
 
-@part
+@part(borrows=True)
 def _mean_between(row, lowest, highest, total, kept, out):
     """Mean of the samples between bounds."""
     total[:] = 0.0

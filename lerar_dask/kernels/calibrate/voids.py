@@ -163,7 +163,7 @@ def _boxes(spans: np.ndarray, width: int) -> list[tuple[int, int, int, int]]:
     return boxes
 
 
-@kernel
+@kernel(borrows=True)
 def _dead_rows(raw, dead):
     """Rows that hold one value or are equal to the row before; one with another number ends the look at once."""
     for y in range(raw.shape[0]):
@@ -201,7 +201,7 @@ def _dead_columns(raw: np.ndarray, dead_rows: np.ndarray) -> np.ndarray:
     return constant | repeated
 
 
-@kernel
+@kernel(borrows=True)
 def _spans(raw, missing, fills, left, right, spans):
     """Shorten the span of each row by what is no number, or padding, at its ends."""
     for y in range(raw.shape[0]):

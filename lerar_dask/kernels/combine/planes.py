@@ -48,7 +48,7 @@ def combine_between(
     _between(cube, first, last, lowest, highest, model, np.float32(level), row_cell, owner, planes, counts, marks)
 
 
-@kernel
+@kernel(borrows=True)
 def finish_planes(planes, dropped, fallback, halo, sky):
     """Add samples left out before to the map, fill pixels without a sample from the spare ones, add the sky's level.
 
@@ -123,7 +123,7 @@ def _between(cube, first, last, lowest, highest, model, level, row_cell, owner, 
                 planes[4, y, x0 + i] = sums[_OVER + i]
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _add_between(row, weight, wa, wb, sums):
     """Add a plane's samples within bounds to the sums; how many lie outside."""
     outside = np.int32(0)
@@ -144,7 +144,7 @@ def _add_between(row, weight, wa, wb, sums):
     return outside
 
 
-@part
+@part(borrows=True)
 def _count_outside(row, sums):
     """Count a plane's samples below and above the bounds, by pixel and in all."""
     under, over = 0, 0
@@ -158,7 +158,7 @@ def _count_outside(row, sums):
     return under, over
 
 
-@part
+@part(borrows=True)
 def _mark_outside(row, sums, to):
     """Mark a plane's samples below and above the bounds."""
     for i in range(row.size):

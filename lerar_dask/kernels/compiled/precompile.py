@@ -39,7 +39,8 @@ TYPES = (
     ("resample.sample.sample_plane",
      "Part(f4[:,::1], i8, i8), Tuple((i8, i8, f8[:,::1])), Lattice(i8, i8, i8), SubTerms(f8[:,::1], f8[:,::1], i8, i8, "
      "Part(u1[:,::1], i8, i8), i4[::1], i4[::1]), Method(i8, f4, f4, i8), Sky(f4[:,::1], i8, i8, f4), "
-     "Target(f4[:,:,::1], i8, i8, i8, i8, i8), Scratch(f4[:,::1], i8[:,::1], f8[:,::1]), Fallback(f8[:,:,::1], f8, f8)"),
+     "Target(f4[:,:,::1], i8, i8, i8, i8, i8), "
+     "Scratch(f4[:,::1], i8[:,::1], f8[:,::1], f4[:,::1], i8[:,::1]), Fallback(f8[:,:,::1], f8, f8)"),
     ("resample.sample.prepare_window",
      "Part(u2[:,::1], i8, i8), Numbers(f8, f8, f8, f8), f4[:,::1], f4[:,::1], UniTuple(i8, 2), i4[:,::1], i4[::1], i8, f4, "
      "Part(f4[:,::1], i8, i8)"),

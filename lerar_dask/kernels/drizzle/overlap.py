@@ -14,7 +14,7 @@ _FLAT = 1e-7
 """Rise of an edge below which it counts as level: the formula of a slope would lose its digits."""
 
 
-@kernel
+@kernel(borrows=True)
 def lay_edges(x, y, xu, xv, yu, yv, edges):
     """Edges of the parallelogram about (x, y) with corners at +- (xu, yu) +- (xv, yv).
 
@@ -39,7 +39,7 @@ def _lay(edge, x0, y0, x1, y1):
     edge[3] = (y1 - y0) / (x1 - x0) if x1 != x0 else 0.0
 
 
-@kernel
+@kernel(borrows=True)
 def cut_edges(edges, column, across):
     """Parts of the edges within a column of pixels.
 
@@ -56,7 +56,7 @@ def cut_edges(edges, column, across):
         across[k, 1], across[k, 2] = y0 + (a - x0) * slope, y0 + (b - x0) * slope
 
 
-@kernel
+@kernel(borrows=True)
 def overlap(across, row):
     """Area within the pixel of a row, in the column that the edges were cut to; its sign is that of the way around."""
     bottom, area = row - 0.5, 0.0

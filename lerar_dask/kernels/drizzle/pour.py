@@ -86,7 +86,7 @@ def pour(part, lattice, inverse, drop, sky, rules, fine):
                 _pour_square(fine, fy, fx, (xu, xv, yu, yv), drop.size, held, edges, across)
 
 
-@part
+@part(borrows=True)
 def _pour_square(fine, fy, fx, jacobian, size, held, edges, across):
     """A drop with the turned shape of its pixel."""
     xu, xv, yu, yv = jacobian
@@ -105,7 +105,7 @@ def _pour_square(fine, fy, fx, jacobian, size, held, edges, across):
                 _add(fine, row, column, share, held)
 
 
-@part
+@part(borrows=True)
 def _pour_gaussian(fine, fy, fx, side, size, held, share):
     """A round drop whose FWHM is the side of the shrunk pixel."""
     sigma = size * side / SIGMA_TO_FWHM
@@ -168,7 +168,7 @@ def _sky_at(sky, y, x):
     return upper + t * (lower - upper)
 
 
-@kernel
+@kernel(borrows=True)
 def finish_drops(sums, scale, level, sky, planes):
     """From sums to image, noise and coverage; spare drops fill pixels that no other reaches.
 

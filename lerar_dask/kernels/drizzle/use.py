@@ -12,7 +12,7 @@ __all__ = ["NONE", "SPARE", "USED", "mark_use"]
 USED, SPARE, NONE = np.uint8(0), np.uint8(1), np.uint8(2)
 
 
-@kernel
+@kernel(borrows=True)
 def mark_use(use, y0, x0, height, width, missing, saturated, defects, lines):
     """Say of every pixel of a window how it is used.
 
@@ -42,7 +42,7 @@ def mark_use(use, y0, x0, height, width, missing, saturated, defects, lines):
                 use[i, j] = NONE
 
 
-@part
+@part(borrows=True)
 def _mark_spare(use, y0, x0, height, width, indices):
     """Mark the pixels of a sorted list as spare."""
     for i in range(max(0, -y0), min(use.shape[0], height - y0)):
@@ -53,7 +53,7 @@ def _mark_spare(use, y0, x0, height, width, indices):
             at += 1
 
 
-@part
+@part(borrows=True)
 def _mark_line(use, y0, x0, line):
     """Mark what lies on a trail as spare."""
     ly, lx = line[2] - line[0], line[3] - line[1]

@@ -171,13 +171,13 @@ def _measure_cells(image, parts, cell_px, step, grid):
                 grid[channel, gy, gx, 1] = guess[channel, gx, 1]
 
 
-@part
+@part(borrows=True)
 def _floor(level, step):
     """Least noise that a cell can have."""
     return max(step / np.float32(12.0**0.5), abs(level) * np.float32(1e-6), np.float32(1e-12))
 
 
-@part
+@part(borrows=True)
 def _lay_bins(guess, image, parts, channel, y0, y1, x0, x1, step, bins):
     """Origin and 1 / width of a cell's bins; edges lie halfway between values that pixels can have."""
     level = guess[0] if np.isfinite(guess[0]) else np.float32(0.0)
@@ -193,7 +193,7 @@ def _lay_bins(guess, image, parts, channel, y0, y1, x0, x1, step, bins):
     bins[1] = np.float32(1.0) / width
 
 
-@part
+@part(borrows=True)
 def _read_off(sums, bins, guess, step, least):
     """Turn running sums into level and noise in `guess`; False when the bins did not fit."""
     total = sums[_BINS + 1]
@@ -213,11 +213,20 @@ def _read_off(sums, bins, guess, step, least):
     return True
 
 
-@part
+@part(borrows=True)
+def _number_of(parts, channel):
+    """How many lattices a channel has."""
+    n = 0
+    for p in range(parts.shape[0]):
+        n += parts[p, 0] == channel
+    return n
+
+
+@part(borrows=True)
 def _first_guess(image, parts, channel, y0, y1, x0, x1, sample):
     """Median and lower spread of some 64 pixels of a cell."""
     n = 0
-    n_lattices = np.sum(parts[:, 0] == channel)
+    n_lattices = _number_of(parts, channel)
     for p in range(parts.shape[0]):
         if parts[p, 0] != channel:
             continue
@@ -248,7 +257,7 @@ def _count(image, parts, channel, y0, y1, x0, x1, cell_px, bins, sums):
     n = bins.shape[0]
     places, halves = np.empty(cell_px, np.int32), np.empty((2, (x1 - x0 + 1) // 2), np.float32)
     sums[:n] = 0
-    n_lattices = np.sum(parts[:, 0] == channel)
+    n_lattices = _number_of(parts, channel)
     for p in range(parts.shape[0]):
         if parts[p, 0] != channel:
             continue
@@ -282,7 +291,7 @@ def _place(value, origin, inverse):
     return np.int32(place if place == place else np.float32(_BINS + 2))
 
 
-@part
+@part(borrows=True)
 def _walk(sums, total):
     """Positions of the 15.87 % and the 50 % point, in bins, and whether both lie in a bin that holds nearly all."""
     kept = float(total)
@@ -304,7 +313,7 @@ def _walk(sums, total):
     return low, middle, first == second and held > 0.95 * total
 
 
-@part
+@part(borrows=True)
 def _point(sums, wanted):
     """Where the running sum reaches `wanted`, linear inside a bin; and that bin."""
     low, high = 0, sums.size - 1

@@ -69,7 +69,7 @@ def _mono(image, parts, noise, low, high, blocks):
             _clip_row(image, parts, noise, low, high, by - 1, around, level, blocks)
 
 
-@part
+@part(borrows=True)
 def _sum_row(image, noise, low, high, by, columns, sums, values, level, blocks):
     """Mean and count of a row of blocks; a block with outliers gets count -1 and, as its level, its median."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
@@ -94,7 +94,7 @@ def _sum_row(image, noise, low, high, by, columns, sums, values, level, blocks):
                 blocks[by, bx, 1] = -1.0
 
 
-@part
+@part(borrows=True)
 def _columns(band, columns):
     """Sum, maximum and minimum of the columns of a band."""
     total, most, least = columns[0], columns[1], columns[2]
@@ -119,7 +119,7 @@ def _columns(band, columns):
             least[x] = _min(least[x], row[x])
 
 
-@part
+@part(borrows=True)
 def _join_columns(columns, n_columns, sums):
     """Of the eight columns of each block one sum, maximum and minimum.
 
@@ -157,7 +157,7 @@ def _min(a, b):
     return a if a < b else b
 
 
-@part
+@part(borrows=True)
 def _rough_median(block, values):
     """Median of every second pixel of every second row; of all where these are missing."""
     m = np.int64(0)  # a bare 0 would be a type of its own, and compiled as well
@@ -187,7 +187,7 @@ def _lattices(image, parts, noise, low, high, blocks):
                 _clip_row(image, own, noise[c], low, high, by - 1, around, level[c], blocks[c])
 
 
-@part
+@part(borrows=True)
 def _first_of(parts, channel):
     """Index of the first lattice of a channel."""
     p = np.int64(0)
@@ -196,7 +196,7 @@ def _first_of(parts, channel):
     return p
 
 
-@part
+@part(borrows=True)
 def _sum_lattice_row(image, parts, noise, low, high, by, halves, columns, sums, values, level, blocks):
     """As `_sum_row`, for a CFA sub."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])
@@ -230,7 +230,7 @@ def _sum_lattice_row(image, parts, noise, low, high, by, halves, columns, sums, 
             blocks[c, by, bx, 1] = -1.0
 
 
-@part
+@part(borrows=True)
 def _part_band(image, parts, y0, left, half, halves):
     """Rows of a strip of a band of blocks, apart by lattice: halves (lattice, row, column)."""
     for p in range(parts.shape[0]):
@@ -242,7 +242,7 @@ def _part_band(image, parts, y0, left, half, halves):
                     part_pairs(row, halves[even, j, :half], halves[odd, j, :half])
 
 
-@part
+@part(borrows=True)
 def _lattice_median(image, parts, y0, y1, x0, values):
     """Median of the pixels of one color in a block: of the first of its lattices that has some."""
     m = np.int64(0)
@@ -255,7 +255,7 @@ def _lattice_median(image, parts, y0, y1, x0, values):
     return middle_of_sorted(values, m)
 
 
-@part
+@part(borrows=True)
 def _join_fours(columns, n, sums):
     """As `_join_columns`, of four columns of each of n blocks."""
     t, m, k = columns[0], columns[1], columns[2]
@@ -270,7 +270,7 @@ def _join_fours(columns, n, sums):
         sums[2, i] = _min(_min(k[x], k[x + 1]), _min(k[x + 2], k[x + 3]))
 
 
-@part
+@part(borrows=True)
 def _insert(values, n, v):
     """Insert a value into the first n, kept sorted; NaN is left out."""
     if not np.isfinite(v):
@@ -283,7 +283,7 @@ def _insert(values, n, v):
     return n + 1
 
 
-@part
+@part(borrows=True)
 def _clip_row(image, parts, noise, low, high, by, around, level, blocks):
     """Mean of the kept pixels of the blocks that have outliers, around the median of the 3x3 blocks' levels."""
     y0, y1 = by * BLOCK_PX, min((by + 1) * BLOCK_PX, image.shape[0])

@@ -89,7 +89,7 @@ def halve(image: np.ndarray) -> np.ndarray:
     return out
 
 
-@kernel
+@kernel(borrows=True)
 def _average_quads(image, out):
     for y in range(out.shape[0]):
         top, bottom = image[2 * y], image[2 * y + 1]
@@ -97,7 +97,7 @@ def _average_quads(image, out):
             out[y, x] = np.float32(0.25) * ((top[2 * x] + top[2 * x + 1]) + (bottom[2 * x] + bottom[2 * x + 1]))
 
 
-@kernel
+@kernel(borrows=True)
 def _to_single_pixels(image, peaks, factor):
     """Put peaks of one binned pixel on the highest of the pixels that it is made of."""
     for k in range(peaks.shape[0]):
@@ -112,7 +112,7 @@ def _to_single_pixels(image, peaks, factor):
         peaks[k, 0], peaks[k, 1] = top_x, top_y
 
 
-@part
+@part(borrows=True)
 def _smooth_row(image, y, taps, column, out):
     """One row of the sub smoothed in both directions; the ends are without meaning."""
     n = out.size
@@ -134,7 +134,7 @@ def _smooth_row(image, y, taps, column, out):
             inner[x] += t * (left[x] + right[x])
 
 
-@part
+@part(borrows=True)
 def _grid_row(field, y, ys, out):
     """A row of a grid at position y, at the centers of its columns."""
     i = 0
@@ -148,7 +148,7 @@ def _grid_row(field, y, ys, out):
         out[x] = np.float32(field[i, x] * (1.0 - t) + field[last, x] * t)
 
 
-@part
+@part(borrows=True)
 def _spread_row(nodes, xs, out):
     """Linear between the nodes at positions xs, constant beyond."""
     n = out.size
@@ -222,7 +222,7 @@ def _detect(image, level, noise, ys, xs, taps, sigma, reach):
     return found[:n].copy()
 
 
-@part
+@part(borrows=True)
 def _is_highest(smooth, y, x, reach):
     """Whether a pixel is the highest of its disc; of equal ones the last in reading order."""
     rows = smooth.shape[0]
@@ -238,7 +238,7 @@ def _is_highest(smooth, y, x, reach):
     return True
 
 
-@part
+@part(borrows=True)
 def _sharpness(image, y, x, sky, out):
     """Write mean of the 8 neighbors over the pixel, and its height, for the highest pixel of the nine."""
     top_y, top_x = y, x

@@ -24,7 +24,7 @@ def lattices(cfa: str | None) -> np.ndarray:
     return np.array([["RGB".index(color), i // 2, i % 2, 2] for i, color in enumerate(cfa)], np.int64)
 
 
-@part
+@part(borrows=True)
 def part_pairs(row, even, odd):
     """Copy the places 0, 2, ... of a row into one half, the places 1, 3, ... into the other.
 
@@ -40,7 +40,7 @@ def part_pairs(row, even, odd):
         even[odd.size] = row[2 * odd.size]
 
 
-@part
+@part(borrows=True)
 def join_pairs(even, odd, row):
     """What `part_pairs` takes apart."""
     for i in range(odd.size):

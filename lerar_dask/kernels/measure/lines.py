@@ -43,7 +43,7 @@ def _fullest(xy: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     return xy[i], along / np.hypot(*along)
 
 
-@kernel
+@kernel(borrows=True)
 def _most_beside(xy, width, apart):
     """How many points lie beside the line through the best pair of them, and that pair (the first of equal ones).
 

@@ -104,7 +104,7 @@ def _down(xy: np.ndarray) -> np.ndarray:
     return np.argsort(xy[:, 1], kind="stable")
 
 
-@part
+@part(borrows=True)
 def _window_sums(image, x, y, sky, mxx, mxy, myy, radius, work, sums):
     """Sums of w d, w d dx, w d dy, w d dx^2, w d dx dy, w d dy^2; False when the window leaves the sub.
 
@@ -243,7 +243,7 @@ def _apertures(image, xy, radius, inner, outer, noise, table):
         table[k, 3] = count
 
 
-@part
+@part(borrows=True)
 def _append(row, first, last, values, n):
     """Collect the good pixels of a piece of a row; how many there are now."""
     for i in range(first, last + 1):

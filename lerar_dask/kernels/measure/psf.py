@@ -56,7 +56,7 @@ def fit_centers(
     return np.where(good[:, None], table[:, :2], stars[:, :2]), good, found[0]
 
 
-@part
+@part(borrows=True)
 def _pixel(dx, dy, alpha2, beta):
     """Profile integrated over a pixel, and its slopes in x and y of the star's center."""
     value = slope_x = slope_y = 0.0

@@ -231,7 +231,7 @@ def _flag_saturated(found: _Candidates, raw: np.ndarray | None, saturation: floa
     found.flags[touched] |= StarFlag.SATURATED
 
 
-@kernel
+@kernel(borrows=True)
 def _touches(raw, corners, step, limit, touched):
     """Mark positions with a raw pixel at or above a limit in the 3x3 (super)pixels around them."""
     height, width = raw.shape
@@ -372,7 +372,7 @@ def _doubles(xy: np.ndarray, flux: np.ndarray, radius: float) -> np.ndarray:
     return found
 
 
-@kernel
+@kernel(borrows=True)
 def _pair(x, y, flux, order, radius, share, found):
     """Mark those with another within `radius` of at least `share` of their flux; of equal ones the first stays."""
     for i in range(x.size):

@@ -109,7 +109,7 @@ def block_residuals(
     return out
 
 
-@kernel
+@kernel(borrows=True)
 def _splat(
     blocks: np.ndarray,
     masked: np.ndarray,
@@ -153,7 +153,7 @@ def _splat(
                     weight[r + a, c + b] += share
 
 
-@kernel
+@kernel(borrows=True)
 def _touch(
     blocks: np.ndarray,
     masked: np.ndarray,
@@ -181,7 +181,7 @@ def _touch(
                     clipped[r + a, c + b] |= light
 
 
-@kernel
+@kernel(borrows=True)
 def _excess(
     blocks: np.ndarray,
     masked: np.ndarray,

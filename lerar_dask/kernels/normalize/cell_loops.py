@@ -14,7 +14,7 @@ from lerar_dask.kernels.compiled.kernel import kernel
 __all__ = ["apply_normal", "gather_gradient", "reweight_cells", "sample_scene", "subtract_model"]
 
 
-@kernel
+@kernel(borrows=True)
 def sample_scene(scene: np.ndarray, row: np.ndarray, column: np.ndarray, out: np.ndarray) -> None:
     """Bilinear value of the scene at each cell."""
     for k in range(row.shape[0]):
@@ -27,7 +27,7 @@ def sample_scene(scene: np.ndarray, row: np.ndarray, column: np.ndarray, out: np
                 out[k, i, j] = top + fy * (low - top)
 
 
-@kernel
+@kernel(borrows=True)
 def subtract_model(
     value: np.ndarray, scene: np.ndarray, row: np.ndarray, column: np.ndarray, scale: np.ndarray, out: np.ndarray
 ) -> None:
@@ -42,7 +42,7 @@ def subtract_model(
                 out[k, i, j] = value[k, i, j] - scale[k] * (top + fy * (low - top)) - out[k, i, j]
 
 
-@kernel
+@kernel(borrows=True)
 def apply_normal(
     scene: np.ndarray,
     row: np.ndarray,
@@ -73,7 +73,7 @@ def apply_normal(
                 out[r + 1, c] += below - fx * below
 
 
-@kernel
+@kernel(borrows=True)
 def gather_gradient(
     residual: np.ndarray,
     weight: np.ndarray,

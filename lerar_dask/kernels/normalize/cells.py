@@ -153,7 +153,7 @@ def _popcount(bits: np.ndarray) -> np.ndarray:
     return np.bitwise_count(bits)
 
 
-@kernel
+@kernel(borrows=True)
 def _cover(xs: np.ndarray, ys: np.ndarray, radius: np.ndarray, bits: np.ndarray) -> None:
     """Mark, in 4 x 4 points of each block, what lies within a star's radius."""
     for k in range(xs.size):
@@ -173,7 +173,7 @@ def _cover(xs: np.ndarray, ys: np.ndarray, radius: np.ndarray, bits: np.ndarray)
                 bits[i, j] |= found
 
 
-@kernel
+@kernel(borrows=True)
 def _bin(
     blocks: np.ndarray,
     masked: np.ndarray,

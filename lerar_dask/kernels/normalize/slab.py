@@ -155,7 +155,7 @@ def components(slabs: Sequence[Slab], scene: Scene, *, n_subs: int) -> np.ndarra
     return rank[label]
 
 
-@kernel
+@kernel(borrows=True)
 def _place(
     inverse: np.ndarray,
     ys: np.ndarray,

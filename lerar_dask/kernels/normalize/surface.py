@@ -174,7 +174,7 @@ def _flat_modes(gram: np.ndarray, n: int) -> np.ndarray:
     return np.stack([one, line / np.sqrt(line @ gram @ line)], axis=1)
 
 
-@part
+@part(borrows=True)
 def _axis_weights(position: float, per_px: float, n: int, weights: np.ndarray) -> int:
     """First spline and the four weights at a position; continued linearly beyond the ends."""
     u = (position + 0.5) * per_px
@@ -217,7 +217,7 @@ def _evaluate(
         out[i] = total
 
 
-@kernel
+@kernel(borrows=True)
 def _evaluate_all(
     tables: np.ndarray, y_per_px: float, x_per_px: float, ys: np.ndarray, xs: np.ndarray, out: np.ndarray
 ) -> None:

@@ -34,7 +34,7 @@ def turn_words(rows: np.ndarray, out: np.ndarray) -> int:
     return int(_turn(rows.view(np.uint32), out))
 
 
-@kernel
+@kernel(borrows=True)
 def _turn(words, out):
     total = np.uint64(0)
     for y in range(words.shape[0]):

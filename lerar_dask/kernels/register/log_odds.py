@@ -76,7 +76,7 @@ def _verify(xy_a, xy_b, by_x, p, height, width, sigma_px):  # pragma: no cover
     return score, peak_pairs, q
 
 
-@kernel
+@kernel(borrows=True)
 def _nearest(xy, by_x, used, x, y, radius):  # pragma: no cover
     """Squared distance and index of the nearest unused point within `radius`; -1 for none."""
     low, high = 0, len(by_x)

@@ -227,7 +227,7 @@ def _fit(source, target, weight, n_parameters, mirrored):  # pragma: no cover
     return out
 
 
-@part
+@part(borrows=True)
 def _eliminate(a):  # pragma: no cover
     """Solve in place by Gauss-Jordan with pivots; the solution is the last column. False when singular."""
     m = a.shape[0]

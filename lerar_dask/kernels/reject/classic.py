@@ -84,7 +84,7 @@ def _bounds(cube, first, columns, method, low, high, block, lowest, highest):
 # --------------------------------------------------------------------------------------------- the rules, one pixel
 
 
-@part
+@part(borrows=True)
 def _slice(v, method, low, high, sums):
     """Kept slice [a, b) of the sorted samples `v` (float64)."""
     n = v.size
@@ -111,7 +111,7 @@ def _slice(v, method, low, high, sums):
     return a, b
 
 
-@part
+@part(borrows=True)
 def _slice_minmax(n, low, high):
     """Drop counts at both ends, never leaving fewer than max(2, n / 2); nothing below four samples."""
     if n < 4:
@@ -122,7 +122,7 @@ def _slice_minmax(n, low, high):
     return low, n - high
 
 
-@part
+@part(borrows=True)
 def _slice_percentile(v, low, high):
     """Drop what lies further from the median than a fraction of its absolute value, once."""
     n = v.size
@@ -135,7 +135,7 @@ def _slice_percentile(v, low, high):
     return (a, b) if b > a else (0, n)
 
 
-@part
+@part(borrows=True)
 def _mad(v, a, b, middle):
     """Median of the absolute deviations of v[a:b], sorted: the two ends of the slice are walked inwards."""
     n = b - a

@@ -133,7 +133,7 @@ def _auto(cube, first, limits, model, blur, row_cell, owner, queue, planes, coun
             settle(queue, queued, model[gx, cell], blur, limits, lanes, place, owner, planes, counts, marks)
 
 
-@kernel
+@kernel(borrows=True)
 def _pick(strip, first, x0, width, y, sums, shape, queue, queued, lanes, place, planes):
     """Write what the plain mean gives; copy the flagged lanes into the queue; its new length."""
     for i in range(width):
@@ -191,7 +191,7 @@ def _sum_row(strip, first, x0, model, empty, sums):
         sums[_TOTAL + i], sums[_WEIGHT + i], sums[_REST + i] = mean, w, rest
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _add_rows(rows, weights, white, growth, sums):
     """Add four planes to the sums of a row: w x, w, w^2 A, w^2 B, count."""
     r0, r1, r2, r3 = rows
@@ -215,7 +215,7 @@ def _add_rows(rows, weights, white, growth, sums):
         sums[_COUNT + i] += (n0 + n1) + (n2 + n3)
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _note_highest(rows, weights, sums):
     """Highest sample so far and its weight."""
     r0, r1, r2, r3 = rows
@@ -237,7 +237,7 @@ def _note_highest(rows, weights, sums):
         sums[_TOP + i], sums[_TOP_WEIGHT + i] = top, weight
 
 
-@kernel(fastmath=_FAST)
+@kernel(borrows=True, fastmath=_FAST)
 def _describe(above, here, below, q, level, shape):
     """Mean, signal, |grad|^2, laplacian^2 beyond its noise, variance of the mean and 1 / weight of a row's lanes."""
     for j in range(1, _L - 1):
@@ -262,7 +262,7 @@ def _describe(above, here, below, q, level, shape):
         shape[_FLAG + j] = _ZERO
 
 
-@kernel
+@kernel(borrows=True)
 def _test_row(strip, first, x0, model, blur, limits, empty, shape):
     """Flag the lanes in which some sample lies beyond its limit from the mean of the others."""
     m = model.shape[1]
@@ -286,7 +286,7 @@ def _test_row(strip, first, x0, model, blur, limits, empty, shape):
         )
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _test_rows(rows, weights, white, growth, slopes, bends, limits, shape):
     """Test four planes of a row."""
     r0, r1, r2, r3 = rows

@@ -47,7 +47,7 @@ _MAJORITY_FROM = np.float32(5.0)
 _FAST = {"contract", "nsz", "arcp"}
 
 
-@kernel
+@kernel(borrows=True)
 def mean_factor(model):
     """Mean over the planes of the factor by which resampling lowers the variance."""
     total = 0.0
@@ -56,7 +56,7 @@ def mean_factor(model):
     return np.float32(total / model.shape[1])
 
 
-@kernel
+@kernel(borrows=True)
 def settle(queue, width, model, blur, limits, lanes, place, owner, planes, counts, marks):
     """Find the fixed point of all queued lanes, and write them.
 
@@ -99,7 +99,7 @@ def settle(queue, width, model, blur, limits, lanes, place, owner, planes, count
             _write_lane(x, kept, lanes, limits[4], j, place, owner, planes, counts, marks)
 
 
-@part
+@part(borrows=True)
 def _pad(x, kept, lanes, width):
     """Fill the lanes up to a multiple of 16 with empty ones; how many that makes."""
     padded = (width + 15) // 16 * 16
@@ -112,7 +112,7 @@ def _pad(x, kept, lanes, width):
     return padded
 
 
-@part
+@part(borrows=True)
 def _move_up(x, kept, lanes, place, width):
     """Close the gaps that finished lanes leave; how many are left."""
     left = 0
@@ -129,7 +129,7 @@ def _move_up(x, kept, lanes, place, width):
     return left
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _keep_all(x, kept, model, lanes, width):
     """Start: every sample is kept."""
     for j in range(width):
@@ -150,7 +150,7 @@ def _keep_all(x, kept, model, lanes, width):
             lanes[_QCOUNT + j] += _ONE if present else _ZERO
 
 
-@part
+@part(borrows=True)
 def _settle_pair(x, kept, model, blur, lanes, j, level):
     """Two samples: the higher goes if they differ by more than 5 sigma (satellites and cosmic rays are positive)."""
     top, bottom = -1, -1
@@ -175,7 +175,7 @@ def _settle_pair(x, kept, model, blur, lanes, j, level):
         lanes[_QSUM_A + j], lanes[_QSUM_B + j] = w * w * model[1, bottom], w * w * model[2, bottom]
 
 
-@kernel(fastmath=_FAST)
+@kernel(borrows=True, fastmath=_FAST)
 def _prepare(lanes, q, level, width):
     """Mean, signal, variance of the mean and -2 / weight of what is kept."""
     for j in range(width):
@@ -191,7 +191,7 @@ def _prepare(lanes, q, level, width):
         lanes[_QHIGH + j] = _ZERO
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _find_worst(x, kept, model, blur, limits, lanes, width):
     """Largest (distance / limit)^2 of the kept samples below and above the mean, into the lanes' limits."""
     low2, high2 = limits[0], limits[1]
@@ -211,7 +211,7 @@ def _find_worst(x, kept, model, blur, limits, lanes, width):
             lanes[_QLOW + j] = max(below, lanes[_QLOW + j])
 
 
-@part
+@part(borrows=True)
 def _set_limits(lanes, limits, width):
     """From the worst on both sides to the limits of this pass, in units of the user's limits, squared.
 
@@ -232,7 +232,7 @@ def _set_limits(lanes, limits, width):
             lanes[_QHIGH + j] = lanes[_QLOW + j]
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _retest(x, kept, model, blur, limits, lanes, width):
     """Keep or drop every sample, and sum what is kept (finished lanes are written already and do not matter)."""
     low2, high2 = limits[0], limits[1]
@@ -270,7 +270,7 @@ def _retest(x, kept, model, blur, limits, lanes, width):
             lanes[_QCOUNT + j] += one
 
 
-@part
+@part(borrows=True)
 def _write_lane(x, kept, lanes, level, j, place, owner, planes, counts, marks):
     """Combine what is kept and write a lane to its place; among many planes in float64."""
     y, column = place[0, j], place[1, j]

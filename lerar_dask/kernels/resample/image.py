@@ -10,7 +10,7 @@ import numpy as np
 
 from lerar_dask.constants import PRESENT
 from lerar_dask.kernels.resample import warp
-from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Scratch, Sky, Target
+from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Sky, Target
 from lerar_dask.kernels.resample.window import mirror_edges, take_plane
 
 __all__ = ["HALO_PX", "place_image"]
@@ -48,7 +48,7 @@ def place_image(image: np.ndarray, matrix: np.ndarray, window: tuple[int, int, i
     nodes = ((y1 - y0) // warp.SURFACE_NODE + 3, (x1 - x0) // warp.SURFACE_NODE + 3)
     flat = Sky(np.zeros(nodes, np.float32), y0 // warp.SURFACE_NODE, x0 // warp.SURFACE_NODE, np.float32(1))
     method = Method(warp.LANCZOS3, np.float32(_CLAMPING), np.float32(0), warp.stride_of(turned, (height, width)))
-    scratch = Scratch(*warp.warp_scratch(x1 - x0, part.pixels.shape[1]))
+    scratch = warp.warp_scratch(x1 - x0, part.pixels.shape[1])
     warp.warp_plane(part, height, width, turned, method, flat, Target(cube, 0, y0, x0, x1 - x0, 0), scratch)
     return np.where(cube[:, 0] < PRESENT, cube[:, 0], out)
 

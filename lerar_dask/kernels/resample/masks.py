@@ -15,7 +15,7 @@ from lerar_dask.kernels.resample.window import first_from
 __all__ = ["drop_footprints", "drop_lines", "drop_missing"]
 
 
-@kernel
+@kernel(borrows=True)
 def drop_footprints(defects, sub, lattice, target, fallback):
     """Take samples out of a cube whose bilinear footprint touches a defect by more than 2 %.
 
@@ -69,7 +69,7 @@ def drop_footprints(defects, sub, lattice, target, fallback):
     return dropped
 
 
-@part
+@part(borrows=True)
 def drop_missing(part, matrix, lattice, target):
     """Take samples out of a cube whose bilinear footprint touches a pixel without data by more than 2 %.
 
@@ -120,7 +120,7 @@ def _counted(i, j, rows, columns, halo):
     return 1 if i >= halo and j >= halo and i < rows - halo and j < columns - halo else 0
 
 
-@kernel
+@kernel(borrows=True)
 def _bounds(matrix, y0, x0, rows, columns, height, width):
     """Sub pixels around a canvas window: y from, y to, x from, x to."""
     low_x, high_x, low_y, high_y = 1e18, -1e18, 1e18, -1e18
@@ -139,7 +139,7 @@ def _bounds(matrix, y0, x0, rows, columns, height, width):
     )
 
 
-@kernel
+@kernel(borrows=True)
 def drop_lines(lines, matrix, target, high, fallback):
     """Take samples out of a cube that lie on trails, and count them.
 
@@ -181,7 +181,7 @@ def drop_lines(lines, matrix, target, high, fallback):
     return dropped
 
 
-@part
+@part(borrows=True)
 def _off_line(lines, m, matrix, column, row, ly, lx):
     """Distance of a canvas pixel from a line, and where along it, in sub pixels."""
     z = matrix[2, 0] * column + matrix[2, 1] * row + matrix[2, 2]

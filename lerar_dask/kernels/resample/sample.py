@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from lerar_dask.constants import MISSING
-from lerar_dask.kernels.compiled.kernel import kernel
+from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.resample.masks import drop_footprints, drop_missing
 from lerar_dask.kernels.resample.warp import warp_plane
 from lerar_dask.kernels.resample.window import (
@@ -64,7 +64,7 @@ def prepare_window(part, numbers, pedestal, gain, shape, voids, defects, step, l
     return missing, find_saturated(raw, numbers.saturation, y0, x0, width)
 
 
-@kernel
+@kernel(borrows=True)
 def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, fallback):
     """Mirror the edges of a plane's window, resample it into the cube; leave out voids, clipped samples and defects.
 
@@ -93,7 +93,7 @@ def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, fallba
     return samples
 
 
-@kernel
+@kernel(borrows=True)
 def join_lattices(cube, plane, other, columns, halo):
     """Put the mean of two planes into the first; where one has no sample, the other's.
 
@@ -108,11 +108,20 @@ def join_lattices(cube, plane, other, columns, halo):
     both = 0
     for r in range(cube.shape[0]):
         to, more = cube[r, plane, :columns], cube[r, other, :columns]
-        inner = halo <= r < cube.shape[0] - halo
+        if halo <= r < cube.shape[0] - halo:
+            both += _both_in(to[halo : columns - halo], more[halo : columns - halo])
         for j in range(columns):
-            if to[j] < MISSING and more[j] < MISSING:
-                to[j] = np.float32(0.5) * (to[j] + more[j])
-                both += inner and halo <= j < columns - halo
-            elif more[j] < MISSING:
-                to[j] = more[j]
+            a, b = to[j], more[j]
+            # `MISSING` is larger than any sample
+            low, high = min(a, b), max(a, b)
+            to[j] = np.float32(0.5) * (a + b) if high < MISSING else low
     return both
+
+
+@part(borrows=True)
+def _both_in(first, second):
+    """Number of places where two rows have a sample."""
+    n = np.int32(0)
+    for j in range(first.size):
+        n += np.int32(max(first[j], second[j]) < MISSING)
+    return np.int64(n)

@@ -99,6 +99,8 @@ class Scratch(NamedTuple):
     floats: np.ndarray
     runs: np.ndarray
     nodes: np.ndarray
+    taps: np.ndarray
+    places: np.ndarray
 
 
 class Fallback(NamedTuple):

@@ -19,6 +19,7 @@ import numpy as np
 from lerar_dask.constants import MISSING
 from lerar_dask.kernels.compiled.kernel import kernel, part
 from lerar_dask.kernels.measure.lattices import join_pairs, part_pairs
+from lerar_dask.kernels.resample.terms import Scratch
 
 __all__ = ["BILINEAR", "HALO", "LANCZOS3", "choose_turn", "stride_of", "warp_plane", "warp_scratch"]
 
@@ -29,6 +30,14 @@ NODE = 64
 SURFACE_NODE = 32
 MAX_BEND = 0.2
 """Beyond this departure from the unit matrix (about 10 degrees) runs get so short that gathering is faster."""
+
+_AT_ONCE = 256
+"""Pixels whose taps are gathered at once: so many stay in the fastest cache."""
+
+_SCATTERED = np.int64(-(1 << 62))
+"""In place of a run's value: each of its pixels has one of its own."""
+_MOST_RUNS = 3
+"""Runs that a stretch between nodes is cut into; where it would be more, its pixels are scattered."""
 
 _FAST = {"contract", "nsz", "arcp"}
 
@@ -83,10 +92,16 @@ def stride_of(matrix: np.ndarray, shape: tuple[int, int]) -> int:
     return stride if bends[stride] <= MAX_BEND else 0
 
 
-def warp_scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def warp_scratch(columns: int, window_columns: int) -> Scratch:
     """Work arrays of `warp_plane` for rows of `columns` pixels out of windows of `window_columns`."""
     width = max(columns, window_columns) + 2 * NODE
-    return np.empty((6, width), np.float32), np.empty((2 * width, 3), np.int64), np.empty((2, columns // NODE + 8))
+    return Scratch(
+        floats=np.empty((6, width), np.float32),
+        runs=np.empty((2 * width, 3), np.int64),
+        nodes=np.empty((2, columns // NODE + 8)),
+        taps=np.empty((14, _AT_ONCE), np.float32),
+        places=np.empty((2, width), np.int64),
+    )
 
 
 def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -96,7 +111,7 @@ def _jacobian(matrix: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return (matrix[:2, :2] - np.outer([x / z, y / z], matrix[2, :2])) / z
 
 
-@part
+@part(borrows=True)
 def _nodes(matrix, row, first, xs, ys):
     """Source positions of an output row at canvas columns first * 64, (first + 1) * 64, ..."""
     ax, ay, az = matrix[0, 1] * row + matrix[0, 2], matrix[1, 1] * row + matrix[1, 2], matrix[2, 1] * row + matrix[2, 2]
@@ -107,7 +122,7 @@ def _nodes(matrix, row, first, xs, ys):
         ys[k] = (matrix[1, 0] * column + ay) / z
 
 
-@part
+@part(borrows=True)
 def _position(xs, ys, first, column):
     """Source position (x, y) at a canvas column."""
     k = column // NODE - first
@@ -115,14 +130,14 @@ def _position(xs, ys, first, column):
     return xs[k] + t * (xs[k + 1] - xs[k]), ys[k] + t * (ys[k + 1] - ys[k])
 
 
-@kernel
+@kernel(borrows=True)
 def _inside(xs, ys, first, column, height, width):
     """Whether a canvas column's position lies within the rectangle of pixel centers."""
     x, y = _position(xs, ys, first, column)
     return x >= 0.0 and y >= 0.0 and x <= width - 1.0 and y <= height - 1.0
 
 
-@kernel
+@kernel(borrows=True)
 def _reach(xs, ys, first, x0, x1, height, width):
     """Canvas columns [a, b) of [x0, x1) whose positions lie in the plane (an interval, since planes are convex)."""
     start, stop = x1, x1
@@ -143,26 +158,26 @@ def _reach(xs, ys, first, x0, x1, height, width):
     return start, stop
 
 
-@part(fastmath={"contract"})
+@part(borrows=True, fastmath={"contract"})
 def _ramp(first, step, start, to):
     """Write first + step * (start + i), i = 0, 1, ..."""
     for i in range(to.size):
         to[i] = first + step * (start + np.float32(i))
 
 
-@part
-def _along_row(xs, first, a, b, stride, fraction, runs):
+@part(borrows=True)
+def _along_row(xs, first, a, b, stride, fraction, places, runs):
     """Fractions - 1/2 of the source columns of canvas columns [a, b), and runs (start, stop, floor(x) - place).
 
-    Places: those of columns a, a + stride, ... from 0, then those of a + 1, ... from `_place_of(1, ...)`.
+    Place 0 is that of column a, 1 that of a + stride, ..., `_place_of(1, ...)` that of a + 1, and so on. Of scattered pixels
+    floor(x) stands in `places`.
     """
     n = 0
     for t in range(stride):
         column = a + t
         stop = column // stride + _number(t, a, b, stride)
-        n = _along(
-            xs, first, column // stride, stop, stride, column % stride, _place_of(t, a, b, stride), fraction, runs, n
-        )
+        place = _place_of(t, a, b, stride)
+        n = _along(xs, first, column // stride, stop, stride, column % stride, place, fraction, places, runs, n)
     return n
 
 
@@ -178,8 +193,8 @@ def _place_of(t, a, b, stride):
     return t * _number(0, a, b, stride)
 
 
-@part
-def _along(xs, first, a, b, stride, phase, place, fraction, runs, n):
+@part(borrows=True)
+def _along(xs, first, a, b, stride, phase, place, fraction, places, runs, n):
     """As `_along_row`, for the canvas columns stride * m + phase, m in [a, b), in places from `place`; number of runs.
 
     Whether a stretch between nodes is one run is decided for the whole stretch, and its fractions count from its node, so
@@ -200,20 +215,31 @@ def _along(xs, first, a, b, stride, phase, place, fraction, runs, n):
             origin = np.float32(base - float(node + low) - 0.5)
             _ramp(origin, np.float32(step - 1.0), np.float32(m - node), fraction[m + to : end + to])
             n = _add_run(runs, n, m + to, end + to, low - to)
+        elif abs(high - low) >= _MOST_RUNS:
+            _scatter(base, step, m - node, fraction[m + to : end + to], places[m + to : end + to])
+            n = _add_run(runs, n, m + to, end + to, _SCATTERED)
         else:
-            for c in range(m, end):
-                x = base + float(c - node) * step
-                fraction[c + to] = np.float32(x - np.floor(x) - 0.5)
-                n = _add_run(runs, n, c + to, c + 1 + to, int(np.floor(x)) - c - to)
+            k = 0
+            while k < end - node:
+                value = _floor_less(base, step, k, 1)
+                after = _end_of_run(base, step, 1, value, k, stretch)
+                start, stop = max(node + k, m), min(node + after, end)
+                if start < stop:
+                    origin = np.float32(base + float(k) * step - float(k + value) - 0.5)
+                    _ramp(
+                        origin, np.float32(step - 1.0), np.float32(start - node - k), fraction[start + to : stop + to]
+                    )
+                    n = _add_run(runs, n, start + to, stop + to, value - node - to)
+                k = after
         m = end
     return n
 
 
-@part
-def _up_columns(xs, ys, c0, c1, fraction, runs):
+@part(borrows=True)
+def _up_columns(xs, ys, c0, c1, fraction, places, runs):
     """Fractions - 1/2 of the source rows of source columns [c0, c1) on the line of an output row, and their runs.
 
-    Runs are (start, stop, floor(y)); starts and stops count from c0. Decisions as in `_along_row`.
+    Runs are (start, stop, floor(y)); starts and stops count from c0. Decisions as in `_along`.
     """
     n, c, k = 0, c0, 0
     while c < c1:
@@ -229,13 +255,53 @@ def _up_columns(xs, ys, c0, c1, fraction, runs):
             origin = np.float32(base - float(low) - 0.5)
             _ramp(origin, np.float32(slope), np.float32(c - begin), fraction[c - c0 : end - c0])
             n = _add_run(runs, n, c - c0, end - c0, low)
+        elif abs(high - low) >= _MOST_RUNS:
+            _scatter(base, slope, c - begin, fraction[c - c0 : end - c0], places[c - c0 : end - c0])
+            n = _add_run(runs, n, c - c0, end - c0, _SCATTERED)
         else:
-            for x in range(c, end):
-                y = base + float(x - begin) * slope
-                fraction[x - c0] = np.float32(y - np.floor(y) - 0.5)
-                n = _add_run(runs, n, x - c0, x + 1 - c0, int(np.floor(y)))
+            place = min(c - begin, 0)
+            while place < end - begin:
+                value = _floor_less(base, slope, place, 0)
+                beyond = _end_of_run(base, slope, 0, value, place, max(after, end) - begin)
+                start, stop = max(begin + place, c), min(begin + beyond, end)
+                if start < stop:
+                    origin = np.float32(base + float(place) * slope - float(value) - 0.5)
+                    _ramp(
+                        origin, np.float32(slope), np.float32(start - begin - place), fraction[start - c0 : stop - c0]
+                    )
+                    n = _add_run(runs, n, start - c0, stop - c0, value)
+                place = beyond
         c = end
     return n
+
+
+@part(borrows=True)
+def _scatter(base, slope, first, fraction, places):
+    """Whole parts of a line at places first, first + 1, ..., and what is beyond them, less 1/2."""
+    for i in range(places.size):
+        x = base + float(first + i) * slope
+        whole = np.floor(x)
+        fraction[i] = np.float32(x - whole - 0.5)
+        places[i] = np.int64(whole)
+
+
+@part(borrows=True)
+def _floor_less(base, slope, k, unit):
+    """Whole part of a line at place k, less unit * k."""
+    return int(np.floor(base + float(k) * slope)) - unit * k
+
+
+@part(borrows=True)
+def _end_of_run(base, slope, unit, value, k, stop):
+    """First place after k, or `stop`, where the line's whole part less unit * place is not `value` any more."""
+    drift = slope - unit
+    edge = value + 1 if drift > 0.0 else value
+    end = min(max(int(min(max((edge - base) / drift, -1e9), 1e9)), k + 1), stop)
+    while end > k + 1 and _floor_less(base, slope, end - 1, unit) != value:
+        end -= 1
+    while end < stop and _floor_less(base, slope, end, unit) == value:
+        end += 1
+    return end
 
 
 @part(inline="always")
@@ -286,7 +352,7 @@ def _lanczos(s, v0, v1, v2, v3, v4, v5, offset, clamping):
     return positive - negative
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _vertical(window, row, a, b, f, kind, clamping, offset, to):
     """Interpolate columns a..b-1 of a window between its rows around `row`, plus offset."""
     n = to.size
@@ -301,7 +367,7 @@ def _vertical(window, row, a, b, f, kind, clamping, offset, to):
         to[i] = _lanczos(f[i], v0[i], v1[i], v2[i], v3[i], v4[i], v5[i], offset, clamping)
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _horizontal(line, start, fraction, kind, clamping, gain, sky, to):
     """Interpolate along a line of source columns; to = gain * value - sky."""
     n = to.size
@@ -317,7 +383,7 @@ def _horizontal(line, start, fraction, kind, clamping, gain, sky, to):
         to[i] = gain * _lanczos(fraction[i], v0[i], v1[i], v2[i], v3[i], v4[i], v5[i], zero, clamping) - sky[i]
 
 
-@part
+@part(borrows=True)
 def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
     """Sky of one canvas row, bilinear between nodes, as it is subtracted: (b + offset) * gain."""
     k = row // SURFACE_NODE
@@ -336,32 +402,77 @@ def _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky):
         column = end
 
 
-@part(fastmath=_FAST)
-def _tap_row(s, v, offset, clamping):
-    """Lanczos-3 of six neighbors (not inlined: compiling seven copies takes seconds)."""
-    return _lanczos(s, v[0], v[1], v[2], v[3], v[4], v[5], offset, clamping)
+@part(borrows=True)
+def _gather_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, sky, taps, places, to):
+    """Resample canvas columns [a, b) of a row with 36 taps per pixel, or 4."""
+    kind, clamping, offset, _ = method
+    pixels, pitch = window.reshape(window.size), window.shape[1]
+    for start in range(a, b, _AT_ONCE):
+        stop = min(b, start + _AT_ONCE)
+        n = stop - start
+        s, t, at = taps[12, :n], taps[13, :n], places[0, :n]
+        column = start
+        while column < stop:
+            k = column // NODE - first
+            i, j = column - start, min(stop, (first + k + 1) * NODE) - start
+            _find_places(xs[k : k + 2], ys[k : k + 2], column % NODE, wy0, wx0, pitch, s[i:j], t[i:j], at[i:j])
+            column = start + j
+        into, under = to[start - a : stop - a], sky[start - a : stop - a]
+        if kind == BILINEAR:
+            _mix_four(pixels, pitch, at, s, t, offset, gain, under, into)
+        else:
+            for r in range(6):
+                _take_taps(pixels, (r - 2) * pitch - 2, 1, at, taps)
+                _mix_six(taps, 0, s, clamping, offset, taps[6 + r, :n])
+            _mix_six(taps, 6, t, clamping, np.float32(0.0), into)
+            _scale_row(gain, under, into)
 
 
-@part(fastmath=_FAST)
-def _gather(window, wy0, wx0, x, y, kind, clamping, offset):
-    """Value plus offset at one position: 36 taps, or 4."""
-    i, j = int(np.floor(y)), int(np.floor(x))
-    s, t = np.float32(x - j - 0.5), np.float32(y - i - 0.5)
-    a, b = i - wy0, j - wx0
-    if kind == BILINEAR:
-        s += np.float32(0.5)
-        upper = window[a, b] + s * (window[a, b + 1] - window[a, b])
-        lower = window[a + 1, b] + s * (window[a + 1, b + 1] - window[a + 1, b])
-        return offset + upper + (t + np.float32(0.5)) * (lower - upper)
-    zero = np.float32(0.0)
-    w = window[a - 2 : a + 4, b - 2 : b + 4]
-    r0, r1 = _tap_row(s, w[0], offset, clamping), _tap_row(s, w[1], offset, clamping)
-    r2, r3 = _tap_row(s, w[2], offset, clamping), _tap_row(s, w[3], offset, clamping)
-    r4, r5 = _tap_row(s, w[4], offset, clamping), _tap_row(s, w[5], offset, clamping)
-    return _lanczos(t, r0, r1, r2, r3, r4, r5, zero, clamping)
+@part(borrows=True)
+def _find_places(xs, ys, start, wy0, wx0, pitch, s, t, at):
+    """Fractions - 1/2 of the positions between two nodes, and the places of the pixels left above them in the window."""
+    dx, dy = xs[1] - xs[0], ys[1] - ys[0]
+    for i in range(at.size):
+        along = float(start + i) / NODE
+        x, y = xs[0] + along * dx, ys[0] + along * dy
+        j, k = np.floor(x), np.floor(y)
+        s[i], t[i] = np.float32(x - j - 0.5), np.float32(y - k - 0.5)
+        at[i] = (np.int64(k) - wy0) * pitch + np.int64(j) - wx0
 
 
-@kernel
+@part(borrows=True)
+def _take_taps(pixels, offset, step, at, taps):
+    """Copy six neighbors of each place side by side: computing with them is vector code then."""
+    v0, v1, v2, v3, v4, v5 = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5]
+    for i in range(at.size):
+        j = at[i] + offset
+        v0[i], v1[i], v2[i] = pixels[np.uint64(j)], pixels[np.uint64(j + step)], pixels[np.uint64(j + 2 * step)]
+        j += 3 * step
+        v3[i], v4[i], v5[i] = pixels[np.uint64(j)], pixels[np.uint64(j + step)], pixels[np.uint64(j + 2 * step)]
+
+
+@part(borrows=True, fastmath=_FAST)
+def _mix_six(taps, first, s, clamping, offset, to):
+    """Lanczos-3 of six rows of taps from the first on, plus offset."""
+    v0, v1, v2 = taps[first], taps[first + 1], taps[first + 2]
+    v3, v4, v5 = taps[first + 3], taps[first + 4], taps[first + 5]
+    for i in range(to.size):
+        to[i] = _lanczos(s[i], v0[i], v1[i], v2[i], v3[i], v4[i], v5[i], offset, clamping)
+
+
+@part(borrows=True, fastmath=_FAST)
+def _mix_four(pixels, pitch, at, s, t, offset, gain, sky, to):
+    """Bilinear value of four neighbors; to = gain * value - sky."""
+    half = np.float32(0.5)
+    for i in range(to.size):
+        j = at[i]
+        upper, lower = pixels[np.uint64(j)], pixels[np.uint64(j + pitch)]
+        upper += (s[i] + half) * (pixels[np.uint64(j + 1)] - upper)
+        lower += (s[i] + half) * (pixels[np.uint64(j + pitch + 1)] - lower)
+        to[i] = gain * (offset + upper + (t[i] + half) * (lower - upper)) - sky[i]
+
+
+@kernel(borrows=True)
 def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
     """Resample a plane onto canvas rows: cube[i, plane, j] = (value - sky) * gain.
 
@@ -378,10 +489,10 @@ def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
         number of samples
     """
     window, wy0, wx0 = part
-    kind, clamping, offset, stride = method
+    _, _, offset, stride = method
     surface, sy0, sx0, gain = sky_terms
     cube, plane, y0, x0, columns, halo = target
-    floats, runs, nodes = scratch
+    floats, _, nodes, taps, places = scratch
     x1 = x0 + columns
     first = (x0 - NODE) // NODE
     n_nodes = (x1 - 1 + NODE) // NODE + 2 - first
@@ -402,36 +513,90 @@ def warp_plane(part, height, width, matrix, method, sky_terms, target, scratch):
         _sky_row(surface, sy0, sx0, row, x0, gain, offset, sky)
         own, under = to[a - x0 : b - x0], sky[a - x0 : b - x0]
         if stride == 0:
-            for c in range(a, b):
-                x, y = _position(xs, ys, first, c)
-                own[c - a] = gain * _gather(window, wy0, wx0, x, y, kind, clamping, offset) - under[c - a]
+            _gather_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, under, taps, places, own)
         elif stride == 1:
-            _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, under, floats, runs, own)
+            _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, under, scratch, own)
         else:
             n, middle = b - a, _number(0, a, b, 2)
             apart, skies = floats[4, :n], floats[5, :n]
             part_pairs(under, skies[:middle], skies[middle:])
-            _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, skies, floats, runs, apart)
+            _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, skies, scratch, apart)
             join_pairs(apart[:middle], apart[middle:], own)
     return samples
 
 
-@part
-def _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, sky, floats, runs, to):
+@part(borrows=True)
+def _warp_row(window, wy0, wx0, xs, ys, first, a, b, method, gain, sky, scratch, to):
     """Resample canvas columns [a, b) of a row in two passes; sky and result lie in the places of `_along_row`."""
     kind, clamping, offset, stride = method
+    floats, runs, _, taps, places = scratch
     line, up, along = floats[1], floats[2], floats[3]
-    n = _along_row(xs, first, a, b, stride, along, runs)
-    c0, c1 = runs[0, 0] + runs[0, 2], np.int64(0)
-    for i in range(n):
-        c0 = min(c0, runs[i, 0] + runs[i, 2])
-        c1 = max(c1, runs[i, 1] - 1 + runs[i, 2])
+    columns, rows = places[0], places[1]
+    n = _along_row(xs, first, a, b, stride, along, columns, runs)
+    c0, c1 = _columns_of(columns, runs, n)
     c0, c1 = c0 - 2, c1 + 4
-    m = _up_columns(xs, ys, c0, c1, up, runs[n:])
+    m = _up_columns(xs, ys, c0, c1, up, rows, runs[n:])
     for i in range(n, n + m):
         start, stop = runs[i, 0], runs[i, 1]
+        if runs[i, 2] == _SCATTERED:
+            _vertical_scattered(window, wy0, wx0 - c0, start, stop, up, rows, kind, clamping, offset, taps, line)
+            continue
         left, row = start + c0 - wx0, runs[i, 2] - wy0
         _vertical(window, row, left, left + stop - start, up[start:stop], kind, clamping, offset, line[start:stop])
     for i in range(n):
         start, stop, at = runs[i, 0], runs[i, 1], runs[i, 0] + runs[i, 2] - c0
+        if runs[i, 2] == _SCATTERED:
+            _horizontal_scattered(line, c0, start, stop, along, columns, kind, clamping, gain, sky, taps, to)
+            continue
         _horizontal(line, at, along[start:stop], kind, clamping, gain, sky[start:stop], to[start:stop])
+
+
+@part(borrows=True)
+def _columns_of(columns, runs, n):
+    """First and last source column left of a position of n runs."""
+    first, last = np.int64(1 << 62), np.int64(-(1 << 62))
+    for i in range(n):
+        start, end, value = runs[i, 0], runs[i, 1] - 1, runs[i, 2]
+        scattered = value == _SCATTERED
+        first = min(first, columns[start] if scattered else start + value)
+        last = max(last, columns[end] if scattered else end + value)
+    return first, last
+
+
+@part(borrows=True)
+def _vertical_scattered(window, wy0, wx0, start, stop, fraction, rows, kind, clamping, offset, taps, to):
+    """As `_vertical`, each column between rows of its own; columns count from wx0 of the window."""
+    pixels, pitch = window.reshape(window.size), window.shape[1]
+    for first in range(start, stop, _AT_ONCE):
+        end = min(stop, first + _AT_ONCE)
+        for i in range(first, end):
+            rows[i] = (rows[i] - wy0) * pitch + i - wx0
+        if kind == BILINEAR:
+            for i in range(first, end):
+                above, below = pixels[np.uint64(rows[i])], pixels[np.uint64(rows[i] + pitch)]
+                to[i] = offset + above + (fraction[i] + np.float32(0.5)) * (below - above)
+            continue
+        _take_taps(pixels, -2 * pitch, pitch, rows[first:end], taps)
+        _mix_six(taps, 0, fraction[first:end], clamping, offset, to[first:end])
+
+
+@part(borrows=True)
+def _horizontal_scattered(line, c0, start, stop, fraction, columns, kind, clamping, gain, sky, taps, to):
+    """As `_horizontal`, of a line that begins at column c0."""
+    for first in range(start, stop, _AT_ONCE):
+        end = min(stop, first + _AT_ONCE)
+        if kind == BILINEAR:
+            for i in range(first, end):
+                left, right = line[np.uint64(columns[i] - c0)], line[np.uint64(columns[i] - c0 + 1)]
+                to[i] = left + (fraction[i] + np.float32(0.5)) * (right - left)
+        else:
+            _take_taps(line, -2 - c0, 1, columns[first:end], taps)
+            _mix_six(taps, 0, fraction[first:end], clamping, np.float32(0.0), to[first:end])
+        _scale_row(gain, sky[first:end], to[first:end])
+
+
+@part(borrows=True, fastmath=_FAST)
+def _scale_row(gain, sky, to):
+    """To = gain * to - sky."""
+    for i in range(to.size):
+        to[i] = gain * to[i] - sky[i]

@@ -10,6 +10,7 @@ import numpy as np
 
 from lerar_dask.constants import MISSING
 from lerar_dask.kernels.compiled.kernel import kernel, part
+from lerar_dask.kernels.measure.lattices import part_pairs
 from lerar_dask.kernels.robust.medians import median_of_few
 
 __all__ = [
@@ -24,7 +25,7 @@ __all__ = [
 ]
 
 
-@kernel
+@kernel(borrows=True)
 def calibrate_into(raw, scale, zero, blank, pedestal, gain, y0, x0, out, oy, ox):
     """Calibrate a raw window into a part of a buffer: (raw * scale + zero - pedestal) * gain.
 
@@ -93,32 +94,67 @@ def take_plane(source, lattice, height, width, turn, out):
     turn : (transpose, flip_y, flip_x)
     out : Part                  of the turned plane, float32, written; pixels that the source does not hold are left alone
     """
-    (source, sy0, sx0), (out, oy0, ox0) = source, out
+    (pixels, sy0, sx0), (to, oy0, ox0) = source, out
     step, phase_y, phase_x = lattice
     transpose, flip_y, flip_x = turn
-    rows = width if transpose else height
-    columns = height if transpose else width
-    for i in range(out.shape[0]):
-        y = oy0 + i
-        if y < 0 or y >= rows:
-            continue
-        for j in range(out.shape[1]):
-            x = ox0 + j
-            if x < 0 or x >= columns:
-                continue
-            a = x if transpose else y
-            b = y if transpose else x
-            if flip_y:
-                a = height - 1 - a
-            if flip_x:
-                b = width - 1 - b
-            a = phase_y + step * a - sy0
-            b = phase_x + step * b - sx0
-            if a >= 0 and b >= 0 and a < source.shape[0] and b < source.shape[1]:
-                out[i, j] = source[a, b]
+    over_rows = (height, phase_y, step, flip_y, sy0, pixels.shape[0])
+    over_columns = (width, phase_x, step, flip_x, sx0, pixels.shape[1])
+    if transpose:
+        top, bottom, b, down = _span(oy0, to.shape[0], over_columns)
+        left, right, a, along = _span(ox0, to.shape[1], over_rows)
+        for i in range(top, bottom):
+            for j in range(left, right):
+                to[i, j] = pixels[a + along * (j - left), b + down * (i - top)]
+        return
+    top, bottom, a, down = _span(oy0, to.shape[0], over_rows)
+    left, right, b, along = _span(ox0, to.shape[1], over_columns)
+    if right <= left:
+        return
+    halves = np.empty((2, right - left), np.float32)
+    for i in range(top, bottom):
+        _take_row(pixels[a + down * (i - top)], b, along, halves, to[i, left:right])
 
 
-@kernel
+@part(borrows=True)
+def _span(first, n, axis):
+    """Places of an axis that the source holds: the first, the one after the last, that of the first in the source, and the step.
+
+    Parameters
+    ----------
+    first, n : pixel of the turned plane at place 0, and how many places there are
+    axis : (length of the plane before it is turned, phase, step, flip, first pixel of the source, its length)
+    """
+    length, phase, step, flip, origin, held = axis
+    low = max(-((phase - origin) // step), 0)
+    high = min((held - 1 + origin - phase) // step, length - 1)
+    if flip:
+        low, high = length - 1 - high, length - 1 - low
+    start, stop = max(low - first, 0), min(high + 1 - first, n)
+    at = length - 1 - (first + start) if flip else first + start
+    return start, stop, phase + step * at - origin, -step if flip else step
+
+
+@part(borrows=True)
+def _take_row(row, first, step, halves, to):
+    """Copy the places first, first + step, ... of a row; a step is 1 or 2, or as far backwards."""
+    n = to.size
+    if step == 2:
+        part_pairs(row[first : first + 2 * n - 1], to, halves[1, : n - 1])
+        return
+    if step == 1:
+        for j in range(n):
+            to[j] = row[first + j]
+        return
+    last = first + step * (n - 1)
+    backwards = row[last : first + 1]
+    if step == -2:
+        part_pairs(row[last : first + 1], halves[0, :n], halves[1, : n - 1])
+        backwards = halves[0, :n]
+    for j in range(n):
+        to[j] = backwards[n - 1 - j]
+
+
+@kernel(borrows=True)
 def mirror_edges(window, wy0, wx0, height, width):
     """Fill the pixels of a window that lie outside its plane with the mirrored inside, in place.
 
@@ -190,7 +226,7 @@ def repair_defects(window, y0, x0, height, width, defects, step, level):
     return n
 
 
-@kernel
+@kernel(borrows=True)
 def lay_voids(window, y0, x0, height, width, voids):
     """Mark the voids of a sub in a window of it as `MISSING`; number of pixels marked.
 
@@ -210,7 +246,7 @@ def lay_voids(window, y0, x0, height, width, voids):
     return marked
 
 
-@kernel
+@kernel(borrows=True)
 def fill_missing(window, missing, top, left, rows, columns, step, level):
     """Give pixels without data the mean of the nearest good ones of their color, or `level`, in place.
 
@@ -276,7 +312,7 @@ def _find_from(raw, least, y0, x0, width):
     return found
 
 
-@part
+@part(borrows=True)
 def _count_from(row, least):
     """How many numbers are not below `least`."""
     count = np.int32(0)
@@ -285,7 +321,7 @@ def _count_from(row, least):
     return np.int64(count)
 
 
-@kernel
+@kernel(borrows=True)
 def first_from(numbers, least):
     """Index of the first of sorted numbers that is not below `least` (`np.searchsorted` is slow to compile)."""
     low, high = 0, numbers.size

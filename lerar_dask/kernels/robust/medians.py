@@ -33,7 +33,7 @@ def median(values: np.ndarray, axis: int | None = None) -> np.ndarray:
     return upper if flat.shape[-1] % 2 else (ordered[..., :k].max(axis=-1) + upper) * flat.dtype.type(0.5)
 
 
-@kernel
+@kernel(borrows=True)
 def middle_of_sorted(values, n):
     """Median of the first `n` of sorted values; NaN of none."""
     if n == 0:
@@ -41,7 +41,7 @@ def middle_of_sorted(values, n):
     return np.float32(0.5) * (values[(n - 1) // 2] + values[n // 2])
 
 
-@kernel
+@kernel(borrows=True)
 def median_of_few(values):
     """Median of a few values, which are sorted in place."""
     for i in range(1, values.size):
@@ -53,7 +53,7 @@ def median_of_few(values):
     return middle_of_sorted(values, values.size)
 
 
-@kernel
+@kernel(borrows=True)
 def median_of(values):
     """Median of numbers, which are put in another order."""
     k = values.size // 2
@@ -74,7 +74,7 @@ def upper_median(values):
     return own[own.size // 2]
 
 
-@part
+@part(borrows=True)
 def _select(values, k):
     """Quickselect: the k-th smallest value at its place, smaller ones before it."""
     low, high = 0, values.size - 1

@@ -17,7 +17,7 @@ LANES = 128
 """Columns that are sorted at once. A block is best some columns wider: rows then fall into more sets of the cache."""
 
 
-@part(fastmath={"contract", "nsz", "arcp"})
+@part(borrows=True, fastmath={"contract", "nsz", "arcp"})
 def _exchange(upper, lower):
     """Put the smaller of two rows' values into the first, the larger into the second."""
     for i in range(LANES):
@@ -27,7 +27,7 @@ def _exchange(upper, lower):
         lower[i] = b if less else a
 
 
-@part
+@part(borrows=True)
 def sort_rows(block):
     """Sort every column of a block: Batcher's merge exchange (Knuth 5.2.2 M), any number of rows."""
     n = block.shape[0]
@@ -47,7 +47,7 @@ def sort_rows(block):
         p //= 2
 
 
-@part
+@part(borrows=True)
 def sorted_block(row, first, x0, width, block, counts):
     """Sort the samples of pixels x0 to x0 + width - 1, and count those of each that are not missing.
 

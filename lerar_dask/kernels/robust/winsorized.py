@@ -19,7 +19,7 @@ WINSOR = 1.134
 """1 / standard deviation of a normal distribution clipped at 1.5 sigma."""
 
 
-@part
+@part(borrows=True)
 def running_sums(v, sums):
     """Sums of deviations from the median of all, and of their squares, before each sample."""
     center = middle_of(v, np.int64(0), v.size)
@@ -29,13 +29,13 @@ def running_sums(v, sums):
         sums[0, k + 1], sums[1, k + 1] = sums[0, k] + d, sums[1, k] + d * d
 
 
-@part
+@part(borrows=True)
 def middle_of(v, a, b):
     """Median of v[a:b], sorted."""
     return 0.5 * (v[(a + b - 1) // 2] + v[(a + b) // 2])
 
 
-@kernel
+@kernel(borrows=True)
 def deviation(sums, a, b):
     """Standard deviation (ddof 1) of the samples a..b-1 from running sums."""
     n = b - a
@@ -43,7 +43,7 @@ def deviation(sums, a, b):
     return np.sqrt(max(q - s * s / n, 0.0) / (n - 1))
 
 
-@part
+@part(borrows=True)
 def keep_winsorized(v, low, high, running):
     """Kept slice [a, b) of the sorted samples `v` (float64)."""
     a, b = np.int64(0), v.size  # a bare 0 would be a type of its own, for which all below is compiled as well
@@ -59,7 +59,7 @@ def keep_winsorized(v, low, high, running):
     return a, b
 
 
-@kernel
+@kernel(borrows=True)
 def _inside(v, running, center, a, b, low, high):
     """Those of v[a:b] within `low` and `high` winsorized sigma of their median."""
     middle = middle_of(v, a, b)
@@ -99,7 +99,7 @@ def _inside(v, running, center, a, b, low, high):
     return c, d
 
 
-@part
+@part(borrows=True)
 def _clamped_sigma(v, running, center, a, b, middle, bound, e, f):
     """1.134 standard deviations of v[a:b] clamped at +- bound, and the slice within; v[e:f] holds that slice."""
     while e < f and v[e] < middle - bound:

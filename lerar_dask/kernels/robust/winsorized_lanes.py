@@ -81,7 +81,7 @@ def bound_winsorized(cube, first, columns, limits, blocks, lowest, highest):
         n_waiting = _end_round(queue, waiting, n_waiting, limits, lowest, highest)
 
 
-@part
+@part(borrows=True)
 def _append(block, i, a, b, y, x, queue, waiting, at):
     """Let samples a to b - 1 of a lane wait in a queue."""
     for k in range(a, b):
@@ -132,7 +132,7 @@ def _filled(queue, waiting, n):
     return counts
 
 
-@part
+@part(borrows=True)
 def _keep_all(block, m, i, y, x, lowest, highest):
     """Bounds of a pixel that loses nothing."""
     if m == 0:
@@ -154,7 +154,7 @@ def _by_rule(block, m, i, y, x, limits, lowest, highest):
 # ----------------------------------------------------------------------------------------------------- lanes of a block
 
 
-@part
+@part(borrows=True)
 def _describe(block, counts, low, high, lanes):
     """Write number of samples, median, and the need: the sigma at which the farthest sample lies at its limit.
 
@@ -174,7 +174,7 @@ def _describe(block, counts, low, high, lanes):
             lanes[_NEED + i] = max((middle - block[0, i]) / low, (block[m - 1, i] - middle) / high)
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _prove(block, lanes, proven):
     """Mark the lanes whose samples certainly stay as far out as the need sigma of 1 reach; fewer than three always do."""
     for i in range(LANES):
@@ -202,7 +202,7 @@ def _prove(block, lanes, proven):
         proven[i] = (m < np.float32(3.0)) | enough
 
 
-@part
+@part(borrows=True)
 def _go_down(block, limit, lanes):
     """Sigma of all lanes after some passes of the inner loop."""
     for i in range(LANES):
@@ -213,7 +213,7 @@ def _go_down(block, limit, lanes):
         _narrow(lanes, np.float32(WINSOR) if step > 0 else _ONE)
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _clamped_sums(block, lanes):
     """Sums of the deviations from the median, clamped at +- the bound, and of their squares."""
     for i in range(LANES):
@@ -229,7 +229,7 @@ def _clamped_sums(block, lanes):
             lanes[_SQUARES + i] += d * d
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _narrow(lanes, factor):
     """One pass of the inner loop of all lanes; a lane whose sigma stands stays as it is."""
     for i in range(LANES):
@@ -242,7 +242,7 @@ def _narrow(lanes, factor):
         lanes[_BOUND + i] = min(bound, np.float32(1.5) * sigma) if moves else bound
 
 
-@part(fastmath=_FAST)
+@part(borrows=True, fastmath=_FAST)
 def _count_lost(block, limits, lanes):
     """Samples at either end that lie beyond the limits; `_NEED` becomes that of the others."""
     low, high, n = np.float32(limits[0]), np.float32(limits[1]), np.float32(block.shape[0])

@@ -183,7 +183,7 @@ def _erase(flat: np.ndarray, line: Line, bin_px: float) -> None:
     flat[:, near] = 0.0
 
 
-@kernel
+@kernel(borrows=True)
 def _radon_level(total: np.ndarray, height: int, out: np.ndarray) -> None:
     """Join pairs of bands of `height` rows; row r of a band = shift r."""
     size, width = total.shape
@@ -199,7 +199,7 @@ def _radon_level(total: np.ndarray, height: int, out: np.ndarray) -> None:
                 row[x] = upper[x]
 
 
-@kernel
+@kernel(borrows=True)
 def _peak(total: np.ndarray, shortest: float) -> tuple[float, int, int, float]:
     """Highest sum / sqrt(count), one or two bins wide, where it is, and minus the lowest."""
     best, dark = 0.0, 0.0
@@ -221,7 +221,7 @@ def _peak(total: np.ndarray, shortest: float) -> tuple[float, int, int, float]:
     return best, where[0], where[1], dark
 
 
-@kernel
+@kernel(borrows=True)
 def _search(image: np.ndarray, a: float, b: float, length: int, step: float) -> tuple[float, float, float]:
     """Ends (positions across at both ends of the frame) with the highest sum within four steps."""
     rows, columns = image.shape

@@ -25,7 +25,7 @@ from lerar_dask.kernels.reject.noise_model import combine_auto
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.masks import drop_lines
 from lerar_dask.kernels.resample.sample import join_lattices, sample_plane
-from lerar_dask.kernels.resample.terms import Fallback, Lattice, Method, Part, Scratch, Sky, SubTerms, Target
+from lerar_dask.kernels.resample.terms import Fallback, Lattice, Method, Part, Sky, SubTerms, Target
 from lerar_dask.settings import Integrate
 from lerar_dask.stages.integrate.rejected import NO_MARKS, found_in, has_rejected, write_rejected
 from lerar_dask.stages.integrate.sources import (
@@ -358,7 +358,7 @@ class _Chunk:
             Method(self.kind, self.clamping, table.offset[i, c], plane.stride),
             Sky(sky, *self.first_node, gain),
             self._target(terms.cube, to, terms.at, terms.columns),
-            Scratch(*thread_scratch(terms.columns, pixels.shape[1])),
+            thread_scratch(terms.columns, pixels.shape[1]),
             Fallback(terms.fallback[c], weight, variance * float(table.n_lattices[i, c])),
         )
         return int(samples)

@@ -18,7 +18,7 @@ from lerar_dask.constants import MISSING
 from lerar_dask.grid import Window
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample.sample import prepare_window
-from lerar_dask.kernels.resample.terms import Lattice, Numbers, Part
+from lerar_dask.kernels.resample.terms import Lattice, Numbers, Part, Scratch
 from lerar_dask.kernels.resample.window import calibrate_into, lay_voids, take_plane
 from lerar_dask.stages.calibration_maps import calibration_maps
 from lerar_dask.stages.integrate.stack_table import Plane, StackTable
@@ -174,7 +174,7 @@ def thread_buffer(name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return kept[:size].view(dtype).reshape(shape)
 
 
-def thread_scratch(columns: int, window_columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def thread_scratch(columns: int, window_columns: int) -> Scratch:
     """Work arrays of the warp, of this thread."""
     kept = getattr(_threads, "scratch", None)
     if kept is None or kept[0] < (columns, window_columns) or kept[0][1] < window_columns:

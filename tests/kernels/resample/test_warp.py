@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lerar_dask.kernels.resample import warp
 from lerar_dask.kernels.resample import window as window_kernels
-from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Scratch, Sky, Target
+from lerar_dask.kernels.resample.terms import Lattice, Method, Part, Sky, Target
 from tests.kernels.oracles import bilinear_sample, held_lanczos, lanczos_sample, pad_mirrored, positions, rotation
 
 
@@ -27,7 +27,7 @@ def resample(image, matrix, *, rows, columns, kind=warp.LANCZOS3, clamping=1e30,
         surface = np.zeros((rows // 32 + 3, columns // 32 + 3), np.float32)
     method = Method(kind, np.float32(clamping), np.float32(0), warp.stride_of(turned, shape))
     sky = Sky(surface, at[0] // 32, at[1] // 32, np.float32(gain))
-    scratch = Scratch(*warp.warp_scratch(columns, window.shape[1]))
+    scratch = warp.warp_scratch(columns, window.shape[1])
     n = warp.warp_plane(part, *shape, turned, method, sky, Target(cube, 0, *at, columns, 0), scratch)
     out = cube[:, 0]
     assert n == (out < 1e29).sum()
