@@ -33,5 +33,4 @@ def python_path(root: Path = Path(__file__).parents[2]) -> str:
 
 def environment() -> dict[str, str]:
     """Of a process that finds the text that this one runs."""
-    path = python_path()
-    return {**os.environ, "PYTHONPATH": path} if path else dict(os.environ)
+    return {**os.environ, "PYTHONPATH": python_path()}  # an empty one is none

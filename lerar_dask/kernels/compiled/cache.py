@@ -98,9 +98,9 @@ def drop_stale(
     """
     state = f"{digest} shipped" if shipped else digest
     rooms = sorted({path.parent for path in sources.rglob("*.py")})
-    return any(
-        [_renew(kept_at(room), state, shipped.files(room.relative_to(sources)) if shipped else []) for room in rooms]
-    )
+    files = [shipped.files(room.relative_to(sources)) if shipped else [] for room in rooms]
+    renewed = [_renew(kept_at(room), state, own) for room, own in zip(rooms, files, strict=True)]
+    return any(renewed)
 
 
 def _renew(compiled: Path, state: str, shipped: list[Path]) -> bool:

@@ -1,8 +1,8 @@
 """Kernels that a wheel brings along, compiled for families of processors: whoever installs it waits for none.
 
 They serve one program text, one numba and the Python that the wheel is for; with any other, kernels are compiled here, as
-they are without such a wheel (`scripts/wheel` makes one). A family's kernels run on all its processors and compute the
-same bits as those for a processor's own name: none of them contracts or reorders an operation.
+they are without such a wheel (`scripts/wheel` makes one). A family's kernels run on all its processors; all families have
+fused multiply-add, and no kernel lets the compiler reorder sums, so that the bits are those of kernels made for the processor.
 """
 
 from __future__ import annotations
@@ -69,9 +69,10 @@ def features_here() -> set[str]:
 def use_family(shipped: Shipped | None) -> None:
     """Have numba take and make kernels for the family that this processor belongs to, if there are some for it.
 
-    To be called before anything is compiled. A processor that somebody has named (NUMBA_CPU_NAME) stays.
+    To be called before anything is compiled. A processor that somebody has named (NUMBA_CPU_NAME, NUMBA_CPU_FEATURES) stays.
     """
-    if shipped is None or numba.config.CPU_NAME is not None:  # type: ignore[attr-defined]
+    named = numba.config.CPU_NAME, numba.config.CPU_FEATURES  # type: ignore[attr-defined]
+    if shipped is None or named != (None, None):
         return
     family = shipped.family(features_here())
     if family is not None:

@@ -52,7 +52,7 @@ def block_statistics(
         _mono(image, parts, noise[0], low, high, blocks[0])
     else:
         parts = parts[np.argsort(parts[:, 0], kind="stable")]
-        _lattices(image, parts, noise, low, high, blocks)
+        _colors(image, parts, noise, low, high, blocks)
     return blocks
 
 
@@ -172,7 +172,7 @@ def _rough_median(block, values):
 
 
 @kernel
-def _lattices(image, parts, noise, low, high, blocks):
+def _colors(image, parts, noise, low, high, blocks):
     """As `_mono`, for a CFA sub; its lattices in the order of their channels."""
     values, around = np.empty(BLOCK_PX * BLOCK_PX, np.float32), np.empty(9, np.float32)
     halves = np.empty((4, BLOCK_PX // 2, _STRIP // 2), np.float32)

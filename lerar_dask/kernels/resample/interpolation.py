@@ -135,7 +135,7 @@ def horizontal_scattered(line, c0, start, stop, fraction, columns, kind, clampin
 
 @part(borrows=True, fastmath=_FAST)
 def _scale_row(gain, sky, to):
-    """To = gain * to - sky."""
+    """Scale a row and take its sky off: gain * to - sky."""
     for i in range(to.size):
         to[i] = gain * to[i] - sky[i]
 

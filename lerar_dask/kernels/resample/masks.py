@@ -24,7 +24,7 @@ def drop_footprints(defects, sub, lattice, target, fallback):
     defects : int32                  sorted flat indices into the sub
     sub : SubTerms
     lattice : Lattice                that the plane was taken from
-    target, fallback : Target, Spare
+    target, fallback : Target, Fallback
 
     Returns
     -------
@@ -147,7 +147,7 @@ def drop_lines(lines, matrix, target, high, fallback):
     ----------
     lines : (m, 5) float64           y0, x0, y1, x1, half width of segments in the sub's pixels (flat ends)
     matrix : (3, 3) float64          canvas pixel to sub pixel
-    target, fallback : Target, Spare
+    target, fallback : Target, Fallback
     high : (rows, columns) int32     counts samples left out
 
     Returns

@@ -74,7 +74,7 @@ def sample_plane(part, plane, lattice, sub, method, sky, target, scratch, fallba
     plane : (height, width, matrix)     shape of the plane; canvas pixel to plane pixel, (3, 3) float64
     lattice : Lattice                   that the plane was taken from
     sub : SubTerms
-    method, sky, target, scratch, fallback : Method, Sky, Target, Scratch, Spare
+    method, sky, target, scratch, fallback : Method, Sky, Target, Scratch, Fallback
 
     Returns
     -------

@@ -148,7 +148,7 @@ def _take_row(row, first, step, halves, to):
     last = first + step * (n - 1)
     backwards = row[last : first + 1]
     if step == -2:
-        part_pairs(row[last : first + 1], halves[0, :n], halves[1, : n - 1])
+        part_pairs(backwards, halves[0, :n], halves[1, : n - 1])
         backwards = halves[0, :n]
     for j in range(n):
         to[j] = backwards[n - 1 - j]
